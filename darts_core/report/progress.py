@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from darts_core.errors import DartsError
-from darts_core.report.read import STAGES, read_stage
+from darts_core.report.read import STAGES, StageRun, read_stage
 from darts_core.report.rows import finite
 from darts_core.runlog import read_yaml
 from darts_core.store.record import SCRIPT
@@ -98,22 +98,36 @@ def _grid(plan: Mapping[str, Any]) -> int | None:
 
 
 def _epochs(folder: Path) -> Progress | None:
-    """Epochs of the stage that was written to last."""
+    """Epochs of the stage that was written to last; of a study its trials."""
     newest, when = None, -1.0
     for name in STAGES:
         with contextlib.suppress(OSError):
-            changed = (folder / name / "metrics.jsonl").stat().st_mtime
+            # the epochs of a study are in the folders of its trials
+            written = "trials" if name == "tune" else "metrics.jsonl"
+            changed = (folder / name / written).stat().st_mtime
             if changed > when:
                 newest, when = name, changed
     if newest is None:
         return None
     stage = read_stage(folder / newest)
+    if newest == "tune":
+        return _begun(stage)
     total = stage.setting(newest, "epochs")
     done, total = len(stage.metrics), total if isinstance(total, int) else None
     if not done and total is None:
         return None
     left = _left(stage.metrics, total) if total else None
     return Progress(done, total, f"epochs of {newest}", left)
+
+
+def _begun(study: StageRun) -> Progress | None:
+    """The trials that a study has begun: those that wait at a rung end together, when all are drawn."""
+    done = sum(entry.name.isdigit() for entry in os.scandir(study.folder / "trials"))
+    # the sweeper may have a budget of its own, which the configuration of its app does not tell
+    own = (study.folder / "config.hash").is_file()
+    total = study.setting("tune", "trials") if own else None
+    total = total if isinstance(total, int) else None
+    return Progress(done, total, "trials of tune") if done or total else None
 
 
 def _left(rows: Sequence[Mapping[str, Any]], total: int) -> float | None:

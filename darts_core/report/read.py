@@ -80,6 +80,12 @@ class StageRun:
         try:
             if "metric" in self.result:
                 return metric_of(self.result)
+            # a sweep, which knows no task, names what its trials are judged by
+            goals = self.result.get("objectives")
+            for goal, way in goals.items() if isinstance(goals, Mapping) else ():
+                if str(goal).startswith("val_"):
+                    name = str(goal).removeprefix("val_")
+                    return _OURS.get(name) or Metric(name, str(way))
             names = [str(key) for row in self.metrics[:1] for key in row]
             found = [n.removeprefix("train_") for n in names if n.startswith("train_")]
             name = next((name for name in found if name != "loss"), ACCURACY.name)

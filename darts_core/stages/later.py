@@ -2,19 +2,18 @@
 
 from __future__ import annotations
 
-from dataclasses import fields
-
 import numpy as np
 import torch
 
 from darts_core.credentials import refuse_password
 from darts_core.data import DataBundle
-from darts_core.errors import ConfigError, unknown_name
+from darts_core.errors import ConfigError
 from darts_core.export.formats import check_formats
 from darts_core.prune.budget import check_budget
 from darts_core.settings import TrainConfig
 from darts_core.spaces import get_space
 from darts_core.stages.inputs import plain_network, refuse_named
+from darts_core.stages.recipe_space import recipe_space
 from darts_core.stages.schema import Pipeline, ShrinkStage
 from darts_core.stages.shrink import check_shrink
 from darts_core.stages.train import SPLITS
@@ -31,8 +30,8 @@ def check_later(config: Pipeline) -> None:
     """Refuse what is wrong with the settings of a later stage by themselves.
 
     Raises:
-        ConfigError: the study is one of a policy or of settings that a training lacks; a value of slurm is
-            wrong.
+        ConfigError: the study is one of a policy, or of settings or values that a training does not take; a
+            value of slurm is wrong.
         ExportError: an export format is unknown.
         LatencyError: a budget of shrink, or what it picks, is none.
         PruneError: the budget of pruning is none.
@@ -49,7 +48,7 @@ def check_later(config: Pipeline) -> None:
 
 def _check_study(config: Pipeline) -> None:
     """Refuse a study that is none of the recipe."""
-    study, known = config.tune, [item.name for item in fields(config.train)]
+    study = config.tune
     if study.policy is not None:
         raise ConfigError(
             f"tune.policy={study.policy} searches an augmentation policy, while `run` tunes the recipe. "
@@ -60,7 +59,7 @@ def _check_study(config: Pipeline) -> None:
     elsewhere(options.ray, options.slurm)
     refuse_password(study.warm_start, "tune.warm_start")
     StudySpec.make(
-        study.space,
+        recipe_space(study.space),
         # of a budget in trainings it is the number that can be wrong
         Budget(study.trials, study.epochs, study.device_seconds, study.trainings, 1.0),
         folder="tune",
@@ -71,9 +70,6 @@ def _check_study(config: Pipeline) -> None:
         constraints=options.constraints,
         enqueue=study.enqueue,
     )
-    for name in study.space:
-        if name not in known:
-            raise ConfigError(unknown_name("setting in tune.space", str(name), known))
 
 
 def check_on_data(config: Pipeline, bundle: DataBundle) -> None:

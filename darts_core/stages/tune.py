@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Mapping
-from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +17,7 @@ from darts_core.stages.inputs import find_device, find_network
 from darts_core.stages.logging import make_loggers
 from darts_core.stages.one_training import one_training
 from darts_core.stages.policy import search_augmentation
+from darts_core.stages.recipe_space import recipe_space
 from darts_core.stages.schema import TuneStage
 from darts_core.stages.trial import COSTS, SPLITS, RecipeTrial, trial_bundle
 from darts_core.study import StudyResult, current_trial, parse_space, run_study
@@ -55,12 +55,9 @@ def tune(config: TuneStage, folder: Path) -> dict[str, Any]:
     task = bundle.task
     metric, direction = _judged(config, task)
     check_metrics(options, task)
-    fitting = _that_fit(settings.space, len(bundle.split(SPLITS)))
-    space = _as_begun(settings.space, fitting, folder)
-    known = [item.name for item in fields(config.train)]
-    for name in space:
-        if name not in known:
-            raise ConfigError(unknown_name("setting in tune.space", str(name), known))
+    varied = recipe_space(settings.space)
+    fitting = _that_fit(varied, len(bundle.split(SPLITS)))
+    space = _as_begun(varied, fitting, folder)
     training_seconds = settings.training_seconds or one_training(config, folder)
     found = run_study(
         objective,

@@ -81,8 +81,9 @@ class Tally:
             raise TuneError(f"The first {self.failed} trials all failed: {failure_summary(trials)}")
         if self.done >= _FEW and self.failed > max_share * self.done:
             raise TuneError(
-                f"{self.failed} of {self.done} trials failed, more than the allowed share of "
-                f"{max_share:g} (tune.max_failure_share): {failure_summary(trials)}"
+                f"{self.failed} of {self.done} trials failed, more than max_failure_share={max_share:g} "
+                f"allows: {failure_summary(trials)}. They stay counted: mend the cause, then move the "
+                "study's folder away or use another version= (of a database, give another study_name)."
             )
 
 

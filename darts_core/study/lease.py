@@ -22,6 +22,7 @@ from optuna.exceptions import UpdateFinishedTrialError
 
 from darts_core.errors import ResumeError
 from darts_core.runlog import read_json, replacing
+from darts_core.store.procs import identity, is_alive
 from darts_core.study.optuna_private import attr_of, set_attrs
 
 __all__ = [
@@ -55,24 +56,13 @@ def host_name() -> str:
 
 
 def process_start(pid: int) -> str | None:
-    """When process `pid` of this host started, in kernel ticks; None when there is no such process."""
+    """When process `pid` of this host started; None when there is no such process."""
     try:
-        text = Path(f"/proc/{pid}/stat").read_text(encoding="utf-8", errors="replace")
-    except OSError:
-        return None if Path("/proc/self/stat").exists() or not _exists(pid) else "unknown"
-    fields = text[text.rfind(")") + 2 :].split()
-    # a killed process whose parent has not waited for it yet is dead all the same
-    return None if fields[0] in "ZX" else fields[19]
-
-
-def _exists(pid: int) -> bool:
-    try:
-        os.kill(pid, 0)
+        who = identity(pid)
     except ProcessLookupError:
-        return False
-    except PermissionError:
-        return True
-    return True
+        return None
+    # a killed process whose parent has not waited for it yet is dead all the same
+    return who.start if is_alive(who) else None
 
 
 @dataclass

@@ -211,6 +211,11 @@ def _parse(name: str, entry: Any) -> SearchDimension:
     when = entry.get("when") or {}
     conditions = tuple((str(k), _listed(v)) for k, v in when.items())
     if entry.get("choices") is not None:
+        ends = [key for key in ("low", "high", "step") if entry.get(key) is not None]
+        if ends:
+            raise TuneError(
+                f"The dimension {name} has both choices and {', '.join(ends)}; give choices, or low and high."
+            )
         choices = _listed(entry["choices"])
         if not choices:
             raise TuneError(f"The dimension {name} has no choices; give at least one.")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from numbers import Integral
 from pathlib import Path
 from typing import Any
 
@@ -44,6 +45,21 @@ def _of_the_longest(budget: Budget, epochs: SearchDimension | None) -> Budget:
             own,
         )
     return replace(budget, epochs_per_trial=longest, stretch=longest / own)
+
+
+def _say_whole(node: Any, dimension: SearchDimension | None, own: Any) -> None:
+    """Say that whole ends make whole numbers, where nobody asked for these and the user's own is none."""
+    asked = not isinstance(node, Mapping) or "integer" in node or "step" in node
+    if dimension is not None and dimension.integer and isinstance(own, float) and not asked:
+        log.warning(
+            "of %s whole numbers alone are tried, as both of its ends are (%s to %s; your own value is %s); "
+            "write an end with a point, such as %s.0, for those between",
+            dimension.name,
+            dimension.low,
+            dimension.high,
+            own,
+            dimension.high,
+        )
 
 
 @dataclass(frozen=True)
@@ -135,6 +151,8 @@ class StudySpec:
         for params in spec.enqueue:
             check_params(params, dimensions)
         spec.check()
+        for name, value in (spec.baseline or {}).items():
+            _say_whole(space.get(name), dimensions.get(name), value)
         return spec
 
     def check(self) -> None:
@@ -144,8 +162,11 @@ class StudySpec:
             TuneError: see the sentences.
         """
         if not 0 <= self.max_failure_share <= 1:
+            raise TuneError(f"max_failure_share={self.max_failure_share} must lie between 0 and 1.")
+        if not isinstance(self.seed, Integral) or self.seed < 0:
             raise TuneError(
-                f"tune.max_failure_share={self.max_failure_share} must lie between 0 and 1."
+                f"The study's seed is {self.seed!r}; give a whole number from 0 on (of an app with a seed of "
+                "its own, hydra.sweeper.seed=0)."
             )
         if self.sampler["name"] == "grid":
             grid_size(self.space)

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from darts_core.credentials import keep_password
+from darts_core.credentials import keep_password, masked
 from darts_core.errors import TuneError
 from darts_core.runlog import write_json, write_yaml
 from darts_core.settings import SlurmQueue
@@ -84,9 +84,10 @@ def run_study(
         options: sampler ("tpe"), pruner ("default": ASHA for one objective, none for several),
             seed (0), direction ("maximize"), metric ("val_accuracy"), objectives (name ->
             direction, for several), constraints (name -> "<= bound"), enqueue (settings to run
-            first, in order), baseline (the user's own setting: trial 0, never stopped), storage (URL;
-            None is a journal file), study_name (in a database; by default from the folder), subject (what
-            is tuned, in words: a study in a database that was begun with other words is refused),
+            first, or next in a study that goes on, in order), baseline (the user's own setting:
+            trial 0, never stopped), storage (URL; None is a journal file), study_name (in a database;
+            by default from the folder), subject (what is tuned, in words: a study in a database that
+            was begun with other words is refused),
             epochs_setting (the setting of `space` that says how many epochs a trial has, if one does),
             artifacts (a path or `s3://`-like URL that all hosts reach: trials' files for whoever goes on
             with them, where hosts have no folder in common),
@@ -115,11 +116,13 @@ def run_study(
 def open_study(
     spec: StudySpec, *, warm_start: str | Path | None = None, known: Sequence[Any] = ()
 ) -> Ledger:
-    """Open or make the study; a new one gets its enqueued trials (the baseline is trial 0).
+    """Open or make the study; settings to be tried first wait in it (the baseline of a new one is trial 0).
+
+    One that goes on is given those that it does not hold yet.
 
     Args:
         spec: the study.
-        warm_start: another study, whose complete trials are knowledge here.
+        warm_start: another study, whose complete trials are knowledge of a new one.
         known: Optuna's trials that a new study begins with, in the order of their numbers.
 
     Raises:
@@ -135,8 +138,12 @@ def open_study(
                 add_stored(ledger.study, trial)
             if spec.baseline is not None and not any(_is_baseline(t) for t in ledger.trials()):
                 _enqueue(ledger, spec.baseline, {IS_BASELINE: True})
-            for params in spec.enqueue:
-                _enqueue(ledger, params, {})
+        # a step of a search has been given its one point when it began
+        for params in spec.enqueue if new or not spec.distinct else ():
+            _enqueue(ledger, params, {})
+        if warm_start is not None and not new:
+            _say_begun(ledger, warm_start)
+        if new:
             if warm_start is not None:
                 add_knowledge(ledger, warm_start)
             description = {**spec.identity(), "sampler": spec.sampler, "pruner": spec.pruner}
@@ -155,6 +162,17 @@ def open_study(
     # how many points of a grid are to be run depends on what the study begins with
     again = new and spec.sampler["name"] == "grid" and not spec.distinct
     return Ledger(spec) if again else ledger
+
+
+def _say_begun(ledger: Ledger, warm_start: str | Path) -> None:
+    """Say that a study which goes on takes up no other one, unless it began with one."""
+    if not any(imported(trial) for trial in ledger.trials()):
+        log.warning(
+            "warm_start=%s does not count: the study in %s has begun without it, and goes on; give another "
+            "folder for a study that begins with those trials",
+            masked(str(warm_start)),
+            ledger.folder,
+        )
 
 
 def _is_baseline(trial: Any) -> bool:

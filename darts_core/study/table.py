@@ -43,8 +43,14 @@ def _cell(value: Any) -> Any:
 
 
 def write_tables(result: StudyResult, folder: Path) -> None:
-    """Write `result.json` and `trials.csv` of a study."""
-    write_json(folder / "result.json", {"schema_version": 1, **result.to_dict()})
+    """Write `result.json` and `trials.csv` of a study.
+
+    The best trial's numbers on val, and its first objective, stand there by name, as in any stage's result:
+    lists and reports look for them.
+    """
+    told = {name: v for name, v in result.best.metrics.items() if name.startswith("val_")}
+    told |= {next(iter(result.objectives)): result.best_value, "schema_version": 1}
+    write_json(folder / "result.json", {**told, **result.to_dict()})
     write_text(folder / "trials.csv", to_csv(result.rows()))
 
 

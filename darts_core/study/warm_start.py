@@ -20,6 +20,8 @@ from darts_core.study.storage import open_storage
 __all__ = ["add_knowledge"]
 
 log = logging.getLogger("darts_core")
+# samplers that draw a setting without looking at the others
+_EACH_BY_ITSELF = ("tpe", "random", "grid")
 
 
 def add_knowledge(ledger: Ledger, source: str | Path) -> None:
@@ -38,6 +40,7 @@ def add_knowledge(ledger: Ledger, source: str | Path) -> None:
     spec, shown = ledger.spec, masked(str(source))
     other = _study_at(str(source), spec)
     _check_objectives(other, spec, str(shown))
+    lacking: set[str] = set()
     count = unjudged = 0
     for trial in other.get_trials(deepcopy=False):
         params = _fitting(trial, spec)
@@ -58,12 +61,21 @@ def add_knowledge(ledger: Ledger, source: str | Path) -> None:
             )
         )
         count += 1
+        lacking |= {n for n, d in spec.space.items() if not d.when and n not in params}
     log.info("warm start: %d complete trials of %s added as knowledge", count, shown)
     if unjudged:
         log.warning(
             "warm start: %d trials of %s are left out: they lack a metric that is constrained here",
             unjudged,
             shown,
+        )
+    if lacking and spec.sampler["name"] not in _EACH_BY_ITSELF:
+        log.warning(
+            "warm start: trials of %s have no %s, which the sampler %s will draw at random to the end: it "
+            "models settings that all trials have. Take tpe, or leave warm_start out",
+            shown,
+            ", ".join(sorted(lacking)),
+            spec.sampler["name"],
         )
 
 
@@ -88,9 +100,10 @@ def _study_at(text: str, spec: StudySpec) -> Any:
     if name and name not in names:
         raise TuneError(unknown_name(f"study in {masked(url)}", name, names))
     if not name and len(names) > 1:
+        such, known = f"warm_start='{shown}#{names[0]}'", ", ".join(names[:10])
         raise TuneError(
-            f"There are {len(names)} studies in {shown} to start from; name one behind a #, such as "
-            f"warm_start='{shown}#{names[0]}'. Of its studies: {', '.join(names[:10])}."
+            f"There are {len(names)} studies in {shown} to start from; name one behind a #, for a shell in "
+            f'two pairs of quotes: "{such}". Of its studies: {known}.'
         )
     return optuna.load_study(study_name=name or names[0], storage=storage)
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from decimal import Decimal
 from typing import Any
 
@@ -20,9 +20,11 @@ from hydra.core.override_parser.types import (
 
 from darts_core.errors import TuneError
 
-__all__ = ["spell", "split"]
+__all__ = ["spell", "split", "with_numbers"]
 
 _TAGS = ("log",)
+# a text to YAML, a number to Hydra and to whoever writes it
+_EXPONENT = re.compile(r"[-+]?[0-9]+[eE][-+]?[0-9]+")
 _PLAIN = re.compile(r"[A-Za-z_][A-Za-z0-9_./-]*")
 
 
@@ -105,3 +107,16 @@ def spell(value: Any) -> str:
     if _PLAIN.fullmatch(text) and text.lower() not in ("null", "true", "false", "nan", "inf"):
         return text
     return QuotedString(text, Quote.single).with_quotes()
+
+
+def with_numbers(node: Any) -> Any:
+    """A dimension in its YAML form, `1e-4` in it as the number that it is on a command line.
+
+    Choices among which there is a text stay as they are.
+    """
+    if isinstance(node, Mapping):
+        return {key: with_numbers(value) for key, value in node.items()}
+    if isinstance(node, (list, tuple)):
+        numbers = [with_numbers(item) for item in node]
+        return list(node) if any(isinstance(item, str) for item in numbers) else numbers
+    return float(node) if isinstance(node, str) and _EXPONENT.fullmatch(node) else node

@@ -34,7 +34,7 @@ from darts_core.study.study import announce, open_study, summarize
 from darts_core.study.table import log_hparams, write_tables
 from hydra_plugins.darts_ray_launcher._config import RAY_TARGET, cluster_of_launcher
 from hydra_plugins.darts_slurm_launcher._config import SLURM_TARGET, queue_of_launcher
-from hydra_plugins.darts_sweeper._overrides import spell, split
+from hydra_plugins.darts_sweeper._overrides import spell, split, with_numbers
 from hydra_plugins.darts_sweeper._trial import HydraTrial, WorkerTask
 
 __all__ = ["run_sweep"]
@@ -84,9 +84,7 @@ def run_sweep(
     spec = _spec(plain, space, config)
     Path(str(config.hydra.sweep.dir)).mkdir(parents=True, exist_ok=True)
     trial = HydraTrial.pack(task_function, config, hydra_context, fixed, tuple(spec.objectives))
-    workers = int(plain["workers"] or 1)
-    if workers < 1:
-        raise TuneError(f"hydra.sweeper.workers={workers} must be at least 1.")
+    workers = plain["workers"]
     ledger = open_study(spec, warm_start=plain["warm_start"])
     _describe(spec.folder, config)
     forecast = announce(ledger, workers)
@@ -140,7 +138,12 @@ def _settings(settings: Mapping[str, Any], config: DictConfig) -> dict[str, Any]
     node = OmegaConf.select(config, "tune")
     tune: Any = OmegaConf.to_container(node, resolve=True) if isinstance(node, DictConfig) else {}
     _refuse_cluster(tune, str(OmegaConf.select(config, "hydra.launcher._target_")))
+    _refuse_policy(tune)
     _take_from_app(plain, tune)
+    workers = plain.get("workers")
+    plain["workers"] = 1 if workers is None else int(workers)
+    if plain["workers"] < 1:
+        raise TuneError(f"hydra.sweeper.workers={workers} must be at least 1.")
     if plain.get("seed") is None:
         plain["seed"] = OmegaConf.select(config, "seed") or 0
     if plain.get("epochs_per_trial") is None:
@@ -182,6 +185,20 @@ def _refuse_cluster(tune: Mapping[str, Any], launcher: str) -> None:
             "the workers of this sweep run where hydra.launcher says (%s); tune.options.%s does not count",
             launcher,
             name,
+        )
+
+
+def _refuse_policy(tune: Mapping[str, Any]) -> None:
+    """A search of a policy is no trial of a sweep, which trains the network once.
+
+    Raises:
+        TuneError: the app's node asks for one, and no trial would read it.
+    """
+    if tune.get("policy") in ("gradient", "density"):
+        raise TuneError(
+            f"tune.policy={tune['policy']} searches an augmentation policy by itself, and the trials of a "
+            "sweep do not read it. Search it without -m, then sweep with what is found: augment=found "
+            "augment.path=FILE."
         )
 
 
@@ -244,7 +261,7 @@ def _yaml_space(given: Any) -> dict[str, Any]:
         raise TuneError(
             f"hydra.sweeper.space={given!r} holds no mapping of settings to dimensions."
         )
-    return dict(space)
+    return {str(name): with_numbers(node) for name, node in space.items()}
 
 
 def _picture(result: StudyResult, path: Path) -> None:
@@ -284,20 +301,25 @@ def _spec(plain: Mapping[str, Any], space: Mapping[str, Any], config: DictConfig
         folder=folder,
         enqueue=first,
         baseline=_defaults(space, config) if plain["defaults_first"] else None,
-        device_share=_share(int(plain["workers"] or 1), config),
+        device_share=_share(plain["workers"], config),
         epochs_setting=length[0] if length else None,
         **{key: plain[key] for key in (*options, *more)},
     )
 
 
 def _as_begun(space: Mapping[str, Any], description: Path) -> Mapping[str, Any]:
-    """`space` with the ranges of the study begun here that differ by a rounding error: an older program's."""
+    """`space` with what an older program, which began the study here, read otherwise: rounding, `1e-4`."""
     begun = (read_mapping(description).get("space") or {}) if description.is_file() else {}
     return {name: _alike(node, begun.get(name)) for name, node in space.items()}
 
 
 def _alike(node: Any, old: Any) -> Any:
-    if not (isinstance(node, Mapping) and isinstance(old, Mapping)):
+    if not isinstance(old, Mapping):
+        return node
+    choices = node.get("choices") if isinstance(node, Mapping) else node
+    if choices is not None and with_numbers(old.get("choices")) == choices:
+        return {**(node if isinstance(node, Mapping) else {}), "choices": old["choices"]}
+    if not isinstance(node, Mapping):
         return node
     ends = {key: old.get(key) for key in ("low", "high", "step")}
     pairs = [(node.get(key), value) for key, value in ends.items()]
@@ -323,8 +345,11 @@ def _full(name: str, space: Mapping[str, Any]) -> str:
 def _defaults(space: Mapping[str, Any], config: DictConfig) -> dict[str, Any] | None:
     """The configuration's own values of what is swept; None where it has none of them."""
     params: dict[str, Any] = {}
+    # of a swept group (`augment=none,flip`) what was chosen, which is no longer to be seen in its node
+    groups = OmegaConf.select(config, "hydra.runtime.choices") or {}
     for name, dimension in parse_space(space).items():
-        value = OmegaConf.select(config, name.lstrip("+"), default=_ABSENT)
+        key = name.lstrip("+")
+        value = groups[key] if key in groups else OmegaConf.select(config, key, default=_ABSENT)
         if OmegaConf.is_config(value):
             value = OmegaConf.to_container(value, resolve=True)
         if dimension.low is not None and not dimension.integer and isinstance(value, int):

@@ -447,3 +447,5 @@ def test_a_study_states_the_gain_against_the_users_own_settings(tmp_path):
     assert "own settings" not in note()
     beaten = {**own, "best_number": 0, "best_value": 0.5, "gain": 0.0}
     assert "nothing beat your own settings (0.5)" in note(**beaten)
+    outside = note(**{**own, "baseline_value": 1.0, "gain": -0.25})
+    assert "1 with your own settings, 0.25 worse, which break a constraint (one seed)" in outside

@@ -14,15 +14,17 @@ import report_fixture as fixture
 from darts_core.metric import Metric
 from darts_core.report.elements import best_element
 from darts_core.report.job_summary import summarize
-from darts_core.report.progress import progress
+from darts_core.report.progress import Progress, progress
 from darts_core.report.read import VersionRun, read_stage
-from darts_core.report.results import tiles
+from darts_core.report.results import headline, tiles
 from darts_core.report.rows import Latency, ModelRow
 from darts_core.report.seeds import seeds_content, seeds_summary
 from darts_core.report.verdict import standing
 from darts_core.runlog import read_json, write_json, write_yaml
 from darts_core.store.jobs import Store
 from darts_core.store.record import new_record
+from darts_core.study.records import StudyResult, TrialRecord
+from darts_core.study.table import write_tables
 from darts_core.tasks import TASKS
 
 PERPLEXITY = Metric("perplexity", "minimize")
@@ -96,6 +98,23 @@ def test_of_somebody_elses_task_the_name_tells_the_better_side(tmp_path, name, d
     assert read_stage(tmp_path / "train").metric == Metric(name, direction)
 
 
+def test_a_sweep_stands_in_lists_and_reports_with_its_best_trial(version):
+    goals, params = {"params": "minimize", "val_perplexity": "minimize"}, {"x": 1}
+    metrics = {"params": 9.0, "val_perplexity": 12.5, "train_seconds": 3.0}
+    trial = TrialRecord(
+        0, "complete", params, 9.0, (9.0, 12.5), metrics, {}, 1, 3.0, "finished", version.path
+    )
+    found = StudyResult((trial,), goals, 0, 9.0, params, (0,), {}, {}, "the budget is spent")
+    write_tables(found, version.path / "tune")
+    stage = read_stage(version.path / "tune")
+    assert stage.metric == PERPLEXITY
+    assert (stage.number("params"), stage.number("schema_version")) == (9.0, 1.0)
+    told = summarize(version)
+    assert (told["metric"], told["best"]) == ("val_perplexity", 12.5)
+    title, _ = headline(VersionRun(version.path, "pipe", "V001", {"tune": stage}), [])
+    assert title == f"{PERPLEXITY.text(12.5, 1)} val perplexity with the best settings"
+
+
 def test_the_best_so_far_of_a_running_training_is_the_lowest_perplexity(version):
     logged(version.path / "train", "perplexity", (50.0, 12.0, 20.0))
     found = summarize(version)
@@ -141,6 +160,21 @@ def test_the_time_left_is_told_by_the_last_epochs(version):
     # after the first epoch it is that one's time
     (folder / "metrics.jsonl").write_text(json.dumps(rows[-1]) + "\n")
     assert 30 < progress(version, record).seconds_left <= 39 * 0.8
+
+
+def test_how_far_a_study_is_counts_its_trials(version):
+    record, folder = {"kind": "pipeline", "commands": {}}, version.path
+    logged(folder / "search", "accuracy", (0.5, 0.6))
+    write_yaml(folder / "search" / "config.yaml", {"search": {"epochs": 2}})
+    os.utime(folder / "search" / "metrics.jsonl", (1.0, 1.0))
+    assert progress(version, record).text == "2 of 2 epochs of search"
+    write_yaml(folder / "tune" / "config.yaml", {"tune": {"trials": 20}})
+    for number in range(3):
+        (folder / "tune" / "trials" / f"{number:04d}").mkdir(parents=True)
+    # a sweep has its budget elsewhere
+    assert progress(version, record).text == "3 trials of tune"
+    (folder / "tune" / "config.hash").touch()
+    assert progress(version, record) == Progress(3, 20, "trials of tune")
 
 
 def test_the_time_left_of_a_resumed_search_is_that_of_the_trials_since(tmp_path):

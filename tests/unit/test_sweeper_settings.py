@@ -16,7 +16,7 @@ from hydra_plugins.darts_ray_launcher._config import RAY_TARGET
 from hydra_plugins.darts_slurm_launcher._config import SLURM_TARGET
 from hydra_plugins.darts_sweeper._config import DartsSweeperConfig
 from hydra_plugins.darts_sweeper._overrides import split
-from hydra_plugins.darts_sweeper._sweep import _as_begun, _settings, _spec
+from hydra_plugins.darts_sweeper._sweep import _as_begun, _defaults, _settings, _spec, _yaml_space
 
 SPACE = {"train.momentum": {"low": 0.0, "high": 0.95}}
 BASIC = "hydra._internal.core_plugins.basic_launcher.BasicLauncher"
@@ -107,6 +107,15 @@ def test_a_cluster_of_the_stage_is_refused_with_the_launcher_to_take(tmp_path, n
         settings(tmp_path, {"options": {name: {}}})
 
 
+def test_what_no_trial_would_read_and_no_workers_are_refused(tmp_path):
+    with pytest.raises(TuneError, match=r"tune\.policy=density .* Search it without -m"):
+        settings(tmp_path, {"policy": "density"})
+    with pytest.raises(TuneError, match=r"hydra\.sweeper\.workers=0 must be at least 1"):
+        settings(tmp_path, workers=0)
+    assert settings(tmp_path)["workers"] == 1
+    assert settings(tmp_path, {"workers": 3})["workers"] == 3
+
+
 @pytest.mark.parametrize("name", ["ray", "slurm"])
 @pytest.mark.parametrize("target", [RAY_TARGET, SLURM_TARGET, JOBLIB])
 def test_with_a_launcher_a_cluster_of_the_stage_is_said_not_to_count(
@@ -151,6 +160,25 @@ def test_every_point_of_a_range_can_be_drawn(text, points):
     assert (drawn.low, drawn.high) == (points[0], points[-1])
 
 
+def test_numbers_with_an_exponent_are_numbers_in_a_file_of_the_space_too(tmp_path):
+    file = tmp_path / "space.yaml"
+    file.write_text(
+        "lr: {low: 1e-4, high: 3E-1, log: true, when: {decay: 1e-3}}\n"
+        "decay: [1e-3, 0]\nkind: [1e3, b]\nflip: {choices: [null, 1e-1]}\n"
+    )
+    space = _yaml_space(str(file))
+    assert space == {
+        "lr": {"low": 1e-4, "high": 0.3, "log": True, "when": {"decay": 1e-3}},
+        "decay": [1e-3, 0],
+        "kind": ["1e3", "b"],
+        "flip": {"choices": [None, 0.1]},
+    }
+    # what an older program began with texts goes on with them
+    begun = {"flip": {"choices": [None, "1e-1"]}, "decay": {"choices": ["1e-3", 0]}}
+    write_json(tmp_path / "study.json", {"space": begun})
+    assert _as_begun(space, tmp_path / "study.json") == {**space, **begun}
+
+
 def test_a_range_that_an_older_program_began_goes_on_as_it_was(tmp_path):
     _, space = split(["train.momentum=range(0.2,0.6,0.1)", "train.epochs=range(1,9,3)"])
     begun = {"low": 0.2, "high": 0.5, "integer": False, "step": 0.10000000000000003}
@@ -162,3 +190,24 @@ def test_a_range_that_an_older_program_began_goes_on_as_it_was(tmp_path):
     # another range is another study's
     _, other = split(["train.momentum=range(0.2,0.7,0.1)"])
     assert _as_begun(other, tmp_path / "study.json") == other
+
+
+def test_the_users_own_choice_of_a_swept_group_is_its_name(tmp_path):
+    groups = {"augment": "none", "db/engine": "lite", "optimizer": None}
+    config = OmegaConf.create(
+        {
+            "augment": {"_target_": "make", "name": "none"},
+            "optimizer": None,
+            "train": {"momentum": 0.9},
+            "hydra": {"runtime": {"choices": groups}},
+        }
+    )
+    space = {
+        "augment": {"choices": ["none", "flip"]},
+        "+db/engine": {"choices": ["lite", "full"]},
+        "optimizer": {"choices": [None, "adam"]},
+        **SPACE,
+    }
+    own = {"augment": "none", "+db/engine": "lite", "optimizer": None, "train.momentum": 0.9}
+    assert _defaults(space, config) == own
+    assert all(parse_space(space)[name].contains(value) for name, value in own.items())

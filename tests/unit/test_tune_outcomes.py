@@ -93,6 +93,9 @@ def test_too_many_failures_stop_the_study_with_a_summary(tmp_path):
 
     with pytest.raises(TuneError, match=r"4 of 4 .* trials 0, 1, 2, 3: RuntimeError: device lost"):
         run_study(breaks, SPACE, folder=tmp_path, trials=50)
+    # mended or not: what can be done is said
+    with pytest.raises(TuneError, match=r"max_failure_share=0\.5 .* move the study's folder away"):
+        run_study(curve, SPACE, folder=tmp_path, trials=50)
     assert len(calls) == 4
 
 
@@ -120,6 +123,7 @@ def test_a_missing_constrained_metric_fails_by_name(tmp_path):
         ({"direction": "up"}, "must be maximize or minimize"),
         ({"workers": 0}, "tune.workers=0"),
         ({"max_failure_share": 2}, "between 0 and 1"),
+        ({"seed": -1}, r"seed is -1; give a whole number from 0 on .*hydra\.sweeper\.seed=0"),
         ({"enqueue": [{"y": 1}]}, "Unknown dimension 'y'"),
     ],
 )

@@ -5,7 +5,9 @@ from __future__ import annotations
 import optuna
 import pytest
 
-from darts_core.errors import TuneError
+from darts_core.errors import ConfigError, TuneError
+from darts_core.settings import Tune
+from darts_core.stages.recipe_space import recipe_space
 from darts_core.study.space import check_params, parse_space, space_to_dict, suggest
 
 SPACE = {
@@ -126,3 +128,42 @@ def test_enqueued_settings_are_checked():
         check_params({"lr": 1.0}, space)
     with pytest.raises(TuneError, match="steps of 2"):
         check_params({"layers": 3}, space)
+
+
+@pytest.mark.parametrize(
+    ("name", "given"),
+    [
+        ("batch_size", {"low": 16, "high": 64}),
+        ("learning_rate", {"choices": [0.1, 0.01]}),
+        ("learning_rate", {"choices": [0.1], "when": {"batch_size": 32}}),
+        ("ema", {"low": 0.0, "high": 1.0}),
+        ("flip", {"choices": [None, True]}),
+        ("epochs", {"low": 2.0, "high": 8.0, "integer": True}),
+    ],
+)
+def test_a_dimension_given_over_the_default_s_other_kind_is_what_was_given(name, given):
+    # what Hydra makes of '+tune.space.batch_size={low: 16, high: 64}'
+    usual = Tune().space
+    assert recipe_space({**usual, name: {**usual.get(name, {}), **given}}) == {**usual, name: given}
+
+
+@pytest.mark.parametrize(
+    ("name", "node", "words"),
+    [
+        ("lerning_rate", {"low": 0.1, "high": 1}, "tune.space 'lerning_rate'.*learning_rate"),
+        ("optimizer", ["sgd", "adamX"], r"tune\.space\.optimizer: train\.optimizer 'adamX'"),
+        ("batch_size", ["32", 64], r"train\.batch_size='32' is not a whole number"),
+        ("layers", {"low": 4, "high": 20.5}, r"train\.layers=20\.5 is not a whole number"),
+        ("drop_path", {"low": 0, "high": 1}, r"train\.drop_path=1 is not allowed; .* below 1"),
+        ("drop_path", {"low": 0.0, "high": 1.0, "step": 0.5}, r"train\.drop_path=1\.0 is not allowed"),
+        ("momentum", {"low": -0.5, "high": 0.9}, r"train\.momentum=-0\.5 is not allowed"),
+    ],
+)  # fmt: skip
+def test_what_no_training_takes_is_refused_before_one_runs(name, node, words):
+    with pytest.raises(ConfigError, match=words):
+        recipe_space({name: node})
+
+
+def test_choices_beside_a_range_are_refused():
+    with pytest.raises(TuneError, match="x has both choices and low, high; give choices, or low"):
+        parse_space({"x": {"choices": [1, 2], "low": 1, "high": 3}})

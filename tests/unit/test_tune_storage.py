@@ -10,9 +10,11 @@ import time
 from pathlib import Path
 
 import optuna
+import psutil
 import pytest
 
 from darts_core.errors import TuneError
+from darts_core.store import procs
 from darts_core.store.locks import FileLock
 from darts_core.study.lease import FileLeases, Lease, LeaseWatch, process_start
 from darts_core.study.storage import cut_torn_line, open_storage
@@ -98,6 +100,19 @@ def test_leases_on_this_host_follow_the_process_table(tmp_path):
     process.join()
     (tmp_path / "lease.json").write_text("{")
     assert leases.read(0) is None
+
+
+def test_a_process_is_known_by_its_start_also_where_the_kernel_shows_no_files(
+    tmp_path, monkeypatch
+):
+    """On macOS any process of that number held a dead worker's trial."""
+    procs._boot()  # kept for the whole process: the real one
+    monkeypatch.setattr(procs, "_PROC", tmp_path)
+    started = psutil.Process().create_time()
+    assert process_start(os.getpid()) == f"{started:.3f}"
+    assert LeaseWatch().alive(Lease())
+    assert not LeaseWatch().alive(Lease(start="unknown"))
+    assert process_start(2**22 + 1) is None
 
 
 def test_leases_of_other_hosts_live_while_their_beat_moves():

@@ -17,6 +17,7 @@ from darts_core.study.budget import Budget, Spent
 from darts_core.study.ledger import Ledger
 from darts_core.study.pruners import PRUNERS
 from darts_core.study.samplers import SAMPLERS
+from darts_core.study.spec import StudySpec
 
 
 class Calls(list):
@@ -86,6 +87,27 @@ def test_finished_trials_count_once_and_more_budget_continues(tmp_path):
     result = run_study(calls, SPACE, folder=tmp_path, trials=5)
     assert [number for number, _ in calls] == [0, 1, 2, 3, 4]
     assert len(result.trials) == 5
+
+
+def test_a_study_that_goes_on_tries_what_it_is_given_once_and_says_what_comes_too_late(
+    tmp_path, caplog
+):
+    first, then = {"x": 0.25, "kind": "a"}, {"x": 0.75, "kind": "b"}
+    given = {"folder": tmp_path / "one", "sampler": "random", "pruner": "none"}
+    run_study(curve, SPACE, trials=1, enqueue=[first], **given)
+    for trials in (2, 3):
+        found = run_study(curve, SPACE, trials=trials, enqueue=[first, then], **given)
+    assert [trial.params for trial in found.trials][:2] == [first, then]
+    assert [trial.params for trial in found.trials].count(then) == 1
+    assert len(found.trials) == 3
+    assert "does not count" not in caplog.text
+    source = {"warm_start": tmp_path / "one"}
+    run_study(curve, SPACE, trials=3, **given, **source)
+    assert f"warm_start={tmp_path / 'one'} does not count" in caplog.text
+    caplog.clear()
+    for trials in (1, 2):
+        run_study(curve, SPACE, trials=trials, **{**given, "folder": tmp_path / "two"}, **source)
+    assert "does not count" not in caplog.text
 
 
 def test_a_trial_told_half_is_told_on_the_next_opening(tmp_path, monkeypatch):
@@ -197,6 +219,17 @@ def test_warm_start_adds_knowledge_that_is_not_counted(tmp_path):
     assert min(abs(r.params["x"] - 0.3) for r in second.trials[1:]) < 0.2
     with pytest.raises(TuneError, match="There is no study in"):
         run_study(curve, SPACE, folder=tmp_path / "c", trials=1, warm_start=tmp_path / "none")
+
+
+def test_whole_ends_of_a_setting_that_is_a_fraction_are_told(tmp_path, caplog):
+    def said(node, own):
+        caplog.clear()
+        StudySpec.make({"x": node}, Budget(trials=1), folder=tmp_path, baseline={"x": own})
+        return caplog.text
+
+    assert "of x whole numbers alone are tried" in said({"low": 0, "high": 1}, 0.4)
+    assert said({"low": 0, "high": 1.0}, 0.4) == said({"low": 0, "high": 1}, 1) == ""
+    assert said({"low": 0, "high": 1, "integer": True}, 0.4) == ""
 
 
 @pytest.mark.parametrize("name", sorted(SAMPLERS))

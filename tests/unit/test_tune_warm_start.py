@@ -52,6 +52,18 @@ def test_a_configuration_outside_of_the_other_space_leaves_samplers_the_settings
     assert list(intersection_search_space(study.get_trials(deepcopy=False))) == ["x"]
 
 
+@pytest.mark.parametrize(("sampler", "told"), [("anneal", True), ("tpe", False)])
+def test_a_setting_that_the_other_study_lacks_is_told_where_no_sampler_learns_of_it(
+    tmp_path, caplog, sampler, told
+):
+    run_study(value, SPACE, folder=tmp_path / "first", trials=2, sampler="random")
+    wider = {**SPACE, "y": SPACE["x"], "z": {**SPACE["x"], "when": {"kind": "b"}}, "kind": ["b"]}
+    spec = StudySpec.make(wider, Budget(trials=3), folder=tmp_path / "second", sampler=sampler)
+    study = open_study(spec, warm_start=tmp_path / "first").study
+    assert len(study.trials) == 2
+    assert (f"have no kind, y, which the sampler {sampler} will draw" in caplog.text) == told
+
+
 def test_one_of_several_studies_in_a_database_is_named(tmp_path):
     pytest.importorskip("sqlalchemy")
     url = f"sqlite:///{tmp_path}/all.db"
@@ -68,7 +80,7 @@ def test_one_of_several_studies_in_a_database_is_named(tmp_path):
         return len(open_study(spec, warm_start=source).study.trials)
 
     with pytest.raises(
-        TuneError, match=r"2 studies in .*all\.db to start.*#a/tune'.*a/tune, b/tune"
+        TuneError, match=r"2 studies in .*\"warm_start='.*all\.db#a/tune'\".*a/tune, b/tune"
     ):
         known(url, "c")
     with pytest.raises(

@@ -8,7 +8,16 @@ from typing import Any
 
 from darts_core.errors import ConfigError
 
-__all__ = ["expand", "first_line", "key_of", "parse", "quoted"]
+__all__ = ["as_text", "expand", "first_line", "key_of", "parse", "quoted"]
+
+# what Hydra's grammar may take for a number or a truth value
+_NO_TEXT = re.compile(r"[+-]?[\d.][\w.+-]*|true|false", re.IGNORECASE)
+
+
+def as_text(text: str) -> str:
+    """An override of a text: 2026_11_30 is no number there, and stays as it is typed."""
+    key, sign, value = text.partition("=")
+    return f"{key}{sign}{quoted(value)}" if _NO_TEXT.fullmatch(value) else text
 
 
 def key_of(text: str) -> str:

@@ -26,11 +26,11 @@ __all__ = ["last_words", "launch", "resume", "start", "stop", "stop_trial", "wai
 _PACKAGE = __name__.partition(".")[0]
 
 
-def _argument(text: str, store: Store, version: Version) -> str:
-    """An argument of a record with the places of the version put in."""
+def _argument(text: str, store: Store, version: Version, mark: str = "") -> str:
+    """An argument of a record with the places of the version put in, its names between quotation marks."""
     quoted = str(store.root).replace("\\", "\\\\").replace("'", "\\'")
     values = {"root": str(store.root), "quoted_root": f"'{quoted}'"}
-    values |= {"job": version.job, "version": version.name}
+    values |= {"job": f"{mark}{version.job}{mark}", "version": f"{mark}{version.name}{mark}"}
     for name, value in values.items():
         text = text.replace(f"{{{name}}}", value)
     return text
@@ -76,7 +76,8 @@ def launch(store: Store, version: Version, name: str | None = None) -> subproces
     known = command.get("arguments")
     if not isinstance(command.get("module"), str) or not isinstance(known, list):
         raise JobError(f"{version.label} does not say how its {name or 'command'} was started.")
-    places = [_argument(str(text), store, version) for text in command.get("places") or ()]
+    # an override: a bare name such as a=b or 2026_11_30 is none, or a number
+    places = [_argument(str(text), store, version, "'") for text in command.get("places") or ()]
     if places:
         arguments = [*(str(text) for text in known), *places]
     else:

@@ -282,6 +282,10 @@ def test_an_interruption_prints_the_command_that_resumes(
         (["--cfg", "job", "--resolve"], ["epochs: 3"]),
         (["--cfg", "hydra", "--resolve"], ["hydra:", "dir: runs/"]),
         (["--cfg", "job", "--package", "data.path"], ["# @package data.path", "null"]),
+        # of a text what was typed, also where a bare word would be a number
+        (["job=2026_11_30", "--cfg", "job"], ["job: '2026_11_30'"]),
+        (["+job=12e3456", "--cfg", "job"], ["job: '12e3456'"]),
+        (["data.path=1.50", "--cfg", "job"], ["path: '1.50'"]),
         (["--info", "defaults"], ["guards/default", "_self_"]),
         (["+search.batch_size=48", "--info", "config"], ["batch_size: 48"]),
     ],

@@ -9,11 +9,12 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
-from darts_core.commands.jobs import verbs
+from darts_core.commands.jobs import pipeline, verbs
+from darts_core.commands.overrides import parse
 from darts_core.errors import ConfigError, JobError
 from darts_core.report.job_rows import picked, version_rows
 from darts_core.runlog import read_json, write_json
-from darts_core.store import procs
+from darts_core.store import control, procs
 from darts_core.store.claim import claim as claim_any
 from darts_core.store.control import resume, start, stop
 from darts_core.store.jobs import Store
@@ -263,6 +264,27 @@ def test_a_record_names_only_programs_of_this_package(store, tmp_path):
     mine.release()
     with pytest.raises(JobError, match="none of"):
         resume(store, store.version("a"))
+
+
+@pytest.mark.parametrize("job", ["a=b", "2026_11_30"])
+def test_a_name_reaches_the_command_that_is_started_again(store, job, monkeypatch):
+    given = []
+
+    def started(module, arguments, **more):
+        given.extend(arguments)
+        raise JobError("enough")
+
+    monkeypatch.setattr(control, "start", started)
+    places = ["out={quoted_root}", "job={job}", "version={version}"]
+    details = {"module": "darts_core.cli", "arguments": ["search"], "places": places}
+    mine = claim(store, job, details=details)
+    mine.release()
+    with pytest.raises(JobError, match="enough"):
+        control.launch(store, mine.version)
+    assert given[0] == "search"
+    assert [parse(word).value() for word in given[1:]] == [str(store.root), job, "V001"]
+    words = pipeline.Recipe("search").arguments(store, job)[1:]
+    assert [parse(word).value() for word in words] == [str(store.root), job]
 
 
 def test_stop_of_what_does_not_run_and_resume_of_what_succeeded_are_sentences(store):

@@ -13,6 +13,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from darts_core.commands.overrides import quoted
 from darts_core.errors import ConfigError, JobError
 from darts_core.report.columns import Column
 from darts_core.report.elements import best_element, elements, labels
@@ -63,9 +64,8 @@ class Recipe:
 
     def arguments(self, store: Store, job: str) -> list[str]:
         """What the console command is given."""
-        quoted = str(store.root).replace("\\", "\\\\").replace("'", "\\'")
         words = [self.command, *(["-m"] if self.multirun else []), *self.overrides]
-        words += [f"out='{quoted}'", f"job={job}"]
+        words += [f"out={quoted(str(store.root))}", f"job={quoted(job)}"]
         return [*words, *(["--config-dir", self.config_dir] if self.config_dir else [])]
 
 

@@ -313,6 +313,10 @@ class _Args:
         self.jobs, self.yes = list(jobs), yes
 
 
+def _ctrl_d(text):
+    raise EOFError
+
+
 def test_deletion_asks_on_a_terminal_and_is_refused_elsewhere(store, monkeypatch, capsys):
     script(store, "a")
     with pytest.raises(JobError, match="--yes"):
@@ -325,6 +329,23 @@ def test_deletion_asks_on_a_terminal_and_is_refused_elsewhere(store, monkeypatch
         assert store.jobs() == left
     assert asked[0] == "Delete a with all results? [y/N] "
     assert "Nothing was deleted." in capsys.readouterr().out
+    script(store, "a")
+    monkeypatch.setattr("builtins.input", _ctrl_d)
+    assert verbs.run_delete(store, _Args("a")) == 0
+    assert capsys.readouterr().out == "Nothing was deleted.\n"
+
+
+def test_of_several_none_is_deleted_while_one_runs_and_a_version_goes_with_its_job(store, capsys):
+    script(store, "a")
+    mine = claim(store, "b")
+    for names in (("a", "b"), ("a", "b/V001")):
+        with pytest.raises(JobError, match=r"stop (it|them) first"):
+            verbs.run_delete(store, _Args(*names, yes=True))
+        assert store.jobs() == ["a", "b"]
+    mine.finish()
+    mine.release()
+    assert verbs.run_delete(store, _Args("a", "b", "a/V001", "b", yes=True)) == 0
+    assert (capsys.readouterr().out, store.jobs()) == ("a is deleted.\nb is deleted.\n", [])
 
 
 def test_a_damaged_record_is_no_version_and_breaks_no_list(store):

@@ -129,14 +129,17 @@ def run_edit(store: Store, args: argparse.Namespace) -> int:
 
 
 def run_delete(store: Store, args: argparse.Namespace) -> int:
-    """`jobs delete`: several at once are checked before the first is deleted."""
+    """`jobs delete`: several at once are checked before the first is deleted; versions go with their job."""
     for name in args.jobs:
-        store.version(name) if "/" in name else store.job_record(name)
+        store.check_ended(name)
     if not args.yes and not _confirmed(args.jobs):
         print("Nothing was deleted.")
         return 0
-    for name in args.jobs:
-        if "/" in name:
+    for name in dict.fromkeys(args.jobs):
+        job, slash, _ = name.partition("/")
+        if slash and job in args.jobs:
+            continue
+        if slash:
             store.delete_version(store.version(name))
         else:
             store.delete_job(name)
@@ -155,7 +158,10 @@ def _confirmed(names: list[str]) -> bool:
         raise JobError(
             f"jobs delete asks first, and this is no terminal; add --yes to delete {named}."
         )
-    answer = input(f"Delete {named} with all results? [y/N] ")
+    try:
+        answer = input(f"Delete {named} with all results? [y/N] ")
+    except EOFError:  # Ctrl-D
+        return False
     return answer.strip().lower() in ("y", "yes")
 
 

@@ -13,6 +13,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from darts_core.commands.jobs.options import place_of
 from darts_core.commands.overrides import quoted
 from darts_core.errors import ConfigError, JobError
 from darts_core.report.columns import Column
@@ -208,7 +209,7 @@ def show_best(version: Version, args: argparse.Namespace) -> int:
     if args.export and not files:
         raise JobError(f"{column.label} has left no model or architecture to copy yet.")
     if args.export:
-        target = Path(args.export)
+        target = place_of(args.export, "--export", folder=True)
         target.mkdir(parents=True, exist_ok=True)
         exported = str(copy_model(files[0], target))
     if args.form == "json":

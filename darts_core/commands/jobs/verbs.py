@@ -5,13 +5,12 @@ from __future__ import annotations
 import argparse
 import sys
 from collections.abc import Callable, Mapping
-from pathlib import Path
 from typing import Any
 
 from darts_core.autosearch.job_templates import job_templates
 from darts_core.autosearch.request import Request, engine, new_version
 from darts_core.commands.jobs import pipeline
-from darts_core.commands.jobs.options import changes_of, for_scripts, pairs
+from darts_core.commands.jobs.options import changes_of, for_scripts, pairs, place_of
 from darts_core.commands.jobs.saved import save_params
 from darts_core.commands.jobs.starting import create_job, follow, start_version
 from darts_core.errors import JobError
@@ -177,7 +176,7 @@ def run_best(store: Store, args: argparse.Namespace) -> int:
     model = model_file(best["folder"], best.get("model_path"))
     exported = None
     if args.export:
-        exported = str(Path(args.export))
+        exported = str(place_of(args.export, "--export", folder=True))
         # a process of its own: it runs the user's code to build and verify the network
         engine("take-home", str(version.path), exported)
     if args.form == "json":

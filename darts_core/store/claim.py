@@ -311,7 +311,10 @@ def _note(
             record["commands"][command] = {}
             write_record(version.path, record)
         version.stop_file.unlink(missing_ok=True)
-        # what was typed first is what a reader may type again
-        kept = {"overrides": known["overrides"]} if known and "overrides" in known else {}
+        # what was typed is what a reader may type again: `jobs resume` adds where it is; settings that are
+        # not hashed may have been added by hand, such as allow_doubtful=true
+        typed = (known or {}).get("overrides")
+        same = typed is not None and _words(typed) == _words(details.get("overrides", typed))
+        kept = {"overrides": typed} if same else {}
         version.set_state("running", command, config_hash=stamp, **{**details, **kept})
     return mine

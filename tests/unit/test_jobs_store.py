@@ -283,6 +283,10 @@ def test_models_lie_really_in_the_trials_output(tmp_path):
     (trial / "output" / "dir").symlink_to(tmp_path)
     assert model_file(trial, "m.bin") == (trial / "output" / "m.bin").resolve()
     assert model_file(trial, str(trial / "output" / "m.bin")) is not None
+    # reported on another machine, or before the job was renamed
+    there = "/home/me/runs/old/V001/autosearch/trials/trial/output"
+    assert model_file(trial, f"{there}/m.bin") == (trial / "output" / "m.bin").resolve()
+    assert model_file(trial, f"{there}/../../outside.bin") is None
     for hostile in (
         str(outside), "../../outside.bin", "link.bin", "dir/outside.bin", ".", "", None, 7, "a\0b", "none",
     ):  # fmt: skip

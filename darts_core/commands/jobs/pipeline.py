@@ -74,12 +74,17 @@ def recipe_of(version: Version) -> Recipe:
     """What a version's first command was told.
 
     Raises:
-        JobError: no command of a pipeline was run in it.
+        JobError: no command of a pipeline was run in it, or several processes ran it.
     """
     commands = version.record()["commands"]
     if version.kind != PIPELINE or not commands:
         raise JobError(f"{version.label} holds no command of a pipeline.")
     name, command = next(iter(commands.items()))
+    if isinstance(command.get("resume_line"), str):
+        raise JobError(
+            f"{version.label} was run by several processes, which are not started from here; type its line "
+            f"with other settings:  {command['resume_line']}"
+        )
     kept = [text for text in command.get("overrides") or () if _key(text) not in _PLACES]
     return Recipe.from_dict({**command, "command": name, "overrides": kept})
 

@@ -92,6 +92,13 @@ def test_options_that_would_not_count_are_refused(store, capsys):
         run_params(store, parsed("params", "edit", "pipe", "--code", "x", "--arg", "y=1"))
     assert run_params(store, parsed("params", "edit", "pipe", "--set", "seed=3")) == 0
     assert SavedParams(store).load("pipe")["overrides"] == ["seed=3"]
+    for run, words in (
+        (run_params, ("params", "edit", "pipe")),
+        (verbs.run_new_version, ("new-version", "p")),
+    ):
+        with pytest.raises(JobError, match="--set job= would not count"):
+            run(store, parsed(*words, "--set", "seed=4", "--set", "job=other"))
+    assert SavedParams(store).load("pipe")["overrides"] == ["seed=3"]
     for words in (("--wait",), ("--save-params", "other")):
         with pytest.raises(SystemExit):
             parsed("params", "edit", "pipe", *words)

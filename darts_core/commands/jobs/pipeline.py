@@ -57,8 +57,17 @@ class Recipe:
         return asdict(self)
 
     def changed(self, settings: Mapping[str, str]) -> Recipe:
-        """The recipe with other settings; one that stands there already is replaced."""
+        """The recipe with other settings; one that stands there already is replaced.
+
+        Raises:
+            JobError: one says where results go, which the job and the root decide.
+        """
         keys = {_key(key) for key in settings}
+        for key in keys.intersection(("job", "out")):
+            raise JobError(
+                f"--set {key}= would not count: a new version stays in its job and root. For another job "
+                "keep the settings with jobs params save, and give --name to jobs params use."
+            )
         kept = [text for text in self.overrides if _key(text) not in keys]
         added = [f"{key}={value}" for key, value in settings.items()]
         return Recipe.from_dict({**self.to_dict(), "overrides": (*kept, *added)})

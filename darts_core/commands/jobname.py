@@ -25,7 +25,7 @@ from darts_core.store.names import is_name
 
 __all__ = ["default_job", "job_and_version", "looked_at", "previous_version"]
 
-
+_SIGNS = "._+=-"
 # what a command takes up from an earlier one where it is not given
 _NEEDS: dict[type[Stage], str] = {
     TrainStage: "architecture",
@@ -96,7 +96,8 @@ def default_job(config: Stage, overrides: Sequence[str]) -> str:
     elif not second.replace("_", "").isalnum():
         second = config.STAGE
     text = f"{swept.get('data') or config.data.name}-{second}"
-    return "".join(c if c.isalnum() or c in "._+=-" else "_" for c in text)[:100]
+    plain = "".join(c if c.isascii() and (c.isalnum() or c in _SIGNS) else "_" for c in text)
+    return plain.lstrip(f"_{_SIGNS}")[:100] or config.STAGE  # begins as a name must
 
 
 def previous_version(config: Stage, job: str) -> str | None:

@@ -10,6 +10,7 @@ from darts_core.errors import ConfigError
 
 __all__ = ["as_text", "expand", "first_line", "key_of", "parse", "quoted"]
 
+_BRACKETS = frozenset("[](){}'\"")
 # what Hydra's grammar may take for a number or a truth value
 _NO_TEXT = re.compile(r"[+-]?[\d.][\w.+-]*|true|false", re.IGNORECASE)
 
@@ -49,9 +50,13 @@ def parse(text: str) -> Any:
     try:
         return OverridesParser.create().parse_override(text)
     except HydraException as error:
+        key, _, value = text.partition("=")
+        # what may be meant as a list, or is quoted already, is not to be quoted as a whole
+        own = value and not _BRACKETS.intersection(value)
+        example = f"{key}={quoted(value)}" if own else "architecture='...'"
         raise ConfigError(
-            f"{text!r} is not a setting; write key=value, and put values with commas, blanks "
-            f"or brackets in inner quotes, e.g. \"architecture='...'\" ({first_line(error)})."
+            f"{text!r} is not a setting; write key=value, and put values with commas, blanks, brackets or "
+            f'other signs in inner quotes, e.g. "{example}" ({first_line(error)}).'
         ) from None
 
 

@@ -42,6 +42,8 @@ MISTAKES = [
     (["search", "search=3"], ["search", "settings of its own"]),
     (["search", "train.epochs=3"], ["'train.epochs'"]),
     (["search", "epochs"], ["'epochs' is not a setting", "key=value"]),
+    (["search", "data.path=~/bäume.npz"], ["e.g. \"data.path='~/bäume.npz'\""]),
+    (["search", "space.ops=[none"], ["e.g. \"architecture='...'\""]),
     (["search", "seed=1,2"], ["seed", "add -m"]),
     (["search", "job=a,b"], ["'job=a,b'", "one job, with -m too"]),
     (["search", "-m", "job=a,b"], ["'job=a,b'", "one command for each"]),

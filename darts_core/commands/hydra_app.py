@@ -298,7 +298,8 @@ def _check_values(config: Stage) -> None:
         check_given(config)
     if not isinstance(config, DataStage) or config.data.path is None:
         return
-    if not Path(config.data.path).expanduser().exists():
+    # an empty one would be the current folder
+    if not config.data.path or not Path(config.data.path).expanduser().exists():
         raise ConfigError(
             f"data.path={config.data.path!r} does not exist; give the file or folder of "
             f"{config.data.name}."

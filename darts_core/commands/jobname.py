@@ -8,6 +8,7 @@ from dataclasses import replace
 from darts_core.errors import ConfigError
 from darts_core.report.columns import Column, columns_named
 from darts_core.stages.schema import (
+    PLACES,
     BenchStage,
     DataStage,
     ExportStage,
@@ -49,8 +50,11 @@ def job_and_version(config: Stage) -> Stage:
     `report` takes an element of a multirun, too: `job=a/V001/0` is `job=a version=V001/0`.
 
     Raises:
-        ConfigError: `version=` names another one.
+        ConfigError: `version=` names another one, or a place is empty (`out=$SCRATCH` where that is not set).
     """
+    for key in PLACES:
+        if getattr(config, key) == "":
+            raise ConfigError(f"{key}= is empty; give a value, or leave it out.")
     job, _, rest = (config.job or "").partition("/")
     version, *element = rest.split("/", 1)
     if not all(map(is_name, (job, version, *element))):

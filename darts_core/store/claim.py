@@ -282,6 +282,12 @@ def claim(
             raise
 
 
+def _runs_elsewhere(known: Mapping[str, Any]) -> bool:
+    """Whether a command runs although its version's lock is ours: this folder is a copy, made meanwhile."""
+    who = procs.Identity.from_dict(known.get("process"))
+    return known.get("state") == "running" and who != procs.identity() and procs.is_alive(who)
+
+
 def _note(
     store: Store,
     version: Version,
@@ -303,7 +309,7 @@ def _note(
     if finished:
         sweep_version(version.path)
     else:
-        if known is not None and known.get("mark"):
+        if known is not None and known.get("mark") and not _runs_elsewhere(known):
             # what a killed command left would write into the folders used now
             procs.end_tree(None, str(known["mark"]), grace_seconds=0.5, limit_seconds=5.0)
         sweep_version(version.path)

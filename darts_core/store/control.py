@@ -165,10 +165,12 @@ def stop(store: Store, version: Version, *, limit_seconds: float = 10.0) -> str:
     id, start time and boot are the recorded ones, and their trees, are signalled.
 
     Raises:
-        JobError: none runs, or something of it could not be ended.
+        JobError: none runs, what is recorded runs in another folder, or something could not be ended.
     """
     name = version.running() or version.newest()
     state = version.state(name)
+    if state == "running":
+        _refuse_copy(version, name)
     if state not in LIVE and state != "interrupted":
         raise JobError(f"{version.label} is {state}; there is nothing to stop.")
     command = version.command(name)
@@ -194,6 +196,26 @@ def stop(store: Store, version: Version, *, limit_seconds: float = 10.0) -> str:
         raise JobError(f"Some processes of {version.label} are still there; stop it again.")
     # a command that had nothing to keep has taken its version away
     return version.state(name) if version.path.is_dir() else "stopped"
+
+
+def _refuse_copy(version: Version, name: str | None) -> None:
+    """Refuse a folder that was copied while its command ran: the process works in the other one.
+
+    Raises:
+        JobError: it is one.
+    """
+    lock = version.lock
+    if not lock.try_acquire():  # whoever runs in this folder holds it
+        return
+    try:
+        who = version.process(name)
+        if who is not None and version.state(name) == "running":
+            raise JobError(
+                f"{version.label} is a copy of a version that process {who.pid} runs in another folder; "
+                "nothing was stopped."
+            )
+    finally:
+        lock.release()
 
 
 def _note_stop(version: Version, name: str | None) -> None:

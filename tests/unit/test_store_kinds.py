@@ -297,6 +297,24 @@ def test_stop_of_what_does_not_run_and_resume_of_what_succeeded_are_sentences(st
         resume(store, store.version("a"))
 
 
+def test_a_copy_of_a_running_version_ends_nothing_of_the_original(store):
+    mine = claim(store, details={"mark": "m"})
+    mine.release()
+    environment = {**os.environ, procs.MARK: "m"}
+    command = [sys.executable, "-c", "print(flush=True); input()"]
+    child = subprocess.Popen(
+        command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, env=environment
+    )
+    child.stdout.readline()  # from now on its environment says whose it is
+    mine.version.set_state("running", process=procs.identity(child.pid).to_dict())
+    # nobody holds the lock of this folder, so that process runs in another one
+    with pytest.raises(JobError, match=f"copy of a version that process {child.pid} runs"):
+        stop(store, mine.version)
+    claim(store).release()
+    assert child.poll() is None
+    assert child.communicate(b"\n")[0] == b""
+
+
 def test_what_succeeded_and_left_something_may_be_resumed(store):
     version = script(store)
     version.set_state("succeeded", "autosearch", left=True)

@@ -285,7 +285,9 @@ def claim(
 def _runs_elsewhere(known: Mapping[str, Any]) -> bool:
     """Whether a command runs although its version's lock is ours: this folder is a copy, made meanwhile."""
     who = procs.Identity.from_dict(known.get("process"))
-    return known.get("state") == "running" and who != procs.identity() and procs.is_alive(who)
+    if known.get("state") != "running" or who == procs.identity():
+        return False
+    return procs.is_alive(who)
 
 
 def _note(

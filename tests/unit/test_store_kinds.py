@@ -9,6 +9,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
+from darts_core import cli
 from darts_core.commands.jobs import pipeline, verbs
 from darts_core.commands.overrides import parse
 from darts_core.errors import ConfigError, JobError
@@ -364,6 +365,14 @@ def test_of_several_none_is_deleted_while_one_runs_and_a_version_goes_with_its_j
     mine.release()
     assert verbs.run_delete(store, _Args("a", "b", "a/V001", "b", yes=True)) == 0
     assert (capsys.readouterr().out, store.jobs()) == ("a is deleted.\nb is deleted.\n", [])
+
+
+def test_a_root_that_is_not_there_is_told_beside_the_empty_list(tmp_path, capsys):
+    assert cli.main(["jobs", f"--root={tmp_path}/runz", "list", "--json"]) == 0
+    said = capsys.readouterr()
+    assert (json.loads(said.out), said.err.startswith("There is no folder")) == ([], True)
+    assert cli.main(["jobs", f"--root={tmp_path}", "list"]) == 0
+    assert capsys.readouterr().err == ""
 
 
 def test_a_damaged_record_is_no_version_and_breaks_no_list(store):

@@ -17,7 +17,8 @@ _COLUMNS = ("name", "kind", "state", "versions", "duration", "created", "metric"
 
 def run_list(store: Store, args: argparse.Namespace) -> int:
     """`jobs list`."""
-    if not store.root.is_dir():  # a mistyped one, or another working folder, looks like one without jobs
+    # a mistyped one, or another working folder, looks like one without jobs
+    if not store.root.is_dir():
         root = neutral(store.root, 4000)
         print(f"There is no folder {root}, so it holds no jobs (see --root).", file=sys.stderr)
     rows = version_rows(store)

@@ -14,7 +14,14 @@ from darts_core.reading_yaml import read_yaml
 from darts_core.runlog import write_yaml
 from darts_core.settings.tree import config_root
 
-__all__ = ["Operation", "Policy", "policy_from_dict", "policy_from_yaml", "policy_to_yaml"]
+__all__ = [
+    "Operation",
+    "Policy",
+    "policy_content",
+    "policy_from_dict",
+    "policy_from_yaml",
+    "policy_to_yaml",
+]
 
 SCHEMA_VERSION = 1
 _KEYS = (
@@ -211,6 +218,20 @@ def _config_folder() -> Path:
     return config_root() / "augment"
 
 
+def _presets() -> list[str]:
+    return sorted(p.stem for p in _config_folder().glob("*.yaml") if p.stem != "found")
+
+
+def policy_content(path: str | None) -> Any:
+    """What tells a policy from others: a preset's name, or what a file says, wherever it lies.
+
+    Raises:
+        ConfigError: see `policy_from_yaml`.
+    """
+    known = path is None or path in _presets()
+    return path if known else policy_from_yaml(str(path)).to_dict()
+
+
 def policy_from_yaml(path: str | Path) -> Policy:
     """The policy in a YAML file, or the preset of that name.
 
@@ -222,10 +243,9 @@ def policy_from_yaml(path: str | Path) -> Policy:
         ConfigError: there is no such file or preset, or its content is no policy.
     """
     text, file = str(path), Path(path).expanduser()
-    folder = _config_folder()
-    presets = sorted(p.stem for p in folder.glob("*.yaml") if p.stem != "found")
+    presets = _presets()
     if text in presets:
-        file = folder / f"{text}.yaml"
+        file = _config_folder() / f"{text}.yaml"
     if not file.is_file():
         raise ConfigError(
             f"There is no augmentation policy {text!r}: neither a YAML file nor a preset. "

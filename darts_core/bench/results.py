@@ -129,7 +129,7 @@ def write_results(
         "notes": dict(notes or {}),
         "rows": [row.to_dict() if isinstance(row, ModelRow) else dict(row) for row in rows],
     }
-    folder = Path(folder)
+    folder = Path(folder).expanduser()
     if name:
         path = folder / f"{stem}_{_own_slug(name)}.json"
         write_json(path, content)

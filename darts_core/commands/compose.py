@@ -15,7 +15,7 @@ from darts_core.commands.mistakes import (
     field_type,
     group_options,
 )
-from darts_core.commands.overrides import key_of, quoted
+from darts_core.commands.overrides import as_text, key_of, quoted
 from darts_core.commands.user_tree import (
     GROUPS,
     check_hydra_node,
@@ -137,8 +137,14 @@ def compose_node(command: str, overrides: Sequence[str], place: Session | None =
 
 
 def forced(command: str, text: str) -> str:
-    """`+key=value` with one more `+` where `key` is a setting of ours: it may then be set as well."""
+    """The override as Hydra is given it.
+
+    `+key=value` has one more `+` where `key` is a setting of ours: it may then be set as well. The value of a
+    text is what was typed, also where the bare word would be a number (`job=2026_11_30`, `job=1.50`).
+    """
     key = key_of(text)
+    if field_type(STAGES[command], key) is str:
+        text = as_text(text)
     # any key may be added to a model's own arguments
     if key.partition(".")[0] == "model_args" and not text.startswith(("+", "~")):
         return f"++{text}"

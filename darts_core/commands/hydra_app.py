@@ -21,11 +21,11 @@ from darts_core.commands.jobname import (
     job_and_version,
     looked_at,
     previous_version,
-    refuse_places,
     refuse_taking_up,
 )
 from darts_core.commands.logs import configure_logging
-from darts_core.commands.overrides import expand, key_of, quoted
+from darts_core.commands.mistakes import refuse_several_places
+from darts_core.commands.overrides import expand, key_of, parse, quoted
 from darts_core.commands.ranks import Ranks, current_ranks, lost_process_told
 from darts_core.credentials import keep_password, refuse_password
 from darts_core.errors import ConfigError, DartsError, unknown_name
@@ -106,13 +106,28 @@ def _without_password(text: str) -> str:
 def _checked(command: str, args: argparse.Namespace, place: Session) -> Stage:
     """The settings; of a multirun those of its first element, once all values are known to fit."""
     if args.multirun:
-        refuse_places(command, args.overrides)
+        _check_multirun(command, args.overrides)
         first, variants = expand(args.overrides)
         for variant in variants:
             _check_values(compose(command, variant, place))
     config = job_and_version(compose(command, first if args.multirun else args.overrides, place))
     _check_values(config)
     return config
+
+
+def _check_multirun(command: str, overrides: Sequence[str]) -> None:
+    """Refuse a multirun that has no meaning: of what only looks, or over the place of the results.
+
+    Raises:
+        ConfigError: it is one.
+    """
+    if command == "report":
+        raise ConfigError(
+            "`darts-core report` shows one version, of a multirun with all its elements; leave out -m."
+        )
+    for text in overrides:
+        if parse(text).is_sweep_override():
+            refuse_several_places(text, key_of(text))
 
 
 def _lead(args: argparse.Namespace, config: Stage, place: Session, ranks: Ranks | None) -> int:
@@ -286,7 +301,8 @@ def _check_values(config: Stage) -> None:
         check_given(config)
     if not isinstance(config, DataStage) or config.data.path is None:
         return
-    if not Path(config.data.path).expanduser().exists():
+    # an empty one would be the current folder
+    if not config.data.path or not Path(config.data.path).expanduser().exists():
         raise ConfigError(
             f"data.path={config.data.path!r} does not exist; give the file or folder of "
             f"{config.data.name}."

@@ -6,7 +6,6 @@ from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from darts_core.commands.overrides import key_of, parse
 from darts_core.errors import ConfigError
 from darts_core.report.columns import Column, columns_named
 from darts_core.stages.schema import (
@@ -31,11 +30,10 @@ __all__ = [
     "job_and_version",
     "looked_at",
     "previous_version",
-    "refuse_places",
     "refuse_taking_up",
 ]
 
-
+_SIGNS = "._+=-"
 # what a command takes up from an earlier one where it is not given
 _NEEDS: dict[type[Stage], str] = {
     TrainStage: "architecture",
@@ -61,8 +59,11 @@ def job_and_version(config: Stage) -> Stage:
     `report` takes an element of a multirun, too: `job=a/V001/0` is `job=a version=V001/0`.
 
     Raises:
-        ConfigError: `version=` names another one.
+        ConfigError: `version=` names another one, or a place is empty (`out=$SCRATCH` where that is not set).
     """
+    for key in PLACES:
+        if getattr(config, key) == "":
+            raise ConfigError(f"{key}= is empty; give a value, or leave it out.")
     job, _, rest = (config.job or "").partition("/")
     version, *element = rest.split("/", 1)
     if not all(map(is_name, (job, version, *element))):
@@ -108,7 +109,8 @@ def default_job(config: Stage, overrides: Sequence[str]) -> str:
     elif not second.replace("_", "").isalnum():
         second = config.STAGE
     text = f"{swept.get('data') or config.data.name}-{second}"
-    return "".join(c if c.isalnum() or c in "._+=-" else "_" for c in text)[:100]
+    plain = "".join(c if c.isascii() and (c.isalnum() or c in _SIGNS) else "_" for c in text)
+    return plain.lstrip(f"_{_SIGNS}")[:100] or config.STAGE  # begins as a name must
 
 
 def previous_version(config: Stage, job: str) -> str | None:
@@ -144,24 +146,6 @@ def _newest_with_model(config: Stage, job: str) -> str:
         f"No version of job {job!r} in {config.out} holds a trained model to measure; give model=, or "
         "job= of an earlier train, prune, export or run."
     )
-
-
-def refuse_places(command: str, overrides: Sequence[str]) -> None:
-    """Nothing, unless a multirun is to have several places; its elements lie in one version.
-
-    Raises:
-        ConfigError: `job=`, `version=` or `out=` is swept, or the command has no elements.
-    """
-    if command == ReportStage.STAGE:
-        raise ConfigError(
-            "`darts-core report` takes no -m; give it once for each job=, a multirun's included."
-        )
-    for text in overrides:
-        if key_of(text) in PLACES and parse(text).is_sweep_override():
-            raise ConfigError(
-                f"{text!r} names several places, but all elements of a multirun lie in one version; give "
-                f"the command once for each {key_of(text)}=."
-            )
 
 
 def refuse_taking_up(

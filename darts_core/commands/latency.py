@@ -91,7 +91,7 @@ def run(args: argparse.Namespace) -> int:
             f"model= is timed by `darts-core latency time`; {args.what} goes by space=."
         )
     _check_read(args.what, given)
-    path = Path(given["table"]) if "table" in given else None
+    path = Path(given["table"]).expanduser() if "table" in given else None
     precision = given.get("precision", "fp32")
     path = path or table_path(given.get("out", "runs"), device, given.get("runtime"), precision)
     if args.what == "show":

@@ -17,9 +17,16 @@ from darts_core.errors import ConfigError, nearest_names, unknown_name
 from darts_core.reading_yaml import read_yaml
 from darts_core.settings import Settings, kind_words, type_of
 from darts_core.settings.tree import config_root
-from darts_core.stages.schema import STAGES
+from darts_core.stages.schema import PLACES, STAGES
 
-__all__ = ["check_choices", "check_open_nodes", "explained", "field_type", "group_options"]
+__all__ = [
+    "check_choices",
+    "check_open_nodes",
+    "explained",
+    "field_type",
+    "group_options",
+    "refuse_several_places",
+]
 
 _ABSENT = object()
 
@@ -121,6 +128,19 @@ def explained(
     return ConfigError(f"The settings do not fit together: {first_line(error)}.")
 
 
+def refuse_several_places(line: str, key: str) -> None:
+    """Nothing, unless the sweep `line` is over a setting that says where results go.
+
+    Raises:
+        ConfigError: it is: all elements of a multirun lie in one version.
+    """
+    if key in PLACES:
+        raise ConfigError(
+            f"{line!r} gives {key} several values, and a command has one {key}, with -m too; give one "
+            "command for each."
+        )
+
+
 def _look_for_names(
     command: str, parsed: Sequence[Any], extra: Sequence[str], user: Path | None
 ) -> None:
@@ -132,6 +152,7 @@ def _look_for_names(
     for override in parsed:
         key, line = override.key_or_group, override.input_line
         if override.is_sweep_override():
+            refuse_several_places(line, key)
             raise ConfigError(
                 f"{line!r} gives {key} several values; add -m to run each of them, or write one list "
                 f"as {key}=[a,b]."

@@ -8,7 +8,17 @@ from typing import Any
 
 from darts_core.errors import ConfigError
 
-__all__ = ["expand", "first_line", "key_of", "parse", "quoted"]
+__all__ = ["as_text", "expand", "first_line", "key_of", "parse", "quoted"]
+
+_BRACKETS = frozenset("[](){}'\"")
+# what Hydra's grammar may take for a number or a truth value
+_NO_TEXT = re.compile(r"[+-]?[\d.][\w.+-]*|true|false", re.IGNORECASE)
+
+
+def as_text(text: str) -> str:
+    """An override of a text: 2026_11_30 is no number there, and stays as it is typed."""
+    key, sign, value = text.partition("=")
+    return f"{key}{sign}{quoted(value)}" if _NO_TEXT.fullmatch(value) else text
 
 
 def key_of(text: str) -> str:
@@ -40,9 +50,13 @@ def parse(text: str) -> Any:
     try:
         return OverridesParser.create().parse_override(text)
     except HydraException as error:
+        key, _, value = text.partition("=")
+        # what may be meant as a list, or is quoted already, is not to be quoted as a whole
+        own = value and not _BRACKETS.intersection(value)
+        example = f"{key}={quoted(value)}" if own else "architecture='...'"
         raise ConfigError(
-            f"{text!r} is not a setting; write key=value, and put values with commas, blanks "
-            f"or brackets in inner quotes, e.g. \"architecture='...'\" ({first_line(error)})."
+            f"{text!r} is not a setting; write key=value, and put values with commas, blanks, brackets or "
+            f'other signs in inner quotes, e.g. "{example}" ({first_line(error)}).'
         ) from None
 
 

@@ -88,12 +88,12 @@ class _Trainer(Trainer):
             found |= {f"{name}_val_{metric}": part.value, f"{name}_val_loss": part.loss}
         return {**whole.named("val"), "val_loss": whole.loss, **found}
 
-    def _stamp(self) -> str:
+    def _stamp(self, *, by_path: bool = False) -> str:
         s = self.sandwich
         variables = {v.name: list(v.options) for v in self.net.variables}
         return config_hash(
             {
-                "plain": super()._stamp(),
+                "plain": super()._stamp(by_path=by_path),
                 "drawn": s.drawn,
                 "share": s.share,
                 "others": s.others,

@@ -207,13 +207,16 @@ def _commands(record: Mapping[str, Any]) -> tuple[str, ...]:
     """The console commands noted in `version.json`, as they could be typed again."""
     commands = record.get("commands")
     lines = []
-    for name, known in commands.items() if isinstance(commands, Mapping) else ():
-        overrides = known.get("overrides") if isinstance(known, Mapping) else None
+    for name, noted in commands.items() if isinstance(commands, Mapping) else ():
+        known = noted if isinstance(noted, Mapping) else {}
+        if isinstance(known.get("resume_line"), str):  # several processes, which torchrun starts
+            lines.append(known["resume_line"])
+            continue
+        overrides = known.get("overrides")
         words = [str(word) for word in overrides] if isinstance(overrides, list) else []
-        details: Mapping[str, Any] = known if isinstance(known, Mapping) else {}
-        several = ["-m"] if details.get("multirun") else []
-        groups = ["--config-dir", str(details["config_dir"])] if details.get("config_dir") else []
-        lines.append(shlex.join(["darts-core", str(name), *several, *words, *groups]))
+        several = ["-m"] if known.get("multirun") else []
+        own = ["--config-dir", str(known["config_dir"])] if known.get("config_dir") else []
+        lines.append(shlex.join(["darts-core", str(name), *several, *words, *own]))
     return tuple(lines)
 
 

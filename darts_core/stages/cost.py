@@ -66,7 +66,7 @@ def table_path(
     while "--" in name:
         name = name.replace("--", "-")
     ending = "" if precision == "fp32" else f"-{precision}"
-    return Path(out) / "latency" / f"{name}-{threads}{runtime}{ending}.json"
+    return Path(out).expanduser() / "latency" / f"{name}-{threads}{runtime}{ending}.json"
 
 
 def make_table(

@@ -282,6 +282,14 @@ def claim(
             raise
 
 
+def _runs_elsewhere(known: Mapping[str, Any]) -> bool:
+    """Whether a command runs although its version's lock is ours: this folder is a copy, made meanwhile."""
+    who = procs.Identity.from_dict(known.get("process"))
+    if known.get("state") != "running" or who == procs.identity():
+        return False
+    return procs.is_alive(who)
+
+
 def _note(
     store: Store,
     version: Version,
@@ -303,7 +311,7 @@ def _note(
     if finished:
         sweep_version(version.path)
     else:
-        if known is not None and known.get("mark"):
+        if known is not None and known.get("mark") and not _runs_elsewhere(known):
             # what a killed command left would write into the folders used now
             procs.end_tree(None, str(known["mark"]), grace_seconds=0.5, limit_seconds=5.0)
         sweep_version(version.path)
@@ -311,7 +319,10 @@ def _note(
             record["commands"][command] = {}
             write_record(version.path, record)
         version.stop_file.unlink(missing_ok=True)
-        # what was typed first is what a reader may type again
-        kept = {"overrides": known["overrides"]} if known and "overrides" in known else {}
+        # what was typed is what a reader may type again: `jobs resume` adds where it is; settings that are
+        # not hashed may have been added by hand, such as allow_doubtful=true
+        typed = (known or {}).get("overrides")
+        same = typed is not None and _words(typed) == _words(details.get("overrides", typed))
+        kept = {"overrides": typed} if same else {}
         version.set_state("running", command, config_hash=stamp, **{**details, **kept})
     return mine

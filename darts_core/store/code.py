@@ -180,7 +180,8 @@ def numbered(number: int, path: Path) -> str:
 def model_file(trial_folder: str | Path, model_path: object) -> Path | None:
     """The model a trial reported, when it is a file or folder that really lies in the trial's output.
 
-    A path given relative is taken from the output folder. Links are not followed out of it.
+    A path given relative is taken from the output folder; of an absolute one what lies behind that folder's
+    name, which may have been moved or copied since. Links are not followed out of it.
     """
     if not isinstance(model_path, str) or not model_path or "\0" in model_path:
         return None
@@ -189,7 +190,10 @@ def model_file(trial_folder: str | Path, model_path: object) -> Path | None:
     # the trial may have put a link in the place of its own folders
     if folder.is_symlink() or output.is_symlink():
         return None
-    candidate = output / model_path  # an absolute path replaces the left side
+    parts, here = Path(model_path).parts, (folder.name, output.name)
+    ends = [n + 2 for n in range(len(parts) - 2) if parts[n : n + 2] == here]
+    # an absolute path replaces the left side
+    candidate = output.joinpath(*parts[ends[-1] :]) if ends else output / model_path
     if candidate.is_symlink():
         return None
     return inside(candidate, output)

@@ -26,11 +26,11 @@ __all__ = ["last_words", "launch", "resume", "start", "stop", "stop_trial", "wai
 _PACKAGE = __name__.partition(".")[0]
 
 
-def _argument(text: str, store: Store, version: Version) -> str:
-    """An argument of a record with the places of the version put in."""
+def _argument(text: str, store: Store, version: Version, mark: str = "") -> str:
+    """An argument of a record with the places of the version put in, its names between quotation marks."""
     quoted = str(store.root).replace("\\", "\\\\").replace("'", "\\'")
     values = {"root": str(store.root), "quoted_root": f"'{quoted}'"}
-    values |= {"job": version.job, "version": version.name}
+    values |= {"job": f"{mark}{version.job}{mark}", "version": f"{mark}{version.name}{mark}"}
     for name, value in values.items():
         text = text.replace(f"{{{name}}}", value)
     return text
@@ -76,7 +76,8 @@ def launch(store: Store, version: Version, name: str | None = None) -> subproces
     known = command.get("arguments")
     if not isinstance(command.get("module"), str) or not isinstance(known, list):
         raise JobError(f"{version.label} does not say how its {name or 'command'} was started.")
-    places = [_argument(str(text), store, version) for text in command.get("places") or ()]
+    # an override: a bare name such as a=b or 2026_11_30 is none, or a number
+    places = [_argument(str(text), store, version, "'") for text in command.get("places") or ()]
     if places:
         arguments = [*(str(text) for text in known), *places]
     else:
@@ -164,10 +165,12 @@ def stop(store: Store, version: Version, *, limit_seconds: float = 10.0) -> str:
     id, start time and boot are the recorded ones, and their trees, are signalled.
 
     Raises:
-        JobError: none runs, or something of it could not be ended.
+        JobError: none runs, what is recorded runs in another folder, or something could not be ended.
     """
     name = version.running() or version.newest()
     state = version.state(name)
+    if state == "running":
+        _refuse_copy(version, name)
     if state not in LIVE and state != "interrupted":
         raise JobError(f"{version.label} is {state}; there is nothing to stop.")
     command = version.command(name)
@@ -193,6 +196,26 @@ def stop(store: Store, version: Version, *, limit_seconds: float = 10.0) -> str:
         raise JobError(f"Some processes of {version.label} are still there; stop it again.")
     # a command that had nothing to keep has taken its version away
     return version.state(name) if version.path.is_dir() else "stopped"
+
+
+def _refuse_copy(version: Version, name: str | None) -> None:
+    """Refuse a folder that was copied while its command ran: the process works in the other one.
+
+    Raises:
+        JobError: it is one.
+    """
+    lock = version.lock
+    if not lock.try_acquire():  # whoever runs in this folder holds it
+        return
+    try:
+        who = version.process(name)
+        if who is not None and version.state(name) == "running":
+            raise JobError(
+                f"{version.label} is a copy of a version that process {who.pid} runs in another folder; "
+                "nothing was stopped."
+            )
+    finally:
+        lock.release()
 
 
 def _note_stop(version: Version, name: str | None) -> None:

@@ -35,6 +35,14 @@ Record = dict[str, Any]
 VersionRecord = tuple[Version, Record]
 
 
+def _in_use(version: Version) -> JobError:
+    running = version.running()
+    state = "in use" if running is None else f"{version.state(running)} ({running})"
+    return JobError(
+        f"{version.label} is {state}; stop it first with darts-core jobs stop {version.label}."
+    )
+
+
 class Store:
     """All jobs below one root folder."""
 
@@ -272,12 +280,8 @@ class Store:
         if version.path.resolve().parent.parent != self.root:
             raise JobError(f"{version.path} does not lie in {self.root}; nothing was deleted.")
         lock = version.lock
-        running = version.running()
-        if running is not None or not lock.try_acquire():
-            state = "in use" if running is None else f"{version.state(running)} ({running})"
-            raise JobError(
-                f"{version.label} is {state}; stop it first with darts-core jobs stop {version.label}."
-            )
+        if version.running() is not None or not lock.try_acquire():
+            raise _in_use(version)
         try:
             self._delete_exports(version)
             # out of sight in one step, so that no reader meets a half-deleted version
@@ -298,20 +302,32 @@ class Store:
         with contextlib.suppress(OSError):  # other versions of the job have theirs there
             place.parent.rmdir()
 
+    def check_ended(self, name: str) -> None:
+        """Refuse a job (`job`) or version (`job/V001`) that may not be deleted.
+
+        Raises:
+            JobError: it is not there, or runs.
+        """
+        if "/" in name:
+            version = self.version(name)
+            if version.running() is not None:
+                raise _in_use(version)
+            return
+        self.job_record(name)
+        live = [v.name for v in self.versions(name) if v.running() is not None]
+        if live:
+            raise JobError(
+                f"The job {name!r} has running versions ({', '.join(live)}); stop them first with "
+                f"darts-core jobs stop {name}."
+            )
+
     def delete_job(self, job: str) -> None:
         """Delete a job with all its versions; refuses while one runs.
 
         Files in the job's folder that are not ours stay, and with them the folder.
         """
-        self.job_record(job)
-        versions = self.versions(job)
-        live = [v.name for v in versions if v.running() is not None]
-        if live:
-            raise JobError(
-                f"The job {job!r} has running versions ({', '.join(live)}); stop them first with "
-                f"darts-core jobs stop {job}."
-            )
-        for version in versions:
+        self.check_ended(job)
+        for version in self.versions(job):
             self.delete_version(version)
         folder = self.job_folder(job)
         with self.lock.held(30.0):

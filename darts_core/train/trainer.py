@@ -18,6 +18,7 @@ import torch
 from torch import Tensor, nn
 
 from darts_core.augment.by_kind import augment_for
+from darts_core.augment.policy import policy_content
 from darts_core.checkpoint import check_data, load_checkpoint, save_checkpoint, taking_over
 from darts_core.distributed import Group
 from darts_core.distributed.sync_norm import restore_norms, synchronize_norms
@@ -285,8 +286,12 @@ class Trainer:
         found = evaluate(self.model, self.bundle, split)
         return {**found.named("val"), "val_loss": found.loss}
 
-    def _stamp(self) -> str:
-        return config_hash({**asdict(self.config), "on": self.names, "seed": self.seed})
+    def _stamp(self, *, by_path: bool = False) -> str:
+        """What decides the steps; a policy's file may be moved. `by_path`: as older programs wrote it."""
+        settings = asdict(self.config)
+        if not by_path:
+            settings["policy"] = policy_content(self.config.policy)
+        return config_hash({**settings, "on": self.names, "seed": self.seed})
 
     def save(self, path: Path, epoch: int) -> None:
         """Write everything that the next epoch needs; in a group the first process does."""
@@ -316,7 +321,7 @@ class Trainer:
         """
         # on the host: an optimizer leaves its step counts where they are read, and looks at them at each step
         content = load_checkpoint(path)
-        if content.get("stamp") != self._stamp():
+        if content.get("stamp") not in (self._stamp(), self._stamp(by_path=True)):
             raise ResumeError(
                 f"The checkpoint {path} belongs to another training configuration; use another "
                 "version=, or restore the settings it was made with."

@@ -46,9 +46,9 @@ def test_the_other_elements_run_and_are_reported(tmp_path, monkeypatch, capsys):
 @pytest.mark.parametrize(
     ("words", "said"),
     [
-        (["report", "job=a,b"], "`darts-core report` takes no -m"),
-        (["bench", "job=a,b"], "'job=a,b' names several places"),
-        (["search", "++version=V001,V002"], "the command once for each version="),
+        (["report", "job=a,b"], "leave out -m"),
+        (["bench", "job=a,b"], "'job=a,b' gives job several values"),
+        (["search", "++version=V001,V002"], "a command has one version, with -m too"),
         (["train", "job=a", "seed=0,1"], "architecture=runs/a/V001/search."),
         (["train", "job=a/V001", "seed=0,1", "model=shrink"], "model=runs/a/V001/shrink."),
         (["prune", "job=a", "prune.budget=30%,50%"], "model=runs/a/V001/train."),

@@ -91,8 +91,13 @@ def test_a_command_is_what_one_types_without_the_places_of_this_machine(
     assert shlex.split(command_line()) == ["darts-core", *hard]
 
 
-def test_results_without_a_device_are_this_processors(tmp_path: Path) -> None:
-    found = read_results(write_results("m", [{"x": 1}], folder=tmp_path))
+def test_results_without_a_device_are_this_processors(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path))  # zsh leaves the ~ of results=~/kept as it is
+    path = write_results("m", [{"x": 1}], folder="~/kept")
+    assert path.parent == tmp_path / "kept"
+    found = read_results(path)
     assert found.device == device_name("cpu")
 
 

@@ -15,7 +15,7 @@ from darts_core.commands.jobs.saved import run_params, save_params
 from darts_core.errors import JobError
 from darts_core.store.jobs import Store
 from darts_core.store.params import SavedParams
-from darts_core.store.record import new_record
+from darts_core.store.record import new_record, write_record
 
 
 @pytest.fixture
@@ -92,10 +92,31 @@ def test_options_that_would_not_count_are_refused(store, capsys):
         run_params(store, parsed("params", "edit", "pipe", "--code", "x", "--arg", "y=1"))
     assert run_params(store, parsed("params", "edit", "pipe", "--set", "seed=3")) == 0
     assert SavedParams(store).load("pipe")["overrides"] == ["seed=3"]
+    for run, words in (
+        (run_params, ("params", "edit", "pipe")),
+        (verbs.run_new_version, ("new-version", "p")),
+    ):
+        with pytest.raises(JobError, match="--set job= would not count"):
+            run(store, parsed(*words, "--set", "seed=4", "--set", "job=other"))
+    assert SavedParams(store).load("pipe")["overrides"] == ["seed=3"]
     for words in (("--wait",), ("--save-params", "other")):
         with pytest.raises(SystemExit):
             parsed("params", "edit", "pipe", *words)
     assert "unrecognized arguments" in capsys.readouterr().err
+
+
+def test_what_several_processes_ran_is_not_begun_by_one(store):
+    made = version(store, job="p", kind="pipeline")
+    record = made.record()
+    record["commands"]["search"]["resume_line"] = "torchrun --nproc-per-node=2 -m x search seed=1"
+    write_record(made.path, record)
+    for run, words in (
+        (verbs.run_new_version, ("new-version", "p", "--set", "seed=2")),
+        (run_params, ("params", "save", "mine", "--job", "p")),
+    ):
+        with pytest.raises(JobError, match=r"several processes.*:  torchrun --nproc-per-node=2"):
+            run(store, parsed(*words))
+    assert SavedParams(store).names() == []
 
 
 def test_a_folder_of_another_name_breaks_no_list(store, capsys):

@@ -234,7 +234,8 @@ def test_a_command_that_takes_its_version_away_is_stopped_all_the_same(store, mo
         child.wait()
 
     monkeypatch.setattr(procs, "send", obeys)
-    assert control.stop(store, made) == "stopped"
+    with made.lock.held():  # by whoever runs it
+        assert control.stop(store, made) == "stopped"
 
 
 def test_a_folder_with_a_job_json_of_ones_own_is_code(tmp_path):
@@ -283,8 +284,11 @@ def test_models_lie_really_in_the_trials_output(tmp_path):
     (trial / "output" / "dir").symlink_to(tmp_path)
     assert model_file(trial, "m.bin") == (trial / "output" / "m.bin").resolve()
     assert model_file(trial, str(trial / "output" / "m.bin")) is not None
+    there = "/another/machines/runs/old/V001/autosearch/trials/trial/output"
+    assert model_file(trial, f"{there}/m.bin") == (trial / "output" / "m.bin").resolve()
     for hostile in (
         str(outside), "../../outside.bin", "link.bin", "dir/outside.bin", ".", "", None, 7, "a\0b", "none",
+        f"{there}/../../outside.bin",
     ):  # fmt: skip
         assert model_file(trial, hostile) is None
     # a trial that put links in the place of its own folders

@@ -8,6 +8,7 @@ from types import SimpleNamespace
 import pytest
 import torch
 
+from darts_core import cli
 from darts_core.bench.results import read_results
 from darts_core.commands.latency import _check, _folder
 from darts_core.commands.latency_time import split_arguments
@@ -36,6 +37,13 @@ def test_arguments_of_a_model_are_read_as_by_the_other_commands():
 def test_an_argument_without_one_value_is_a_sentence(word):
     with pytest.raises(ConfigError, match="is not a setting"):
         split_arguments([word])
+
+
+def test_a_table_may_lie_in_the_home_folder(tmp_path, monkeypatch, capsys):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    for word, place in (("table=~/t.json", "t.json"), ("out=~/runs", "runs/latency/")):
+        assert cli.main(["latency", "show", word]) == 2
+        assert f"{tmp_path}/{place}" in capsys.readouterr().err
 
 
 def test_networks_of_other_classes_are_kept_apart():

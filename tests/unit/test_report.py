@@ -157,13 +157,13 @@ def test_a_seed_of_a_version_is_named_with_its_commands(tmp_path: Path) -> None:
     version = tmp_path / "digits-darts" / "V003"
     fixture.make_search(version / "seed1" / "search", epochs=2)
     details = {"overrides": ["seeds=2", "architecture='|a~0|'"], "multirun": True}
-    command = {"search": {**details, "config_dir": "/my conf"}}
-    write_json(version / "version.json", {"commands": command})
+    more = {"tune": {"config_dir": "/my conf"}, "train": {"resume_line": "torchrun -m x train"}}
+    write_json(version / "version.json", {"commands": {"search": details, **more}})
     text = " ".join(parse(write_report(version / "seed1")).words)
     assert "digits-darts · V003/seed1" in text
     # a shell takes the line for the words that were typed
-    words = [*details["overrides"], "--config-dir", "/my conf"]
-    assert shlex.join(["darts-core", "search", "-m", *words]) in text
+    assert shlex.join(["darts-core", "search", "-m", *details["overrides"]]) in text
+    assert "darts-core tune --config-dir '/my conf'\ntorchrun -m x train" in text
 
 
 def test_a_folder_without_stages_is_refused(tmp_path: Path) -> None:

@@ -152,6 +152,31 @@ def test_the_report_command_takes_one_element_of_a_multirun(store, capsys):
     assert "many/V001 has no element '2'; it has 0, 1, 10" in capsys.readouterr().err
 
 
+def test_a_page_of_show_holds_anywhere_and_its_place_is_looked_at(store, capsys, monkeypatch):
+    monkeypatch.setenv("HOME", str(store.root.parent))
+    version = store.version("many").path
+
+    def shown(*words):
+        return cli.main(["jobs", f"--root={store.root}", *words])
+
+    # the version's own page is a place like any other
+    for name in ("~/p/page.html", str(version / "report.html")):
+        assert shown("show", "many", f"--html={name}") == 0
+        page = Path(name).expanduser().read_text(encoding="utf-8")
+        assert "Every element" in page
+        assert 'href="0/report' not in page  # a page of an element that does not lie beside it
+    assert not (version / "0" / "report.html").exists()
+    capsys.readouterr()
+    (version / "0" / "train" / "model.pt").touch()
+    for words, said in (
+        (("show", "many", f"--html={store.root}"), "is a folder; name a file"),
+        (("show", "many", f"--html={version}/report.html/x"), "report.html is a file"),
+        (("best", "many", f"--export={version}/report.html"), "is a file; name a folder"),
+    ):
+        assert shown(*words) == 2
+        assert said in capsys.readouterr().err
+
+
 @pytest.mark.parametrize(("reverse", "names"), [(False, "abc"), (True, "bac")])
 def test_what_has_no_value_yet_comes_last_in_either_order(reverse, names):
     rows = [

@@ -354,6 +354,8 @@ def test_tables_of_different_hardware_or_runtimes_do_not_share_a_file() -> None:
         ("train", ["architecture=DARTS_V2"], "digits-DARTS_V2"),
         ("train", ["architecture=runs/x/V001"], "digits-train"),
         ("export", ["model=runs/x/V001/train"], "digits-export"),
+        ("search", ["data.name='höhlen'", "space=darts"], "h_hlen-darts"),
+        ("search", ["data.name='石'", "space=darts"], "darts"),
     ],
 )
 def test_the_job_is_named_after_data_and_space(

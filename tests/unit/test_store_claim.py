@@ -44,6 +44,20 @@ def test_the_same_settings_resume_until_finished_and_others_take_the_next(tmp_pa
     assert Store(tmp_path).version("job").name == "V002"
 
 
+def test_what_was_typed_is_kept_over_a_resume_and_what_was_added_by_hand_counts(
+    tmp_path: Path,
+) -> None:
+    added = ["seed=1", "allow_doubtful=true"]
+    for given, kept in (
+        (["job=job", "seed=1"], ["job=job", "seed=1"]),
+        (["seed=1", "out='/x'", "job=job", "version=V001"], ["job=job", "seed=1"]),
+        (added, added),
+    ):
+        mine = _claim(tmp_path, "aaa", details={"overrides": given})
+        assert mine.version.command()["overrides"] == kept
+    assert _claim(tmp_path, "aaa").version.command()["overrides"] == added
+
+
 def test_a_forced_version_is_taken_and_refuses_other_settings(tmp_path: Path) -> None:
     _claim(tmp_path, "aaa")
     assert _claim(tmp_path, "ttt", command="train", version="V001").path.name == "V001"

@@ -9,11 +9,13 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
-from darts_core.commands.jobs import verbs
+from darts_core import cli
+from darts_core.commands.jobs import pipeline, verbs
+from darts_core.commands.overrides import parse
 from darts_core.errors import ConfigError, JobError
 from darts_core.report.job_rows import picked, version_rows
 from darts_core.runlog import read_json, write_json
-from darts_core.store import procs
+from darts_core.store import control, procs
 from darts_core.store.claim import claim as claim_any
 from darts_core.store.control import resume, start, stop
 from darts_core.store.jobs import Store
@@ -265,6 +267,27 @@ def test_a_record_names_only_programs_of_this_package(store, tmp_path):
         resume(store, store.version("a"))
 
 
+@pytest.mark.parametrize("job", ["a=b", "2026_11_30"])
+def test_a_name_reaches_the_command_that_is_started_again(store, job, monkeypatch):
+    given = []
+
+    def started(module, arguments, **more):
+        given.extend(arguments)
+        raise JobError("enough")
+
+    monkeypatch.setattr(control, "start", started)
+    places = ["out={quoted_root}", "job={job}", "version={version}"]
+    details = {"module": "darts_core.cli", "arguments": ["search"], "places": places}
+    mine = claim(store, job, details=details)
+    mine.release()
+    with pytest.raises(JobError, match="enough"):
+        control.launch(store, mine.version)
+    assert given[0] == "search"
+    assert [parse(word).value() for word in given[1:]] == [str(store.root), job, "V001"]
+    words = pipeline.Recipe("search").arguments(store, job)[1:]
+    assert [parse(word).value() for word in words] == [str(store.root), job]
+
+
 def test_stop_of_what_does_not_run_and_resume_of_what_succeeded_are_sentences(store):
     mine = claim(store)
     mine.finish()
@@ -273,6 +296,24 @@ def test_stop_of_what_does_not_run_and_resume_of_what_succeeded_are_sentences(st
         stop(store, store.version("a"))
     with pytest.raises(JobError, match="nothing to resume"):
         resume(store, store.version("a"))
+
+
+def test_a_copy_of_a_running_version_ends_nothing_of_the_original(store):
+    mine = claim(store, details={"mark": "m"})
+    mine.release()
+    environment = {**os.environ, procs.MARK: "m"}
+    command = [sys.executable, "-c", "print(flush=True); input()"]
+    child = subprocess.Popen(
+        command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, env=environment
+    )
+    child.stdout.readline()  # from now on its environment says whose it is
+    mine.version.set_state("running", process=procs.identity(child.pid).to_dict())
+    # nobody holds the lock of this folder, so that process runs in another one
+    with pytest.raises(JobError, match=f"copy of a version that process {child.pid} runs"):
+        stop(store, mine.version)
+    claim(store).release()
+    assert child.poll() is None
+    assert child.communicate(b"\n")[0] == b""
 
 
 def test_what_succeeded_and_left_something_may_be_resumed(store):
@@ -291,6 +332,10 @@ class _Args:
         self.jobs, self.yes = list(jobs), yes
 
 
+def _ctrl_d(text):
+    raise EOFError
+
+
 def test_deletion_asks_on_a_terminal_and_is_refused_elsewhere(store, monkeypatch, capsys):
     script(store, "a")
     with pytest.raises(JobError, match="--yes"):
@@ -303,6 +348,31 @@ def test_deletion_asks_on_a_terminal_and_is_refused_elsewhere(store, monkeypatch
         assert store.jobs() == left
     assert asked[0] == "Delete a with all results? [y/N] "
     assert "Nothing was deleted." in capsys.readouterr().out
+    script(store, "a")
+    monkeypatch.setattr("builtins.input", _ctrl_d)
+    assert verbs.run_delete(store, _Args("a")) == 0
+    assert capsys.readouterr().out == "Nothing was deleted.\n"
+
+
+def test_of_several_none_is_deleted_while_one_runs_and_a_version_goes_with_its_job(store, capsys):
+    script(store, "a")
+    mine = claim(store, "b")
+    for names in (("a", "b"), ("a", "b/V001")):
+        with pytest.raises(JobError, match=r"stop (it|them) first"):
+            verbs.run_delete(store, _Args(*names, yes=True))
+        assert store.jobs() == ["a", "b"]
+    mine.finish()
+    mine.release()
+    assert verbs.run_delete(store, _Args("a", "b", "a/V001", "b", yes=True)) == 0
+    assert (capsys.readouterr().out, store.jobs()) == ("a is deleted.\nb is deleted.\n", [])
+
+
+def test_a_root_that_is_not_there_is_told_beside_the_empty_list(tmp_path, capsys):
+    assert cli.main(["jobs", f"--root={tmp_path}/runz", "list", "--json"]) == 0
+    said = capsys.readouterr()
+    assert (json.loads(said.out), said.err.startswith("There is no folder")) == ([], True)
+    assert cli.main(["jobs", f"--root={tmp_path}", "list"]) == 0
+    assert capsys.readouterr().err == ""
 
 
 def test_a_damaged_record_is_no_version_and_breaks_no_list(store):

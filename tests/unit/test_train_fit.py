@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field, replace
+from dataclasses import asdict, dataclass, field, replace
 
 import pytest
 import torch
@@ -17,7 +17,7 @@ from darts_core.errors import (
     ResumeError,
 )
 from darts_core.metric import ACCURACY, Metric
-from darts_core.runlog import RunFolder
+from darts_core.runlog import RunFolder, config_hash
 from darts_core.tasks import Classification
 from darts_core.testing import tiny_bundle
 from darts_core.train import TrainConfig, evaluate, fit, trainer
@@ -180,6 +180,24 @@ def test_resume_of_another_configuration_is_refused(tmp_path):
         fit(make(), TinyBundle(), config(epochs=2), checkpoint=path)
     with pytest.raises(ResumeError, match=r"another network .*move the file away"):
         fit(make(auxiliary=True), TinyBundle(), config(epochs=1), checkpoint=path)
+
+
+def test_a_training_goes_on_when_the_file_of_its_policy_lies_elsewhere(tmp_path, monkeypatch):
+    for name, value in (("unit", 255), ("kind", "image")):
+        monkeypatch.setattr(TinyBundle, name, value, raising=False)
+    path, here, there = (tmp_path / name for name in ("checkpoint.pt", "here.yaml", "there.yaml"))
+    here.write_text("sub_policies: [[[invert, 0.5, 5]]]")
+    fit(make(), TinyBundle(), config(epochs=1, policy=str(here)), checkpoint=path)
+    here.rename(there)  # the version's folder was moved, or copied to another machine
+    fit(make(), TinyBundle(), config(epochs=1, policy=str(there)), checkpoint=path)
+    here.write_text("sub_policies: [[[invert, 0.6, 5]]]")
+    with pytest.raises(ResumeError, match="another training configuration"):
+        fit(make(), TinyBundle(), config(epochs=1, policy=str(here)), checkpoint=path)
+    # what an older program wrote names the file itself
+    content = torch.load(path)
+    settings = {**asdict(config(epochs=1, policy=str(there))), "on": ("params", "alpha"), "seed": 0}
+    torch.save({**content, "stamp": config_hash(settings)}, path)
+    fit(make(), TinyBundle(), config(epochs=1, policy=str(there)), checkpoint=path)
 
 
 def test_nan_names_epoch_and_step_and_keeps_the_checkpoint(tmp_path):

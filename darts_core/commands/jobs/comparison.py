@@ -5,9 +5,9 @@ from __future__ import annotations
 import argparse
 import re
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any
 
+from darts_core.commands.jobs.options import place_of
 from darts_core.errors import JobError
 from darts_core.report.columns import Column, columns_named, columns_of
 from darts_core.report.comparison import different_settings, reported, results_table
@@ -122,7 +122,8 @@ def _picture(compared: Sequence[Column], args: argparse.Namespace) -> None:
                     baselines[label] = values[0]
     pairs = zip(versions, labels, strict=True)
     title = "; ".join(f"{label}: {_gain_text(version, metric)}" for version, label in pairs)
-    if draw_comparison(columns, baselines, metric, Path(args.picture), title=title) is None:
+    target = place_of(args.picture, "--picture")
+    if draw_comparison(columns, baselines, metric, target, title=title) is None:
         raise JobError(
             f"No trial of these versions has reported {metric!r}; name another --metric."
         )

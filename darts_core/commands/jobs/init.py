@@ -10,6 +10,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from darts_core.commands.jobs.options import place_of
 from darts_core.commands.jobs.script_reading import Network, Script, read_script
 from darts_core.commands.jobs.suggest import Suggestion
 from darts_core.errors import JobError
@@ -198,7 +199,7 @@ def run_init(store: Store, args: argparse.Namespace) -> int:
     script = read_script(Path(args.folder), Path(args.log) if args.log else None)
     text = proposal(script, network=args.network)
     if args.write:
-        target = Path(args.write)
+        target = place_of(args.write, "--write")
         if target.exists():
             raise JobError(f"{target} exists already; name another file with --write.")
         target.parent.mkdir(parents=True, exist_ok=True)

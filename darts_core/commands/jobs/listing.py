@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import argparse
+import sys
 
 from darts_core.report.job_rows import newest_rows, picked, version_rows
-from darts_core.report.tables import clock, render, span, sparkline
+from darts_core.report.tables import clock, neutral, render, span, sparkline
 from darts_core.store.jobs import Store
 
 __all__ = ["run_list"]
@@ -16,6 +17,10 @@ _COLUMNS = ("name", "kind", "state", "versions", "duration", "created", "metric"
 
 def run_list(store: Store, args: argparse.Namespace) -> int:
     """`jobs list`."""
+    # a mistyped one, or another working folder, looks like one without jobs
+    if not store.root.is_dir():
+        root = neutral(store.root, 4000)
+        print(f"There is no folder {root}, so it holds no jobs (see --root).", file=sys.stderr)
     rows = version_rows(store)
     table = picked(
         rows if args.versions else newest_rows(rows),

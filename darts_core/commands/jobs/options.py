@@ -5,13 +5,14 @@ from __future__ import annotations
 import argparse
 import re
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 from darts_core.errors import JobError
 from darts_core.reading_yaml import parse_yaml
 from darts_core.store.notify import check_notify
 
-__all__ = ["budget", "changes_of", "for_scripts", "pairs"]
+__all__ = ["budget", "changes_of", "for_scripts", "pairs", "place_of"]
 
 _FLAGS = {"config_paths": "--config", "arguments": "--arg"}
 
@@ -75,6 +76,22 @@ def changes_of(args: argparse.Namespace) -> dict[str, Any]:
     if words:
         changes["notify"] = tuple(words)
     return changes
+
+
+def place_of(name: str, flag: str, *, folder: bool = False) -> Path:
+    """Where an option has a file, or a folder, written; no shell reads the `~` of `--html=~/page.html`.
+
+    Raises:
+        JobError: it is the other of the two, or lies below a file.
+    """
+    path = Path(name).expanduser()
+    there = next((place for place in (path, *path.parents) if place.exists()), path)
+    if there == path and path.exists() and path.is_dir() != folder:
+        is_one, wanted = ("file", "folder") if folder else ("folder", "file")
+        raise JobError(f"{flag} {name} is a {is_one}; name a {wanted}.")
+    if there != path and not there.is_dir():
+        raise JobError(f"{flag} {name} cannot be made, as {there} is a file; name another place.")
+    return path
 
 
 def for_scripts(changes: Mapping[str, Any]) -> str:

@@ -13,6 +13,8 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from darts_core.commands.jobs.options import place_of
+from darts_core.commands.overrides import quoted
 from darts_core.errors import ConfigError, JobError
 from darts_core.report.columns import Column
 from darts_core.report.elements import best_element, elements, labels
@@ -55,17 +57,25 @@ class Recipe:
         return asdict(self)
 
     def changed(self, settings: Mapping[str, str]) -> Recipe:
-        """The recipe with other settings; one that stands there already is replaced."""
+        """The recipe with other settings; one that stands there already is replaced.
+
+        Raises:
+            JobError: one says where results go, which the job and the root decide.
+        """
         keys = {_key(key) for key in settings}
+        for key in keys.intersection(("job", "out")):
+            raise JobError(
+                f"--set {key}= would not count: a new version stays in its job and root. For another job "
+                "keep the settings with jobs params save, and give --name to jobs params use."
+            )
         kept = [text for text in self.overrides if _key(text) not in keys]
         added = [f"{key}={value}" for key, value in settings.items()]
         return Recipe.from_dict({**self.to_dict(), "overrides": (*kept, *added)})
 
     def arguments(self, store: Store, job: str) -> list[str]:
         """What the console command is given."""
-        quoted = str(store.root).replace("\\", "\\\\").replace("'", "\\'")
         words = [self.command, *(["-m"] if self.multirun else []), *self.overrides]
-        words += [f"out='{quoted}'", f"job={job}"]
+        words += [f"out={quoted(str(store.root))}", f"job={quoted(job)}"]
         return [*words, *(["--config-dir", self.config_dir] if self.config_dir else [])]
 
 
@@ -73,12 +83,17 @@ def recipe_of(version: Version) -> Recipe:
     """What a version's first command was told.
 
     Raises:
-        JobError: no command of a pipeline was run in it.
+        JobError: no command of a pipeline was run in it, or several processes ran it.
     """
     commands = version.record()["commands"]
     if version.kind != PIPELINE or not commands:
         raise JobError(f"{version.label} holds no command of a pipeline.")
     name, command = next(iter(commands.items()))
+    if isinstance(command.get("resume_line"), str):
+        raise JobError(
+            f"{version.label} was run by several processes, which are not started from here; type its line "
+            f"with other settings:  {command['resume_line']}"
+        )
     kept = [text for text in command.get("overrides") or () if _key(text) not in _PLACES]
     return Recipe.from_dict({**command, "command": name, "overrides": kept})
 
@@ -209,7 +224,7 @@ def show_best(version: Version, args: argparse.Namespace) -> int:
     if args.export and not files:
         raise JobError(f"{column.label} has left no model or architecture to copy yet.")
     if args.export:
-        target = Path(args.export)
+        target = place_of(args.export, "--export", folder=True)
         target.mkdir(parents=True, exist_ok=True)
         exported = str(copy_model(files[0], target))
     if args.form == "json":

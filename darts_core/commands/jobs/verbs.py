@@ -5,13 +5,12 @@ from __future__ import annotations
 import argparse
 import sys
 from collections.abc import Callable, Mapping
-from pathlib import Path
 from typing import Any
 
 from darts_core.autosearch.job_templates import job_templates
 from darts_core.autosearch.request import Request, engine, new_version
 from darts_core.commands.jobs import pipeline
-from darts_core.commands.jobs.options import changes_of, for_scripts, pairs
+from darts_core.commands.jobs.options import changes_of, for_scripts, pairs, place_of
 from darts_core.commands.jobs.saved import save_params
 from darts_core.commands.jobs.starting import create_job, follow, start_version
 from darts_core.errors import JobError
@@ -129,14 +128,17 @@ def run_edit(store: Store, args: argparse.Namespace) -> int:
 
 
 def run_delete(store: Store, args: argparse.Namespace) -> int:
-    """`jobs delete`: several at once are checked before the first is deleted."""
+    """`jobs delete`: several at once are checked before the first is deleted; versions go with their job."""
     for name in args.jobs:
-        store.version(name) if "/" in name else store.job_record(name)
+        store.check_ended(name)
     if not args.yes and not _confirmed(args.jobs):
         print("Nothing was deleted.")
         return 0
-    for name in args.jobs:
-        if "/" in name:
+    for name in dict.fromkeys(args.jobs):
+        job, slash, _ = name.partition("/")
+        if slash and job in args.jobs:
+            continue
+        if slash:
             store.delete_version(store.version(name))
         else:
             store.delete_job(name)
@@ -155,7 +157,10 @@ def _confirmed(names: list[str]) -> bool:
         raise JobError(
             f"jobs delete asks first, and this is no terminal; add --yes to delete {named}."
         )
-    answer = input(f"Delete {named} with all results? [y/N] ")
+    try:
+        answer = input(f"Delete {named} with all results? [y/N] ")
+    except EOFError:  # Ctrl-D
+        return False
     return answer.strip().lower() in ("y", "yes")
 
 
@@ -171,7 +176,7 @@ def run_best(store: Store, args: argparse.Namespace) -> int:
     model = model_file(best["folder"], best.get("model_path"))
     exported = None
     if args.export:
-        exported = str(Path(args.export))
+        exported = str(place_of(args.export, "--export", folder=True))
         # a process of its own: it runs the user's code to build and verify the network
         engine("take-home", str(version.path), exported)
     if args.form == "json":

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import shutil
 import sys
 import time
 from collections.abc import Mapping
@@ -11,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from darts_core.autosearch.curves import trial_curves
+from darts_core.commands.jobs.options import place_of
 from darts_core.errors import JobError
 from darts_core.report.job_details import (
     TAIL_LINES,
@@ -47,14 +47,11 @@ def run_show(store: Store, args: argparse.Namespace) -> int:
     if args.pictures:
         from darts_core.report.job_pictures import draw_all
 
+        pictures = place_of(args.pictures, "--pictures", folder=True)
         curves = trial_curves(rows, goals[0]["metric"]) if goals else {}
-        draw_all(rows, goals, shares, details["summary"], Path(args.pictures), curves)
+        draw_all(rows, goals, shares, details["summary"], pictures, curves)
     if args.html:
-        from darts_core.report.page import page as html_page
-        from darts_core.report.versions import content_of
-
-        target = _made_place(args.html)
-        write_text(target, html_page(content_of(version.path, curves=trial_curves)))
+        _write_page(version, args.html)
     if args.form != "text":
         extra = (
             {**details, "importance": shares, "total": len(table)} if args.form == "json" else None
@@ -68,11 +65,13 @@ def run_show(store: Store, args: argparse.Namespace) -> int:
     return 0
 
 
-def _made_place(name: str) -> Path:
-    """The file called `name`, whose folder is there."""
-    target = Path(name)
-    target.parent.mkdir(parents=True, exist_ok=True)
-    return target
+def _write_page(version: Version, name: str) -> None:
+    """One file that may be taken anywhere: of a multirun without links to the pages of its elements."""
+    from darts_core.report.page import page
+    from darts_core.report.versions import content_of
+
+    target = place_of(name, "--html")
+    write_text(target, page(content_of(version.path, curves=trial_curves)))
 
 
 def _show_stages(version: Version, details: Mapping[str, Any], args: argparse.Namespace) -> int:
@@ -84,10 +83,7 @@ def _show_stages(version: Version, details: Mapping[str, Any], args: argparse.Na
             "darts-core report (or show --html FILE)."
         )
     if args.html:
-        from darts_core.report.versions import write_version_report
-
-        target = _made_place(args.html)
-        shutil.copyfile(write_version_report(version.path, curves=trial_curves), target)
+        _write_page(version, args.html)
     rows = details["stages"]
     columns = tuple(dict.fromkeys(name for row in rows for name in row))
     if args.form != "text":

@@ -327,7 +327,7 @@ class Workshop:
             **({"taken_over": True} if taken else {}),
             "acc": reports.final.get("acc"),
             "latency": reports.final.get("latency"),
-            "latency_flag": reports.final.get("latency_flag", ""),
+            "latency_flag": reports.latency_flag,
             "model_path": self._model_path(process.folder, reports.final.get("model_path")),
             "additional_data": reports.final.get("additional_data", {}),
             "ignored_reports": reports.ignored,

@@ -220,6 +220,11 @@ def test_an_own_value_is_taken_as_its_setting_has_it(tmp_path):
     for own in ({"arguments": {"k": "0.6"}}, {"settings": {"general.baseline.k": 0.6}}):
         (step,) = build_plan([path], **own).steps
         assert step.contains(step.baseline)
+    # to YAML `2e-5` is a text, as a default and as a baseline
+    path = write(tmp_path, text % "start: 1e-6, stop: 1e-3, log: true, default: 2e-5")
+    assert parse_file(path).baseline == {"k": 2e-5}
+    (step,) = build_plan([path], settings={"general.baseline.k": "1e-4"}).steps
+    assert step.baseline == {"k": 1e-4}
     path = write(tmp_path, text % "start: 1, stop: 9, integer: true")
     (step,) = build_plan([path], arguments={"k": "3.0"}).steps
     assert (step.baseline["k"], type(step.baseline["k"])) == (3, int)

@@ -17,7 +17,7 @@ from torch import nn
 class Net(nn.Module): ...
 parser = argparse.ArgumentParser()
 parser.add_argument("--lr", "-l", type=float, default=0.1)
-parser.add_argument("--weight-decay", type=float, default=5e-4)
+parser.add_argument("--weight-decay", type=float, default=5e-5)
 parser.add_argument("--momentum", type=float, default=0.9)
 parser.add_argument("--epochs", type=int, default=10)
 parser.add_argument("--seed", type=int, default=1)
@@ -35,7 +35,7 @@ def test_a_script_is_read_without_being_run(tmp_path):
     assert (script.boot_file, script.seed) == ("main.py", "--seed")
     assert script.options == {
         "lr": 0.1,
-        "weight_decay": 5e-4,
+        "weight_decay": 5e-5,
         "momentum": 0.9,
         "epochs": 10,
         "seed": 1,
@@ -53,7 +53,7 @@ def test_the_proposal_is_a_job_file_that_the_engine_takes(tmp_path, capsys):
     assert "autosearch.searchable(Net(...), (C, H, W))" in capsys.readouterr().out
     step = build_plan([job]).steps[0]
     assert step.objectives[0].metric == "val_acc"
-    assert step.baseline_configuration() == {"lr": 0.1, "weight_decay": 5e-4, "momentum": 0.9}
+    assert step.baseline_configuration() == {"lr": 0.1, "weight_decay": 5e-5, "momentum": 0.9}
     assert step.command.startswith("python main.py --lr {lr} --weight-decay {weight_decay}")
     assert step.command.endswith("--seed {seed}")
     with pytest.raises(JobError, match="exists already"):

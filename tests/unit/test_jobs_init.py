@@ -116,9 +116,13 @@ def test_a_search_of_the_network_is_a_job_file_that_the_engine_takes(tmp_path):
 
 def test_metrics_come_from_a_log_where_there_is_one(tmp_path):
     (tmp_path / "train.py").write_text("if __name__ == '__main__': ...")
-    (tmp_path / "log.txt").write_text("valid_acc 0.5\n")
-    script = read_script(tmp_path, tmp_path / "log.txt")
-    assert [item.name for item in script.metrics] == ["valid_acc"]
+    # as a terminal shows it: `jobs suggest` reads the same lines
+    log = "\r1/2 valid_acc \x1b[32m0.3\x1b[0m\r2/2 valid_acc \x1b[32m0.5\x1b[0m\n"
+    for encoding in ("utf-8", "utf-16"):
+        (tmp_path / "log.txt").write_bytes(log.encode(encoding))
+        script = read_script(tmp_path, tmp_path / "log.txt")
+        found = [(item.name, item.lines, item.last) for item in script.metrics]
+        assert found == [("valid_acc", 1, 0.5)]
     assert "seeded when it imports them" in "".join(proposal(script).replace("\n  #", ""))
 
 

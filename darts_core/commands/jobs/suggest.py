@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import codecs
 import contextlib
 import re
 import sys
@@ -17,7 +18,7 @@ from darts_core.report.tables import neutral, render
 from darts_core.store.jobs import Store
 from darts_core.study.metric_names import less_is_better
 
-__all__ = ["Suggestion", "suggest"]
+__all__ = ["Suggestion", "log_lines", "suggest"]
 
 _LINES, _CHARACTERS = 100_000, 10_000
 _WORD = r"[A-Za-z_][\w@/.-]*"
@@ -114,14 +115,21 @@ def suggest(lines: Iterable[str]) -> list[Suggestion]:
     return sorted(result, key=lambda item: -item.lines)
 
 
+def log_lines(raw: bytes) -> list[str]:
+    """The lines of a printed log as a terminal shows them; `>` in PowerShell writes UTF-16."""
+    if raw.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
+        raw = raw.decode("utf-16", "replace").encode()
+    terminal = Terminal()
+    return [*terminal.feed(raw), *terminal.finish()]
+
+
 def run_suggest(store: Store, args: argparse.Namespace) -> int:
     """`jobs suggest`."""
     if args.log == "-":
         raw = sys.stdin.buffer.read()
     else:
         raw = read_bytes(args.log, JobError, limit=MAX_LINES)
-    terminal = Terminal()
-    found = suggest([*terminal.feed(raw), *terminal.finish()])
+    found = suggest(log_lines(raw))
     if not found:
         raise JobError(
             "No line holds a name and a number, such as 'accuracy 0.91' or 'loss=0.3'; write the "

@@ -19,7 +19,9 @@ from darts_core.errors import JobError
 from darts_core.report.tables import neutral, span
 from darts_core.store.code import copy_code, links_note
 from darts_core.store.keeper import start_keeper
+from darts_core.study.engines import Elsewhere
 from darts_core.study.metric_names import less_is_better
+from darts_core.study.ray_cluster import RayCluster
 
 __all__ = ["dry_run", "forecast_text", "plan_notes", "trainings"]
 
@@ -78,8 +80,10 @@ def forecast_text(plan: SearchPlan, training_seconds: float | None = None) -> st
     return text
 
 
-def plan_notes(plan: SearchPlan, devices: Sequence[str]) -> list[str]:
-    """What the user should know before the plan runs, a sentence each."""
+def plan_notes(
+    plan: SearchPlan, devices: Sequence[str], place: Elsewhere | None = None
+) -> list[str]:
+    """What the user should know before the plan runs on `devices`, or on a cluster, a sentence each."""
     notes = []
     for step in plan.steps:
         for name in step.stand_ins():
@@ -98,12 +102,26 @@ def plan_notes(plan: SearchPlan, devices: Sequence[str]) -> list[str]:
         if step.algorithm in SUPERNETS and (step.limits.trainings or step.limits.seconds):
             notes.append(f"a budget does not end {step.algorithm}: its trials need each other")
     wanted = max(step.gpu_per_trial for step in plan.steps)
+    here = _gpus_here(wanted, devices) if place is None else _gpus_there(wanted, place)
+    return [*notes, f"the job file states {wanted} GPU(s) a trial, but {here}"] if here else notes
+
+
+def _gpus_here(wanted: int, devices: Sequence[str]) -> str:
+    """What is less than the GPUs that a job file states for a trial; "" for nothing."""
     if wanted and not any(device.startswith("cuda") for device in devices):
-        notes.append(
-            f"the job file states {wanted} GPU(s) a trial, but the job runs on "
-            f"{', '.join(devices)}; name GPUs with --devices cuda:0"
-        )
-    return notes
+        return f"the job runs on {', '.join(devices)}; name GPUs with --devices cuda:0"
+    if wanted > 1:
+        return "a trial sees one GPU of this machine; run it on a cluster (--ray, --slurm) for more"
+    return ""
+
+
+def _gpus_there(wanted: int, place: Elsewhere) -> str:
+    """The same of a cluster."""
+    if isinstance(place, RayCluster):
+        given, where, name = place.num_gpus, "--ray", "num_gpus"
+    else:
+        given, where, name = float(place.gpus), "--slurm", "gpus"
+    return f"{where} gives it {given:g}; write {name}: {wanted} there" if given < wanted else ""
 
 
 def dry_run(plan: SearchPlan, request: Mapping[str, Any], *, limit_seconds: float = 600.0) -> str:

@@ -8,6 +8,8 @@ from darts_core.autosearch.forecast import plan_notes
 from darts_core.autosearch.job_yaml import parse_file
 from darts_core.autosearch.plan_files import build_plan
 from darts_core.errors import ConfigError
+from darts_core.settings import SlurmQueue
+from darts_core.study.ray_cluster import RayCluster
 
 
 def write(tmp_path, text):
@@ -68,6 +70,25 @@ def test_a_loss_that_is_to_grow_is_noted(tmp_path):
     likeness, turned = (text.replace("val_loss", n) for n in ("ms_ssim", "neg_mean_squared_error"))
     for other in (less, gloss, likeness, turned):
         assert plan_notes(build_plan([write(tmp_path, other)]), ["cpu"]) == []
+
+
+def test_gpus_that_a_trial_does_not_get_are_noted(tmp_path):
+    text = (
+        "general: {gpu_per_instance: 2}\n"
+        "search_space: [{type: discrete_param, name: lr, values: [1, 2], default: 1}]\n"
+        "search_algorithm: {type: random_search, reward_attr: acc}\n"
+    )
+    plan = build_plan([write(tmp_path, text)])
+    for device, place, words in (
+        ("cpu", None, "the job runs on cpu; name GPUs with --devices"),
+        ("cuda:0", None, "a trial sees one GPU"),
+        ("cpu", RayCluster(num_gpus=1), "--ray gives it 1; write num_gpus: 2"),
+        ("cpu", SlurmQueue(), "--slurm gives it 0; write gpus: 2"),
+    ):
+        (note,) = plan_notes(plan, [device], place)
+        assert words in note
+    for place in (RayCluster(num_gpus=2), SlurmQueue(gpus=2)):
+        assert plan_notes(plan, ["cpu"], place) == []
 
 
 def _setting(tmp_path, fields):

@@ -137,7 +137,8 @@ def dry_run(plan: SearchPlan, request: Mapping[str, Any], *, limit_seconds: floa
         raise JobError(f"There is no code folder {request['code']!r}; name one with --code.")
     entry = request.get("entry") or "train"
     boot_file = boot_file_of(plan.steps[0].command, request.get("boot_file") or "")
-    check_boot_file(source, boot_file, needs=None if plan.steps[0].metrics else entry)
+    needs = None if plan.steps[0].metrics else entry
+    boot_file = check_boot_file(source, boot_file, needs=needs)
     data, root = _data(request), request.get("root")
     spec, skip = plan.steps[0], Path(root).resolve() if root else None
     configuration: dict[str, Any] = {}

@@ -128,7 +128,7 @@ def _check(store: Store, request: Request, *, needs_train: bool) -> dict[str, An
         check_interpreter(request.python, code)
     answer: dict[str, Any] = json.loads(engine("check", content=request.to_dict()))
     needs = request.entry if needs_train and not answer["zero_code"] else None
-    check_boot_file(code, answer["boot_file"], needs=needs)
+    answer["boot_file"] = check_boot_file(code, answer["boot_file"], needs=needs)
     for name in answer["own_arguments"]:
         if not mentions(code, name):
             answer["notes"].append(f"--arg {name}: no Python file of the code mentions that name")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import shutil
 import tempfile
 import time
@@ -25,6 +26,8 @@ from darts_core.study.ray_cluster import RayCluster
 
 __all__ = ["dry_run", "forecast_text", "plan_notes", "trainings"]
 
+# numbers to everybody but YAML, which wants a point and a sign
+_EXPONENT = re.compile(r"([-+]?\d+\.?\d*)[eE]([-+]?)(\d+)")
 # the whole network, the smallest and two between, in steps of the whole one
 _ELASTIC_STEP = 2.5
 
@@ -92,6 +95,7 @@ def plan_notes(
                 f"{step.baseline_configuration()[name]!r} stands in for trial 0; name it with "
                 f"general.baseline, a default, or --arg {name}=VALUE"
             )
+    notes += [note for step in plan.steps for note in _numbers_as_texts(step)]
     for objective in dict.fromkeys(o for step in plan.steps for o in step.objectives):
         if objective.mode == "max" and less_is_better(objective.metric):
             notes.append(
@@ -104,6 +108,21 @@ def plan_notes(
     wanted = max(step.gpu_per_trial for step in plan.steps)
     here = _gpus_here(wanted, devices) if place is None else _gpus_there(wanted, place)
     return [*notes, f"the job file states {wanted} GPU(s) a trial, but {here}"] if here else notes
+
+
+def _numbers_as_texts(step: SearchSpec) -> list[str]:
+    """Choices that code reads as text though a number was meant; a command line has texts alone."""
+    notes = []
+    for dimension in () if step.metrics else step.dimensions:
+        texts = (choice for choice in dimension.choices if isinstance(choice, str))
+        found = next(filter(None, map(_EXPONENT.fullmatch, texts)), None)
+        if found is not None:
+            number = f"{found[1]}{'' if '.' in found[1] else '.0'}e{found[2] or '+'}{found[3]}"
+            notes.append(
+                f"to YAML the value {found[0]} of {dimension.name!r} is a text, which your code gets; write "
+                f"{number} where you mean a number"
+            )
+    return notes
 
 
 def _gpus_here(wanted: int, devices: Sequence[str]) -> str:

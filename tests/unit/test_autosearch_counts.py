@@ -72,6 +72,20 @@ def test_a_loss_that_is_to_grow_is_noted(tmp_path):
         assert plan_notes(build_plan([write(tmp_path, other)]), ["cpu"]) == []
 
 
+def test_a_number_that_is_a_text_to_yaml_is_noted(tmp_path):
+    text = (
+        "search_space: [{type: discrete_param, name: lr, values: [%s], default: 0.1}]\n"
+        "search_algorithm: {type: random_search, reward_attr: acc}\n"
+    )
+    (note,) = plan_notes(build_plan([write(tmp_path, text % "0.1, 1e-2, 1e-3")]), ["cpu"])
+    assert note.startswith("to YAML the value 1e-2 of 'lr' is a text")
+    assert "write 1.0e-2 where" in note
+    for values in ("0.1, 1.0e-2", "0.1, sgd"):
+        assert plan_notes(build_plan([write(tmp_path, text % values)]), ["cpu"]) == []
+    script = "general: {metrics: [{name: acc, regex: 'acc=(.*)'}]}\n" + text % "0.1, 1e-2"
+    assert plan_notes(build_plan([write(tmp_path, script)]), ["cpu"]) == []
+
+
 def test_gpus_that_a_trial_does_not_get_are_noted(tmp_path):
     text = (
         "general: {gpu_per_instance: 2}\n"

@@ -202,13 +202,30 @@ def _confirm_seeds(general: Located | None, algorithm: str) -> int:
     return 0
 
 
-def _model_file(general: Located | None) -> str:
+def _name(node: Located | None, otherwise: str, *, older: bool) -> str:
+    """The name of the search, which that of a folder holds."""
+    if node is None:
+        return otherwise
+    text = node.text()
+    if len(text) > 100 or not text.strip(". ") or not {"/", "\\", "\0"}.isdisjoint(text):
+        node.refuse(
+            "no name for a folder", "use up to 100 characters without / and \\", older=older
+        )
+    return text
+
+
+def _model_file(general: Located | None, *, older: bool) -> str:
     """The file in a trial's output folder that a script leaves as its model."""
-    item = _optional(general, "model_file")
+    item, metrics = _optional(general, "model_file"), _optional(general, "metrics")
     if item is None:
         return ""
-    if _optional(general, "metrics") is None:
-        item.fail("a script that imports autosearch names its own", "give report(model_path=...)")
+    # the native form has an empty list
+    if metrics is None or not metrics.value:
+        item.refuse(
+            "a script that imports autosearch names its own",
+            "give report(model_path=...)",
+            older=older and metrics is not None,
+        )
     path = output_file(item)
     if path is None:
         item.fail("not a file in the trial's output folder", "name it relative to that: model.pt")
@@ -256,10 +273,9 @@ def parse_four_parts(root: Located, name: str, *, older: bool = False) -> Search
 
     samples = whole(node, "num_samples", 1, 20)
     _start_points(options, node, samples, objectives)
-    given_name = root.get("name")
     arguments, command = read_arguments(general)
     return SearchSpec(
-        name=given_name.text() if given_name else name,
+        name=_name(root.get("name"), name, older=older),
         dimensions=dimensions,
         objectives=objectives,
         algorithm=algorithm.name,
@@ -275,7 +291,7 @@ def parse_four_parts(root: Located, name: str, *, older: bool = False) -> Search
         metrics=parse_metrics(_optional(general, "metrics")),
         arguments=arguments,
         command=command,
-        model_file=_model_file(general),
+        model_file=_model_file(general, older=older),
         limits=_limits(general),
         confirm_seeds=_confirm_seeds(general, algorithm.name),
         cpu_per_trial=whole(general, "cpu_per_instance", 1, 1),

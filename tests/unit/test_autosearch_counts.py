@@ -27,6 +27,9 @@ def write(tmp_path, text):
          r"reward_attr = 'a': objectives are given too"),
         ("algorithm: {type: random_search, mode: min}", r"algorithm\.mode = 'min'.*as objectives"),
         ("algorithm: {type: random_search, num_samples: 40}", "num_samples = 40.*as trials"),
+        ("algorithm: {type: random_search}\nmodel_file: m.pt", r"model_file = 'm\.pt': a script that"),
+        ("algorithm: {type: random_search}\nname: ../x", r"name = '\.\./x': no name for a folder"),
+        ("search_algorithm: {type: random_search, reward_attr: a}\nname: ..", r"name = '\.\.': no name"),
     ],
 )  # fmt: skip
 def test_a_field_that_would_not_count_is_refused(tmp_path, text, words):

@@ -22,8 +22,12 @@ __all__ = ["Suggestion", "log_lines", "suggest"]
 
 _LINES, _CHARACTERS = 100_000, 10_000
 _WORD = r"[A-Za-z_][\w@/.-]*"
-# a name of one to four words, a separator, and a number that is not the start of something longer
-_NAME = rf"(?<![\w@.-])(?:(?:DEBUG|INFO|WARNING) )?({_WORD}(?: {_WORD}){{0,3}})([ \t]*[=:][ \t]*|[ \t]+)"
+# a name of one to four words (in a printed dict they stand in quotes), a separator, and a number that is not
+# the start of something longer
+_NAME = (
+    rf"(?<![\w@.-])(?:(?:DEBUG|INFO|WARNING) )?({_WORD}(?: {_WORD}){{0,3}})"
+    r"(['\"]?[ \t]*[=:][ \t]*|[ \t]+)"
+)
 _PAIR = re.compile(_NAME + r"[-+]?(?:\d+\.?\d*|\.\d+)(?:[eE][-+]?\d+)?(?![\w/:.]|-\d)")
 # 1541/2000 (77%): the share counts
 _SHARE = re.compile(_NAME + r"(\d+/\d+ ?\()\d+\.?\d*(?: ?%)")

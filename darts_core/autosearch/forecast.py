@@ -102,12 +102,34 @@ def plan_notes(
                 f"larger values of {objective.metric!r} count as the better ones (mode: max); set mode: min "
                 "if smaller ones are"
             )
-    for step in plan.steps:
-        if step.algorithm in SUPERNETS and (step.limits.trainings or step.limits.seconds):
-            notes.append(f"a budget does not end {step.algorithm}: its trials need each other")
+    notes += [n for step in plan.steps if step.algorithm in SUPERNETS for n in _of_supernet(step)]
     wanted = max(step.gpu_per_trial for step in plan.steps)
     here = _gpus_here(wanted, devices) if place is None else _gpus_there(wanted, place)
     return [*notes, f"the job file states {wanted} GPU(s) a trial, but {here}"] if here else notes
+
+
+def _of_supernet(step: SearchSpec) -> list[str]:
+    """What of a job file does not count for the few trials of a supernet."""
+    own = [d.name for d in step.dimensions if d.name != step.algorithm_options["setting"]]
+    given = {
+        "scheduler": step.scheduler != "FIFOScheduler",
+        "max_concurrent": step.max_concurrent > 1,
+        "save_model_count": step.save_model_count is not None,
+    }
+    passed_over, notes = [name for name, there in given.items() if there], []
+    if own:
+        notes.append(
+            f"{step.algorithm} searches the network alone, with your own values of {', '.join(own)}; give a "
+            "second job file (--config) that searches these"
+        )
+    if passed_over:
+        notes.append(
+            f"{step.algorithm} runs its few trials one by one to their ends and keeps their models, whatever "
+            f"{', '.join(passed_over)} says"
+        )
+    if step.limits.trainings or step.limits.seconds:
+        notes.append(f"a budget does not end {step.algorithm}: its trials need each other")
+    return notes
 
 
 def _numbers_as_texts(step: SearchSpec) -> list[str]:

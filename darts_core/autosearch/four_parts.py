@@ -202,6 +202,15 @@ def _confirm_seeds(general: Located | None, algorithm: str) -> int:
     return 0
 
 
+def _iterations(root: Located, general: Located | None, *, older: bool) -> int | None:
+    """Iterations of a trial, which stand at the top or in `general`."""
+    top, inner = root.get("max_iterations"), _optional(general, "max_iterations")
+    if top is not None and inner is not None and inner.value != top.value:
+        inner.refuse(f"max_iterations: {top.value} at the top counts", "keep one", older=older)
+    found = top or inner
+    return found.integer(1) if found is not None else None
+
+
 def _name(node: Located | None, otherwise: str, *, older: bool) -> str:
     """The name of the search, which that of a folder holds."""
     if node is None:
@@ -263,7 +272,6 @@ def parse_four_parts(root: Located, name: str, *, older: bool = False) -> Search
     if algorithm.name == "grid_search":
         _check_grid(node.need("type", ""), dimensions)
     scheduler, scheduler_options = _scheduler(root.get("scheduler"), older=older)
-    iterations = root.get("max_iterations") or _optional(general, "max_iterations")
 
     def whole(
         parent: Located | None, key: str, low: int, default: Any, high: int | None = MAX_TRIALS
@@ -286,7 +294,7 @@ def parse_four_parts(root: Located, name: str, *, older: bool = False) -> Search
         max_concurrent=whole(node, "max_concurrent", 1, 1),
         save_model_count=whole(node, "save_model_count", 1, None),
         seed=whole(node, "seed", 0, 1, MAX_SEED),
-        max_iterations=iterations.integer(1) if iterations is not None else None,
+        max_iterations=_iterations(root, general, older=older),
         baseline=_baseline(general, from_space),
         metrics=parse_metrics(_optional(general, "metrics")),
         arguments=arguments,

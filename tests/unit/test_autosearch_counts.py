@@ -27,6 +27,8 @@ def write(tmp_path, text):
          r"reward_attr = 'a': objectives are given too"),
         ("algorithm: {type: random_search, mode: min}", r"algorithm\.mode = 'min'.*as objectives"),
         ("algorithm: {type: random_search, num_samples: 40}", "num_samples = 40.*as trials"),
+        ("search_algorithm: {type: random_search, reward_attr: a}\nmax_iterations: 9\n"
+         "general: {max_iterations: 5}", r"general\.max_iterations = 5: max_iterations: 9 at the top"),
         ("algorithm: {type: random_search}\nmodel_file: m.pt", r"model_file = 'm\.pt': a script that"),
         ("algorithm: {type: random_search}\nname: ../x", r"name = '\.\./x': no name for a folder"),
         ("search_algorithm: {type: random_search, reward_attr: a}\nname: ..", r"name = '\.\.': no name"),
@@ -87,6 +89,22 @@ def test_a_number_that_is_a_text_to_yaml_is_noted(tmp_path):
         assert plan_notes(build_plan([write(tmp_path, text % values)]), ["cpu"]) == []
     script = "general: {metrics: [{name: acc, regex: 'acc=(.*)'}]}\n" + text % "0.1, 1e-2"
     assert plan_notes(build_plan([write(tmp_path, script)]), ["cpu"]) == []
+
+
+def test_what_does_not_count_for_a_supernet_is_noted(tmp_path):
+    text = (
+        "search_space: [{type: discrete_param, name: lr, values: [1, 2], default: 1}]\n"
+        "search_algorithm: {type: differentiable_search, reward_attr: acc, save_model_count: 1}\n"
+        "scheduler: {type: async_hyperband}\n"
+    )
+    notes = plan_notes(build_plan([write(tmp_path, text)]), ["cpu"])
+    assert notes[0].startswith(
+        "differentiable_search searches the network alone, with your own values of lr;"
+    )
+    assert notes[1].endswith("keeps their models, whatever scheduler, save_model_count says")
+    code = "search_space: [{type: resnet_code, name: code, default: resnet50/3}]\n"
+    goal = "search_algorithm: {type: differentiable_search, reward_attr: acc}\n"
+    assert plan_notes(build_plan([write(tmp_path, code + goal)]), ["cpu"]) == []
 
 
 def test_gpus_that_a_trial_does_not_get_are_noted(tmp_path):

@@ -116,7 +116,8 @@ def _of_supernet(step: SearchSpec) -> list[str]:
         "max_concurrent": step.max_concurrent > 1,
         "save_model_count": step.save_model_count is not None,
     }
-    passed_over, notes = [name for name, there in given.items() if there], []
+    passed_over = [name for name, there in given.items() if there]
+    notes = []
     if own:
         notes.append(
             f"{step.algorithm} searches the network alone, with your own values of {', '.join(own)}; give a "

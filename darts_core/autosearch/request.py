@@ -86,8 +86,10 @@ def merged(known: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[str, An
     found = dict(known)
     for name, value in changes.items():
         old = found.get(name)
-        both = isinstance(old, dict) and isinstance(value, Mapping)
-        found[name] = {**old, **value} if both else value
+        if isinstance(old, dict) and isinstance(value, Mapping):
+            found[name] = {**old, **value}
+        else:
+            found[name] = value
     for name, other in (("ray", "slurm"), ("slurm", "ray")):
         if changes.get(name) is not None and other not in changes:
             found[other] = None

@@ -110,8 +110,8 @@ def _points(plan: Mapping[str, Any]) -> int | None:
             points *= len(values)
             outside |= name in own and own[name] not in values
             continue
-        whole = isinstance(values, Mapping) and values.get("int")
-        low, high = (finite(values.get(key)) for key in ("low", "high")) if whole else (None, None)
+        whole = values if isinstance(values, Mapping) and values.get("int") else {}
+        low, high = finite(whole.get("low")), finite(whole.get("high"))
         if low is None or high is None:
             return None
         points *= int(high - low) + 1

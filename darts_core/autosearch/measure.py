@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    import torch
     from torch import nn
 
 __all__ = ["count_params", "latency_ms"]
@@ -28,8 +29,9 @@ def latency_ms(
 
     Args:
         model: any module; it is timed in eval mode and given back in the mode it had.
-        input_shape: one image's shape (C, H, W).
-        batch: images a call.
+        input_shape: one input's shape without the batch, (C, H, W), (C, T) or (F,); (T,) of a model that
+            looks token numbers up (one with an `nn.Embedding`).
+        batch: inputs a call.
         device: where to time; the trial's device by default.
         repeats: samples of the median.
         max_seconds: the longest time spent sampling.
@@ -43,11 +45,11 @@ def latency_ms(
     training = model.training
     home = next((p.device for p in model.parameters()), place)
     model.eval().to(place)
-    images = torch.randn(batch, *input_shape, device=place)
+    inputs = _inputs(model, (batch, *input_shape), place)
     try:
         with torch.inference_mode():
             timing = measure(
-                lambda: model(images),
+                lambda: model(inputs),
                 device=place,
                 batch=batch,
                 repeats=repeats,
@@ -57,6 +59,18 @@ def latency_ms(
         model.to(home).train(training)
     current().latency_flag = timing.flag_reason
     return timing.median_ms
+
+
+def _inputs(model: nn.Module, shape: tuple[int, ...], place: torch.device) -> torch.Tensor:
+    """Random values in the model's precision; of rows token numbers, where the model has a table of these."""
+    import torch
+    from torch import nn
+
+    tables = [m.num_embeddings for m in model.modules() if isinstance(m, nn.Embedding)]
+    if tables and len(shape) == 2:
+        return torch.randint(min(tables), shape, device=place)
+    dtype = next((p.dtype for p in model.parameters() if p.is_floating_point()), None)
+    return torch.randn(shape, device=place, dtype=dtype)
 
 
 def count_params(model: nn.Module) -> int:

@@ -50,6 +50,11 @@ def test_a_disturbed_latency_is_marked_in_the_result_table(tmp_path, monkeypatch
     assert reader.reports.latency_flag == trial.latency_flag
     assert net.training
     assert count_params(net) == 10
+    # in the model's own precision, and token numbers for one that looks them up
+    monkeypatch.setattr(timer, "measure", lambda call, **_: (call(), row)[1])
+    table = torch.nn.Sequential(torch.nn.Embedding(3, 2), torch.nn.Flatten(), torch.nn.Linear(8, 2))
+    for made in (net.float, net.double, net.bfloat16, table.float):
+        assert latency_ms(made(), (4,)) == 2.0
     goals = [{"metric": "acc", "mode": "max"}]
     rows = [{"number": 1, "config": {}, "latency": 2.0, "latency_flag": flags[0]}]
     assert "latency_flag" in result_table(rows, goals, None)[0]

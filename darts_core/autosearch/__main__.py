@@ -49,14 +49,14 @@ def _check(request: dict[str, Any]) -> int:
 
     plan = _plan(request)
     _check_devices(request.get("devices") or ())
-    elsewhere(request.get("ray"), request.get("slurm"))
+    place = elsewhere(request.get("ray"), request.get("slurm"))
     answer = {
         "zero_code": bool(plan.steps[0].metrics),
         "boot_file": boot_file_of(plan.steps[0].command, request.get("boot_file") or ""),
         "own_arguments": own_arguments(plan, request.get("arguments") or {}),
         "trials": plan.trial_count(),
         "forecast": forecast_text(plan),
-        "notes": plan_notes(plan, request.get("devices") or ["cpu"]),
+        "notes": plan_notes(plan, request.get("devices") or ["cpu"], place),
         "summary": plan.summary(),
     }
     print(json.dumps(answer, default=str))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import os
 import shlex
 import tempfile
 from collections.abc import Callable, Mapping, Sequence
@@ -10,6 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from darts_core.autosearch.contract import TRIAL_VARIABLE
 from darts_core.autosearch.curves import trial_curves
 from darts_core.errors import ConfigError, JobError
 from darts_core.report.notebook import notebook_html
@@ -113,9 +115,15 @@ def run(
         progress: show how far it is, on a terminal or in a notebook.
 
     Raises:
-        ConfigError: `train` or a config cannot be used.
+        ConfigError: `train` or a config cannot be used, or this is a trial.
         JobError: no trial gave a usable result, or the search was stopped from outside.
     """
+    if os.environ.get(TRIAL_VARIABLE):
+        # the trial imports the file of `train`, which would start a search in each trial of each search
+        raise ConfigError(
+            "autosearch.run() was called inside a trial, which imports your file to call "
+            f"{getattr(train, '__name__', 'train')}(); put the call under if __name__ == '__main__':."
+        )
     from darts_core.autosearch.engine import run_version
     from darts_core.autosearch.request import Request, create
     from darts_core.store.record import SCRIPT

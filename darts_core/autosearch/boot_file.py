@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import ast
+import os
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 
 from darts_core.errors import JobError
@@ -15,11 +16,16 @@ __all__ = ["check_boot_file", "mentions", "seed_option"]
 _SEED = re.compile(r"--(random|manual|global|rng|torch)?[-_]?seed", re.IGNORECASE)
 
 
-def check_boot_file(code: Path, boot_file: str, *, needs: str | None) -> None:
-    """Raise unless the boot file lies in the code folder, is Python, and has the function it needs.
+def check_boot_file(code: Path, boot_file: str, *, needs: str | None) -> str:
+    """The boot file relative to the code folder, as the copy of that folder has it.
+
+    Args:
+        code: the user's folder.
+        boot_file: in it; also named by a whole path.
+        needs: the function that it has to have, if any.
 
     Raises:
-        JobError: one of these does not hold.
+        JobError: it does not lie there, is no Python, or lacks the function.
     """
     path = code / boot_file
     if not boot_file or not path.is_file() or not path.resolve().is_relative_to(code.resolve()):
@@ -43,8 +49,17 @@ def check_boot_file(code: Path, boot_file: str, *, needs: str | None) -> None:
         elif isinstance(node, (ast.Assign, ast.AnnAssign)):
             targets = node.targets if isinstance(node, ast.Assign) else [node.target]
             names.update(t.id for t in targets if isinstance(t, ast.Name))
-    if needs is None:
-        return
+    if needs is not None:
+        _check_function(boot_file, needs, names, functions)
+    # a link in the code stays one; the folder itself may have been named through a link
+    relative = os.path.relpath(path, code)
+    return str(path.resolve().relative_to(code.resolve())) if relative[:2] == ".." else relative
+
+
+def _check_function(
+    boot_file: str, needs: str, names: set[str], functions: Mapping[str, Sequence[str]]
+) -> None:
+    """Raise unless the module has the function, which needs no arguments."""
     if needs not in names and "*" not in names:
         raise JobError(
             f"The boot file {boot_file} has no function {needs}(); define it, without arguments, name "

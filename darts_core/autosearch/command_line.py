@@ -172,7 +172,7 @@ def own_arguments(plan: Any, arguments: Mapping[str, str]) -> list[str]:
 
 
 def boot_file_of(command: str, given: str) -> str:
-    """The boot file: the one given, or the one that the command names.
+    """The boot file: the one given, or the one that the command names; where one is a whole path, that.
 
     Raises:
         ConfigError: they differ.
@@ -180,11 +180,12 @@ def boot_file_of(command: str, given: str) -> str:
     parsed = parse_command(command) if command else None
     if parsed is None or (given and parsed.module):
         return given
-    if given and given != parsed.boot_file:
+    short, whole = sorted((given or parsed.boot_file, parsed.boot_file), key=len)
+    if short != whole and not (whole.startswith("/") and whole.endswith(f"/{short}")):
         raise ConfigError(
             f"The command runs {parsed.boot_file}, --boot-file is {given}; name one of them."
         )
-    return parsed.boot_file
+    return whole
 
 
 def command_line(

@@ -13,7 +13,7 @@ import os
 import re
 import threading
 import time
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -179,7 +179,15 @@ class Trial:
         if limit and self._iterations > limit:
             # only the call after the last one stops: code that ends by itself gets to its report()
             raise StopTrial(f"max_iterations={limit} reached")
-        self._append({"kind": "iteration", "iteration": self._iterations, "metrics": checked})
+        flag = self._disturbed(checked)
+        self._append(
+            {
+                "kind": "iteration",
+                "iteration": self._iterations,
+                "metrics": checked,
+                **({"latency_flag": flag} if flag else {}),
+            }
+        )
         if self._iterations in self.record.get("decisions", ()):
             self._await_decision()
         if self.stop_requested():
@@ -197,6 +205,10 @@ class Trial:
             except (OSError, ValueError):
                 pass
             time.sleep(0.005)
+
+    def _disturbed(self, names: Iterable[Any]) -> str:
+        """Why a latency among what is reported is not to be trusted; "" where none is, or it is."""
+        return self.latency_flag if any("latency" in str(name) for name in names) else ""
 
     def keep_model(self, model_path: str) -> None:
         """Name the trial's model, a file inside `output_dir`, without another final result."""
@@ -226,7 +238,9 @@ class Trial:
                 "kind": "final",
                 "acc": _number("acc", acc),
                 "latency": None if latency is None else _number("latency", latency),
-                "latency_flag": self.latency_flag if latency is not None else "",
+                "latency_flag": self._disturbed(
+                    [*(additional_data or {}), *(["latency"] if latency is not None else [])]
+                ),
                 "model_path": None if model_path is None else str(model_path)[:4096],
                 "additional_data": harmless(additional_data or {}),
             }

@@ -184,7 +184,8 @@ class _Runner:
         prepare(path, plan)
         if self.detached:
             log.setLevel(_LEVELS[max(step.verbose for step in plan.steps)])
-        for note in plan_notes(plan, self.request.get("devices") or ["cpu"]):
+        place = elsewhere(self.request.get("ray"), self.request.get("slurm"))
+        for note in plan_notes(plan, self.request.get("devices") or ["cpu"], place):
             log.warning("%s", note)
         code = UserCode(
             code_dir=path / "code",
@@ -203,7 +204,6 @@ class _Runner:
             stop_wanted=self.stop_wanted,
             metrics=tuple({o.metric for step in plan.steps for o in step.objectives}),
         )
-        place = elsewhere(self.request.get("ray"), self.request.get("slurm"))
         if place is not None:
             workshop.place, workshop.there = place, partial(run_there, workshop, place)
         workshop.tick = _Resources(path / "autosearch" / "resources.jsonl", workshop).sample

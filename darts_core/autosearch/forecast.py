@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import shutil
 import tempfile
 import time
@@ -19,10 +20,14 @@ from darts_core.errors import JobError
 from darts_core.report.tables import neutral, span
 from darts_core.store.code import copy_code, links_note
 from darts_core.store.keeper import start_keeper
+from darts_core.study.engines import Elsewhere
 from darts_core.study.metric_names import less_is_better
+from darts_core.study.ray_cluster import RayCluster
 
 __all__ = ["dry_run", "forecast_text", "plan_notes", "trainings"]
 
+# numbers to everybody but YAML, which wants a point and a sign
+_EXPONENT = re.compile(r"([-+]?\d+\.?\d*)[eE]([-+]?)(\d+)")
 # the whole network, the smallest and two between, in steps of the whole one
 _ELASTIC_STEP = 2.5
 
@@ -78,8 +83,10 @@ def forecast_text(plan: SearchPlan, training_seconds: float | None = None) -> st
     return text
 
 
-def plan_notes(plan: SearchPlan, devices: Sequence[str]) -> list[str]:
-    """What the user should know before the plan runs, a sentence each."""
+def plan_notes(
+    plan: SearchPlan, devices: Sequence[str], place: Elsewhere | None = None
+) -> list[str]:
+    """What the user should know before the plan runs on `devices`, or on a cluster, a sentence each."""
     notes = []
     for step in plan.steps:
         for name in step.stand_ins():
@@ -88,22 +95,75 @@ def plan_notes(plan: SearchPlan, devices: Sequence[str]) -> list[str]:
                 f"{step.baseline_configuration()[name]!r} stands in for trial 0; name it with "
                 f"general.baseline, a default, or --arg {name}=VALUE"
             )
+    notes += [note for step in plan.steps for note in _numbers_as_texts(step)]
     for objective in dict.fromkeys(o for step in plan.steps for o in step.objectives):
         if objective.mode == "max" and less_is_better(objective.metric):
             notes.append(
                 f"larger values of {objective.metric!r} count as the better ones (mode: max); set mode: min "
                 "if smaller ones are"
             )
-    for step in plan.steps:
-        if step.algorithm in SUPERNETS and (step.limits.trainings or step.limits.seconds):
-            notes.append(f"a budget does not end {step.algorithm}: its trials need each other")
+    notes += [n for step in plan.steps if step.algorithm in SUPERNETS for n in _of_supernet(step)]
     wanted = max(step.gpu_per_trial for step in plan.steps)
-    if wanted and not any(device.startswith("cuda") for device in devices):
+    here = _gpus_here(wanted, devices) if place is None else _gpus_there(wanted, place)
+    return [*notes, f"the job file states {wanted} GPU(s) a trial, but {here}"] if here else notes
+
+
+def _of_supernet(step: SearchSpec) -> list[str]:
+    """What of a job file does not count for the few trials of a supernet."""
+    own = [d.name for d in step.dimensions if d.name != step.algorithm_options["setting"]]
+    given = {
+        "scheduler": step.scheduler != "FIFOScheduler",
+        "max_concurrent": step.max_concurrent > 1,
+        "save_model_count": step.save_model_count is not None,
+    }
+    passed_over = [name for name, there in given.items() if there]
+    notes = []
+    if own:
         notes.append(
-            f"the job file states {wanted} GPU(s) a trial, but the job runs on "
-            f"{', '.join(devices)}; name GPUs with --devices cuda:0"
+            f"{step.algorithm} searches the network alone, with your own values of {', '.join(own)}; give a "
+            "second job file (--config) that searches these"
         )
+    if passed_over:
+        notes.append(
+            f"{step.algorithm} runs its few trials one by one to their ends and keeps their models, whatever "
+            f"{', '.join(passed_over)} says"
+        )
+    if step.limits.trainings or step.limits.seconds:
+        notes.append(f"a budget does not end {step.algorithm}: its trials need each other")
     return notes
+
+
+def _numbers_as_texts(step: SearchSpec) -> list[str]:
+    """Choices that code reads as text though a number was meant; a command line has texts alone."""
+    notes = []
+    for dimension in () if step.metrics else step.dimensions:
+        texts = (choice for choice in dimension.choices if isinstance(choice, str))
+        found = next(filter(None, map(_EXPONENT.fullmatch, texts)), None)
+        if found is not None:
+            number = f"{found[1]}{'' if '.' in found[1] else '.0'}e{found[2] or '+'}{found[3]}"
+            notes.append(
+                f"to YAML the value {found[0]} of {dimension.name!r} is a text, which your code gets; write "
+                f"{number} where you mean a number"
+            )
+    return notes
+
+
+def _gpus_here(wanted: int, devices: Sequence[str]) -> str:
+    """What is less than the GPUs that a job file states for a trial; "" for nothing."""
+    if wanted and not any(device.startswith("cuda") for device in devices):
+        return f"the job runs on {', '.join(devices)}; name GPUs with --devices cuda:0"
+    if wanted > 1:
+        return "a trial sees one GPU of this machine; run it on a cluster (--ray, --slurm) for more"
+    return ""
+
+
+def _gpus_there(wanted: int, place: Elsewhere) -> str:
+    """The same of a cluster."""
+    if isinstance(place, RayCluster):
+        given, where, name = place.num_gpus, "--ray", "num_gpus"
+    else:
+        given, where, name = float(place.gpus), "--slurm", "gpus"
+    return f"{where} gives it {given:g}; write {name}: {wanted} there" if given < wanted else ""
 
 
 def dry_run(plan: SearchPlan, request: Mapping[str, Any], *, limit_seconds: float = 600.0) -> str:
@@ -119,7 +179,8 @@ def dry_run(plan: SearchPlan, request: Mapping[str, Any], *, limit_seconds: floa
         raise JobError(f"There is no code folder {request['code']!r}; name one with --code.")
     entry = request.get("entry") or "train"
     boot_file = boot_file_of(plan.steps[0].command, request.get("boot_file") or "")
-    check_boot_file(source, boot_file, needs=None if plan.steps[0].metrics else entry)
+    needs = None if plan.steps[0].metrics else entry
+    boot_file = check_boot_file(source, boot_file, needs=needs)
     data, root = _data(request), request.get("root")
     spec, skip = plan.steps[0], Path(root).resolve() if root else None
     configuration: dict[str, Any] = {}

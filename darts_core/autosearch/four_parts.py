@@ -202,13 +202,39 @@ def _confirm_seeds(general: Located | None, algorithm: str) -> int:
     return 0
 
 
-def _model_file(general: Located | None) -> str:
+def _iterations(root: Located, general: Located | None, *, older: bool) -> int | None:
+    """Iterations of a trial, which stand at the top or in `general`."""
+    top, inner = root.get("max_iterations"), _optional(general, "max_iterations")
+    if top is not None and inner is not None and inner.value != top.value:
+        inner.refuse(f"max_iterations: {top.value} at the top counts", "keep one", older=older)
+    found = top or inner
+    return found.integer(1) if found is not None else None
+
+
+def _name(node: Located | None, otherwise: str, *, older: bool) -> str:
+    """The name of the search, which that of a folder holds."""
+    if node is None:
+        return otherwise
+    text = node.text()
+    if len(text) > 100 or not text.strip(". ") or not {"/", "\\", "\0"}.isdisjoint(text):
+        node.refuse(
+            "no name for a folder", "use up to 100 characters without / and \\", older=older
+        )
+    return text
+
+
+def _model_file(general: Located | None, *, older: bool) -> str:
     """The file in a trial's output folder that a script leaves as its model."""
-    item = _optional(general, "model_file")
+    item, metrics = _optional(general, "model_file"), _optional(general, "metrics")
     if item is None:
         return ""
-    if _optional(general, "metrics") is None:
-        item.fail("a script that imports autosearch names its own", "give report(model_path=...)")
+    # the native form has an empty list
+    if metrics is None or not metrics.value:
+        item.refuse(
+            "a script that imports autosearch names its own",
+            "give report(model_path=...)",
+            older=older and metrics is not None,
+        )
     path = output_file(item)
     if path is None:
         item.fail("not a file in the trial's output folder", "name it relative to that: model.pt")
@@ -246,7 +272,6 @@ def parse_four_parts(root: Located, name: str, *, older: bool = False) -> Search
     if algorithm.name == "grid_search":
         _check_grid(node.need("type", ""), dimensions)
     scheduler, scheduler_options = _scheduler(root.get("scheduler"), older=older)
-    iterations = root.get("max_iterations") or _optional(general, "max_iterations")
 
     def whole(
         parent: Located | None, key: str, low: int, default: Any, high: int | None = MAX_TRIALS
@@ -256,10 +281,9 @@ def parse_four_parts(root: Located, name: str, *, older: bool = False) -> Search
 
     samples = whole(node, "num_samples", 1, 20)
     _start_points(options, node, samples, objectives)
-    given_name = root.get("name")
     arguments, command = read_arguments(general)
     return SearchSpec(
-        name=given_name.text() if given_name else name,
+        name=_name(root.get("name"), name, older=older),
         dimensions=dimensions,
         objectives=objectives,
         algorithm=algorithm.name,
@@ -270,12 +294,12 @@ def parse_four_parts(root: Located, name: str, *, older: bool = False) -> Search
         max_concurrent=whole(node, "max_concurrent", 1, 1),
         save_model_count=whole(node, "save_model_count", 1, None),
         seed=whole(node, "seed", 0, 1, MAX_SEED),
-        max_iterations=iterations.integer(1) if iterations is not None else None,
+        max_iterations=_iterations(root, general, older=older),
         baseline=_baseline(general, from_space),
         metrics=parse_metrics(_optional(general, "metrics")),
         arguments=arguments,
         command=command,
-        model_file=_model_file(general),
+        model_file=_model_file(general, older=older),
         limits=_limits(general),
         confirm_seeds=_confirm_seeds(general, algorithm.name),
         cpu_per_trial=whole(general, "cpu_per_instance", 1, 1),

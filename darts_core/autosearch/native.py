@@ -173,6 +173,7 @@ def parse_native(root: Located, name: str, *, older: bool = False) -> SearchSpec
             _dimension(key, node, older=older) for key, node in content["space"].mapping().items()
         ]
         four["search_space"] = Located(params, root.file, content["space"].line, ("space",))
-    own = content["name"].text()
+    if "name" in given:
+        four["name"] = content["name"]
     whole = Located(four, root.file, root.line)
-    return parse_four_parts(whole, own if "name" in given else name, older=older)
+    return parse_four_parts(whole, name, older=older)

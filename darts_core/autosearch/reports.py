@@ -54,12 +54,18 @@ def _metrics(content: Any) -> Metrics:
     return result
 
 
+def _flag(row: Mapping[str, Any]) -> str:
+    return str(row.get("latency_flag") or "")[:200]
+
+
 class Reports:
     """What a trial has reported so far."""
 
     def __init__(self) -> None:
         self.iterations: list[tuple[int, Metrics]] = []
         self.final: dict[str, Any] = {}
+        # of the newest iteration with a latency
+        self.iteration_flag = ""
         self.ignored = 0
 
     @property
@@ -69,6 +75,13 @@ class Reports:
         for _, metrics in self.iterations:
             merged.update(metrics)
         return merged
+
+    @property
+    def latency_flag(self) -> str:
+        """Why the latency that counts, the final report's or else the newest, was disturbed; "" if not."""
+        names = self.final.get("additional_data", {})
+        own = self.final.get("latency") is not None or any("latency" in name for name in names)
+        return str(self.final["latency_flag"]) if own else self.iteration_flag
 
     def add(self, row: Any) -> tuple[int, Metrics] | None:
         """Take one decoded line; returns the iteration it was, if it was one."""
@@ -85,7 +98,7 @@ class Reports:
             self.final = {
                 "acc": _finite(row.get("acc")),
                 "latency": _finite(row.get("latency")),
-                "latency_flag": str(row.get("latency_flag") or "")[:200],
+                "latency_flag": _flag(row),
                 "model_path": path if isinstance(path, str) else None,
                 # deep nesting would exhaust the stack of whoever walks it
                 "additional_data": harmless(data) if isinstance(data, dict) else {},
@@ -96,6 +109,8 @@ class Reports:
             self.ignored += 1
             return None
         self.iterations.append((number, metrics))
+        if any("latency" in name for name in metrics):
+            self.iteration_flag = _flag(row)
         return number, metrics
 
 
@@ -158,7 +173,7 @@ def reports_of(folder: Path) -> Reports:
             begun = found.iterations[0][0]
             kept.iterations = [item for item in kept.iterations if item[0] < begun]
             kept.iterations += found.iterations
-            kept.final = {}
+            kept.final, kept.iteration_flag = {}, found.iteration_flag
         kept.final = {**kept.final, **found.final}
     return kept
 

@@ -29,6 +29,7 @@ __all__ = [
     "create",
     "engine",
     "made_by_older",
+    "merged",
     "new_version",
     "request_of",
     "with_whole_paths",
@@ -74,12 +75,25 @@ class Request:
         return asdict(self)
 
     def changed(self, changes: Mapping[str, Any]) -> Request:
-        """The request with other parts; of mappings (arguments, settings, budget) only what is named."""
-        merged: dict[str, Any] = {}
-        for name, value in changes.items():
-            old = getattr(self, name)
-            merged[name] = {**old, **value} if isinstance(old, dict) else value
-        return replace(self, **merged)
+        """The request with other parts, see `merged`."""
+        return replace(self, **merged(vars(self), changes))
+
+
+def merged(known: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[str, Any]:
+    """Parts of a request with others in their place; of mappings (arguments, settings, budget, a cluster)
+    only what is named. One cluster takes the place of the other.
+    """
+    found = dict(known)
+    for name, value in changes.items():
+        old = found.get(name)
+        if isinstance(old, dict) and isinstance(value, Mapping):
+            found[name] = {**old, **value}
+        else:
+            found[name] = value
+    for name, other in (("ray", "slurm"), ("slurm", "ray")):
+        if changes.get(name) is not None and other not in changes:
+            found[other] = None
+    return found
 
 
 def with_whole_paths(values: Mapping[str, Any]) -> dict[str, Any]:
@@ -128,7 +142,7 @@ def _check(store: Store, request: Request, *, needs_train: bool) -> dict[str, An
         check_interpreter(request.python, code)
     answer: dict[str, Any] = json.loads(engine("check", content=request.to_dict()))
     needs = request.entry if needs_train and not answer["zero_code"] else None
-    check_boot_file(code, answer["boot_file"], needs=needs)
+    answer["boot_file"] = check_boot_file(code, answer["boot_file"], needs=needs)
     for name in answer["own_arguments"]:
         if not mentions(code, name):
             answer["notes"].append(f"--arg {name}: no Python file of the code mentions that name")

@@ -249,6 +249,8 @@ def own_value(dimension: SearchDimension, value: Any) -> Any:
     # that of codes alone knows which of them are alike
     if dimension.near and type(value) in (int, str):
         return _code(str(value))
+    if isinstance(value, str) and not dimension.contains(value):
+        value = _written(value, dimension)
     if not _is_number(value) or not _finite(value):
         return value
     if dimension.integer and value == int(value):
@@ -257,6 +259,16 @@ def own_value(dimension: SearchDimension, value: Any) -> Any:
         return value
     close = (c for c in dimension.choices if _is_number(c) and math.isclose(value, c, rel_tol=1e-9))
     return next(close, value)
+
+
+def _written(text: str, dimension: SearchDimension) -> Any:
+    """The number that a text stands for, where the setting has numbers: `1e-3` is a text to YAML."""
+    if dimension.choices and not any(_is_number(choice) for choice in dimension.choices):
+        return text
+    try:
+        return float(text)
+    except ValueError:
+        return text
 
 
 def _code(text: str) -> str:

@@ -11,6 +11,7 @@ from typing import Any
 
 from darts_core.autosearch.backbones.grammar import STANDARD
 from darts_core.errors import ConfigError
+from darts_core.study.metric_names import names_of
 from darts_core.study.space import SearchDimension, space_size
 
 __all__ = ["Limits", "Objective", "SearchPlan", "SearchSpec"]
@@ -83,6 +84,12 @@ class SearchSpec:
     def goals(self) -> list[dict[str, Any]]:
         """The objectives as plain values."""
         return [asdict(objective) for objective in self.objectives]
+
+    @property
+    def reward(self) -> str:
+        """The metric to optimise, as `metrics` calls it: `acc` is `accuracy`."""
+        own, printed = self.objectives[0].metric, {item["name"] for item in self.metrics}
+        return next((name for name in names_of(own) if name in printed), own)
 
     def check_grid(self) -> None:
         """Raise unless every setting has a number of values.

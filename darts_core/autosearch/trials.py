@@ -32,6 +32,7 @@ from darts_core.errors import ResumeError
 from darts_core.runlog import plain, read_json, write_json
 from darts_core.store.code import model_file
 from darts_core.study.engines import Elsewhere
+from darts_core.study.metric_names import under_names
 from darts_core.study.resources import visible_gpus
 from darts_core.study.results import read_rows, trials_folder
 
@@ -233,7 +234,7 @@ class Workshop:
             "max_iterations": spec.max_iterations,
             "metrics": list(spec.metrics),
             "model_file": spec.model_file,
-            "reward": spec.objectives[0].metric,
+            "reward": spec.reward,
             **extra,
         }
         record["arguments"] = command_line(
@@ -301,7 +302,8 @@ class Workshop:
                 f"report(acc, latency=..., additional_data={{...}}){against}"
             )
         first = spec.objectives[0]
-        shown = [m.get(first.metric) for _, m in iterations_of(process.folder)]
+        every = (under_names(m, (first.metric,)) for _, m in iterations_of(process.folder))
+        shown = [metrics.get(first.metric) for metrics in every]
         seen = [value for value in shown if value is not None]
         best = (max(seen) if first.mode == "max" else min(seen)) if seen else values[first.metric]
         kept = ("trial_id", "number", "step", "phase", "attempt", "config", "seed", "device",
@@ -327,7 +329,7 @@ class Workshop:
             **({"taken_over": True} if taken else {}),
             "acc": reports.final.get("acc"),
             "latency": reports.final.get("latency"),
-            "latency_flag": reports.final.get("latency_flag", ""),
+            "latency_flag": reports.latency_flag,
             "model_path": self._model_path(process.folder, reports.final.get("model_path")),
             "additional_data": reports.final.get("additional_data", {}),
             "ignored_reports": reports.ignored,

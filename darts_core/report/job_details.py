@@ -18,7 +18,9 @@ from darts_core.store.record import LIVE, SCRIPT
 from darts_core.store.version import Version
 from darts_core.study.results import summary
 
-__all__ = ["TAIL_LINES", "log_path", "resources_text", "stage_settings", "tail", "version_details"]
+__all__ = [
+    "TAIL_LINES", "log_path", "resources_text", "shown_cluster", "stage_settings", "tail", "version_details",
+]  # fmt: skip
 
 TAIL_LINES = 10
 
@@ -114,7 +116,7 @@ def version_details(version: Version) -> dict[str, Any]:
     }
 
 
-def _shown(cluster: Any) -> Any:
+def shown_cluster(cluster: Any) -> Any:
     """A cluster's settings for pages that are passed around: without what stands in environment variables."""
     inner = cluster.get("runtime_env") if isinstance(cluster, Mapping) else None
     if not isinstance(inner, Mapping) or not isinstance(inner.get("env_vars"), Mapping):
@@ -132,7 +134,9 @@ def _script_details(version: Version, command: Mapping[str, Any]) -> dict[str, A
             "python", "devices", "budget", "notify")  # fmt: skip
     given = {key: request.get(key) for key in kept}
     # what few searches are given stands there for those alone
-    given |= {key: _shown(request[key]) for key in ("ray", "slurm") if request.get(key) is not None}
+    given |= {
+        key: shown_cluster(request[key]) for key in ("ray", "slurm") if request.get(key) is not None
+    }
     if request.get("entry") not in (None, "train"):
         given["entry"] = request["entry"]
     details = {

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import math
 import os
 import statistics
 import time
@@ -80,21 +79,45 @@ def _planned(folder: Path) -> int | None:
     """Trials of the plan, the user's own and the confirming runs among them."""
     with contextlib.suppress(DartsError, OSError):
         plan = read_yaml(folder / "autosearch" / "config.yaml")
-        if isinstance(plan, Mapping):
-            searched = _grid(plan) if plan.get("algorithm") == "grid_search" else None
-            if searched is None and isinstance(plan.get("num_samples"), int):
-                searched = int(plan["num_samples"]) + 1
-            if searched is not None:
-                return searched + 2 * int(plan.get("confirm_seeds") or 0)
+        searched = _searched(plan) if isinstance(plan, Mapping) else None
+        if searched is not None:
+            return searched + 2 * int(plan.get("confirm_seeds") or 0)
     return None
 
 
-def _grid(plan: Mapping[str, Any]) -> int | None:
-    """The number of combinations of a finite space; None for one with ranges."""
-    choices = (plan.get("dimensions") or {}).values()
-    if not all(isinstance(values, list) for values in choices):
-        return None
-    return math.prod(len(values) for values in choices)
+def _searched(plan: Mapping[str, Any]) -> int | None:
+    """Trials of the search at most, the user's own among them."""
+    algorithm, samples = plan.get("algorithm"), plan.get("num_samples")
+    if algorithm == "differentiable_search":
+        return 3  # the user's own, the supernet's, and that of what it finds
+    if algorithm == "elastic_search":
+        options = plan.get("algorithm_options")
+        points = options.get("points") if isinstance(options, Mapping) else None
+        return 2 + points if isinstance(points, int) else None
+    points = _points(plan)
+    if algorithm == "grid_search" or not isinstance(samples, int):
+        return points
+    return samples + 1 if points is None else min(samples + 1, points)
+
+
+def _points(plan: Mapping[str, Any]) -> int | None:
+    """The points of a finite space, and the user's own where it lies outside; None for an endless one."""
+    own, dimensions = plan.get("baseline"), plan.get("dimensions")
+    own = own if isinstance(own, Mapping) else {}
+    points, outside = 1, False
+    for name, values in dimensions.items() if isinstance(dimensions, Mapping) else ():
+        if isinstance(values, list):
+            points *= len(values)
+            outside |= name in own and own[name] not in values
+            continue
+        whole = values if isinstance(values, Mapping) and values.get("int") else {}
+        low, high = finite(whole.get("low")), finite(whole.get("high"))
+        if low is None or high is None:
+            return None
+        points *= int(high - low) + 1
+        value = finite(own.get(name))
+        outside |= value is not None and not low <= value <= high
+    return points + outside if dimensions else None
 
 
 def _epochs(folder: Path) -> Progress | None:

@@ -7,7 +7,7 @@ import yaml
 from autosearch_workshop import BASE, log_of, one
 
 from darts_core.autosearch.boot_file import check_boot_file
-from darts_core.autosearch.command_line import parse_command
+from darts_core.autosearch.command_line import boot_file_of, parse_command
 from darts_core.autosearch.forecast import dry_run, forecast_text, trainings
 from darts_core.autosearch.job_yaml import parse_file
 from darts_core.autosearch.plan_files import build_plan
@@ -154,6 +154,20 @@ def test_an_entry_that_needs_arguments_is_refused_and_another_can_be_named(tmp_p
     check_boot_file(tmp_path, "m.py", needs="main")
     with pytest.raises(JobError, match=r"no function other\(\)"):
         check_boot_file(tmp_path, "m.py", needs="other")
+
+
+def test_a_boot_file_named_by_its_whole_path_is_the_one_of_the_copy(tmp_path):
+    code, linked = tmp_path / "code", tmp_path / "linked"
+    code.mkdir()
+    linked.symlink_to(code)
+    (code / "m.py").write_text("def main(): ...\n")
+    for name in ("m.py", "./m.py", "../code/m.py", str(code / "m.py"), str(linked / "m.py")):
+        for folder in (code, linked):
+            assert check_boot_file(folder, name, needs="main") == "m.py"
+    # a new version has the relative one beside its command
+    assert boot_file_of("python /a/b/m.py", "b/m.py") == "/a/b/m.py"
+    with pytest.raises(ConfigError, match="name one of them"):
+        boot_file_of("python /a/b/m.py", "n.py")
 
 
 def test_a_function_that_is_there_by_way_of_a_branch_or_a_decorator_is_found(tmp_path):

@@ -8,6 +8,8 @@ from darts_core.autosearch.forecast import plan_notes
 from darts_core.autosearch.job_yaml import parse_file
 from darts_core.autosearch.plan_files import build_plan
 from darts_core.errors import ConfigError
+from darts_core.settings import SlurmQueue
+from darts_core.study.ray_cluster import RayCluster
 
 
 def write(tmp_path, text):
@@ -25,6 +27,11 @@ def write(tmp_path, text):
          r"reward_attr = 'a': objectives are given too"),
         ("algorithm: {type: random_search, mode: min}", r"algorithm\.mode = 'min'.*as objectives"),
         ("algorithm: {type: random_search, num_samples: 40}", "num_samples = 40.*as trials"),
+        ("search_algorithm: {type: random_search, reward_attr: a}\nmax_iterations: 9\n"
+         "general: {max_iterations: 5}", r"general\.max_iterations = 5: max_iterations: 9 at the top"),
+        ("algorithm: {type: random_search}\nmodel_file: m.pt", r"model_file = 'm\.pt': a script that"),
+        ("algorithm: {type: random_search}\nname: ../x", r"name = '\.\./x': no name for a folder"),
+        ("search_algorithm: {type: random_search, reward_attr: a}\nname: ..", r"name = '\.\.': no name"),
     ],
 )  # fmt: skip
 def test_a_field_that_would_not_count_is_refused(tmp_path, text, words):
@@ -68,6 +75,53 @@ def test_a_loss_that_is_to_grow_is_noted(tmp_path):
     likeness, turned = (text.replace("val_loss", n) for n in ("ms_ssim", "neg_mean_squared_error"))
     for other in (less, gloss, likeness, turned):
         assert plan_notes(build_plan([write(tmp_path, other)]), ["cpu"]) == []
+
+
+def test_a_number_that_is_a_text_to_yaml_is_noted(tmp_path):
+    text = (
+        "search_space: [{type: discrete_param, name: lr, values: [%s], default: 0.1}]\n"
+        "search_algorithm: {type: random_search, reward_attr: acc}\n"
+    )
+    (note,) = plan_notes(build_plan([write(tmp_path, text % "0.1, 1e-2, 1e-3")]), ["cpu"])
+    assert note.startswith("to YAML the value 1e-2 of 'lr' is a text")
+    assert "write 1.0e-2 where" in note
+    for values in ("0.1, 1.0e-2", "0.1, sgd"):
+        assert plan_notes(build_plan([write(tmp_path, text % values)]), ["cpu"]) == []
+    script = "general: {metrics: [{name: acc, regex: 'acc=(.*)'}]}\n" + text % "0.1, 1e-2"
+    assert plan_notes(build_plan([write(tmp_path, script)]), ["cpu"]) == []
+
+
+def test_what_does_not_count_for_a_supernet_is_noted(tmp_path):
+    text = (
+        "search_space: [{type: discrete_param, name: lr, values: [1, 2], default: 1}]\n"
+        "search_algorithm: {type: differentiable_search, reward_attr: acc, save_model_count: 1}\n"
+        "scheduler: {type: async_hyperband}\n"
+    )
+    notes = plan_notes(build_plan([write(tmp_path, text)]), ["cpu"])
+    assert "network alone, with your own values of lr; give a second job file" in notes[0]
+    assert notes[1].endswith("keeps their models, whatever scheduler, save_model_count says")
+    code = "search_space: [{type: resnet_code, name: code, default: resnet50/3}]\n"
+    goal = "search_algorithm: {type: differentiable_search, reward_attr: acc}\n"
+    assert plan_notes(build_plan([write(tmp_path, code + goal)]), ["cpu"]) == []
+
+
+def test_gpus_that_a_trial_does_not_get_are_noted(tmp_path):
+    text = (
+        "general: {gpu_per_instance: 2}\n"
+        "search_space: [{type: discrete_param, name: lr, values: [1, 2], default: 1}]\n"
+        "search_algorithm: {type: random_search, reward_attr: acc}\n"
+    )
+    plan = build_plan([write(tmp_path, text)])
+    for device, place, words in (
+        ("cpu", None, "the job runs on cpu; name GPUs with --devices"),
+        ("cuda:0", None, "a trial sees one GPU"),
+        ("cpu", RayCluster(num_gpus=1), "--ray gives it 1; write num_gpus: 2"),
+        ("cpu", SlurmQueue(), "--slurm gives it 0; write gpus: 2"),
+    ):
+        (note,) = plan_notes(plan, [device], place)
+        assert words in note
+    for place in (RayCluster(num_gpus=2), SlurmQueue(gpus=2)):
+        assert plan_notes(plan, ["cpu"], place) == []
 
 
 def _setting(tmp_path, fields):
@@ -220,6 +274,11 @@ def test_an_own_value_is_taken_as_its_setting_has_it(tmp_path):
     for own in ({"arguments": {"k": "0.6"}}, {"settings": {"general.baseline.k": 0.6}}):
         (step,) = build_plan([path], **own).steps
         assert step.contains(step.baseline)
+    # to YAML `2e-5` is a text, as a default and as a baseline
+    path = write(tmp_path, text % "start: 1e-6, stop: 1e-3, log: true, default: 2e-5")
+    assert parse_file(path).baseline == {"k": 2e-5}
+    (step,) = build_plan([path], settings={"general.baseline.k": "1e-4"}).steps
+    assert step.baseline == {"k": 1e-4}
     path = write(tmp_path, text % "start: 1, stop: 9, integer: true")
     (step,) = build_plan([path], arguments={"k": "3.0"}).steps
     assert (step.baseline["k"], type(step.baseline["k"])) == (3, int)

@@ -32,10 +32,29 @@ def test_a_disturbed_latency_is_marked_in_the_result_table(tmp_path, monkeypatch
         trial.report(0.5, latency=latency_ms(net, (4,)))
         reader = ReportReader(tmp_path / "reports.jsonl")
         reader.new_iterations()
-        flags.append(reader.reports.final["latency_flag"])
+        flags.append(reader.reports.latency_flag)
     assert flags == ["other processes kept 1.0 cores busy", ""]
+    # so is one that the iterations report, until another latency takes its place
+    (tmp_path / "reports.jsonl").unlink()
+    reader = ReportReader(tmp_path / "reports.jsonl")
+    for reason in ("busy", ""):
+        trial.latency_flag = reason
+        trial.reporter(acc=0.5, latency_ms=2.0)
+        trial.latency_flag = "of a latency that nobody reports"
+        trial.reporter(acc=0.6)
+        trial.report(0.5)
+        reader.new_iterations()
+        assert reader.reports.latency_flag == reason
+    trial.report(0.5, additional_data={"latency_ms": 2.0})
+    reader.new_iterations()
+    assert reader.reports.latency_flag == trial.latency_flag
     assert net.training
     assert count_params(net) == 10
+    # in the model's own precision, and token numbers for one that looks them up
+    monkeypatch.setattr(timer, "measure", lambda call, **_: (call(), row)[1])
+    table = torch.nn.Sequential(torch.nn.Embedding(3, 2), torch.nn.Flatten(), torch.nn.Linear(8, 2))
+    for made in (net.float, net.double, net.bfloat16, table.float):
+        assert latency_ms(made(), (4,)) == 2.0
     goals = [{"metric": "acc", "mode": "max"}]
     rows = [{"number": 1, "config": {}, "latency": 2.0, "latency_flag": flags[0]}]
     assert "latency_flag" in result_table(rows, goals, None)[0]

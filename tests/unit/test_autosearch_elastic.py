@@ -248,3 +248,7 @@ def test_a_job_file_names_it_and_is_forecast(tmp_path):
     file.write_text(JOB.replace("0.4", "1.4"))
     with pytest.raises(ConfigError, match="target_latency"):
         build_plan([file])
+    # in the native form, whose defaults hold for every algorithm
+    file.write_text("algorithm: {type: elastic}\nmax_iterations: 4\n")
+    (step,) = build_plan([file]).steps
+    assert (step.algorithm, step.confirm_seeds) == ("elastic_search", 0)

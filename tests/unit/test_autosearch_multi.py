@@ -130,6 +130,15 @@ def test_broken_code_fails_with_the_log_named_and_functions_must_be_importable(m
             autosearch.run(bad, config("a", [0, 1], 0), root=tmp_path / "runs")
 
 
+def test_a_file_that_starts_the_search_when_a_trial_imports_it_is_told_so(
+    module, tmp_path, monkeypatch
+):
+    monkeypatch.setenv("DARTS_TRIAL", str(tmp_path))
+    with pytest.raises(ConfigError, match=r"inside a trial.*call train\(\).*__name__ =="):
+        autosearch.run(module.train, config("a", [0, 1], 0), root=tmp_path / "runs")
+    assert not (tmp_path / "runs").exists()
+
+
 def test_a_search_that_is_stopped_from_outside_says_how_to_go_on(module, tmp_path, monkeypatch):
     def stopped(store, version):
         version.set_state("stopped", message="stopped by command")

@@ -6,6 +6,7 @@ from dataclasses import replace
 import pytest
 from autosearch_workshop import BASE, log_of, one
 
+from darts_core.autosearch.spec import Objective
 from darts_core.autosearch.terminal import Terminal
 from darts_core.autosearch.zero_code import _value
 
@@ -66,9 +67,12 @@ def test_a_redrawn_progress_bar_gives_its_last_state(shop):
             sys.stdout.write("\n")
         """
     )
-    row = one(workshop, replace(BASE, metrics=ACC))
+    # printed as `acc` and optimised as `accuracy`, which are one metric
+    spec = replace(BASE, metrics=ACC, objectives=(Objective("accuracy"),))
+    row = one(workshop, spec)
     assert (row["state"], row["training_iteration"]) == ("done", 2), log_of(workshop, row)
-    assert (row["values"]["acc"], row["best_reward"]) == (0.92, 0.92)
+    assert (row["values"], row["best_reward"]) == ({"accuracy": 0.92}, 0.92)
+    assert row["reward_range"] == [2, 0.91, 0.92]
 
 
 def test_the_last_match_of_a_long_line_counts(shop):

@@ -17,7 +17,7 @@ from torch import nn
 class Net(nn.Module): ...
 parser = argparse.ArgumentParser()
 parser.add_argument("--lr", "-l", type=float, default=0.1)
-parser.add_argument("--weight-decay", type=float, default=5e-4)
+parser.add_argument("--weight-decay", type=float, default=5e-5)
 parser.add_argument("--momentum", type=float, default=0.9)
 parser.add_argument("--epochs", type=int, default=10)
 parser.add_argument("--seed", type=int, default=1)
@@ -35,7 +35,7 @@ def test_a_script_is_read_without_being_run(tmp_path):
     assert (script.boot_file, script.seed) == ("main.py", "--seed")
     assert script.options == {
         "lr": 0.1,
-        "weight_decay": 5e-4,
+        "weight_decay": 5e-5,
         "momentum": 0.9,
         "epochs": 10,
         "seed": 1,
@@ -53,7 +53,7 @@ def test_the_proposal_is_a_job_file_that_the_engine_takes(tmp_path, capsys):
     assert "autosearch.searchable(Net(...), (C, H, W))" in capsys.readouterr().out
     step = build_plan([job]).steps[0]
     assert step.objectives[0].metric == "val_acc"
-    assert step.baseline_configuration() == {"lr": 0.1, "weight_decay": 5e-4, "momentum": 0.9}
+    assert step.baseline_configuration() == {"lr": 0.1, "weight_decay": 5e-5, "momentum": 0.9}
     assert step.command.startswith("python main.py --lr {lr} --weight-decay {weight_decay}")
     assert step.command.endswith("--seed {seed}")
     with pytest.raises(JobError, match="exists already"):
@@ -116,9 +116,13 @@ def test_a_search_of_the_network_is_a_job_file_that_the_engine_takes(tmp_path):
 
 def test_metrics_come_from_a_log_where_there_is_one(tmp_path):
     (tmp_path / "train.py").write_text("if __name__ == '__main__': ...")
-    (tmp_path / "log.txt").write_text("valid_acc 0.5\n")
-    script = read_script(tmp_path, tmp_path / "log.txt")
-    assert [item.name for item in script.metrics] == ["valid_acc"]
+    # as a terminal shows it: `jobs suggest` reads the same lines
+    log = "\r1/2 valid_acc \x1b[32m0.3\x1b[0m\r2/2 valid_acc \x1b[32m0.5\x1b[0m\n"
+    for encoding in ("utf-8", "utf-16"):
+        (tmp_path / "log.txt").write_bytes(log.encode(encoding))
+        script = read_script(tmp_path, tmp_path / "log.txt")
+        found = [(item.name, item.lines, item.last) for item in script.metrics]
+        assert found == [("valid_acc", 1, 0.5)]
     assert "seeded when it imports them" in "".join(proposal(script).replace("\n  #", ""))
 
 

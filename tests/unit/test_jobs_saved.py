@@ -8,9 +8,10 @@ from pathlib import Path
 
 import pytest
 
-from darts_core.autosearch.request import request_of
+from darts_core.autosearch.request import Request, request_of
 from darts_core.commands.jobs import pipeline, verbs
 from darts_core.commands.jobs.cli import configure
+from darts_core.commands.jobs.options import changes_of
 from darts_core.commands.jobs.saved import run_params, save_params
 from darts_core.errors import JobError
 from darts_core.store.jobs import Store
@@ -77,6 +78,22 @@ def test_what_is_edited_holds_in_any_folder(store, tmp_path, monkeypatch):
     assert {name: found[name] for name in wanted} == {
         name: str(tmp_path / path) for name, path in wanted.items()
     }
+
+
+def test_a_cluster_is_edited_as_in_a_new_version_and_left_for_another_one(store):
+    request = Request(ray={"address": "auto", "num_gpus": 1})
+    SavedParams(store).save("mine", request.to_dict(), [])
+    for words, ray, slurm in (
+        (("--ray", "{num_gpus: 2}"), {"address": "auto", "num_gpus": 2}, None),
+        (("--slurm", "{gpus: 1}"), None, {"gpus": 1}),
+        (("--slurm", "null"), None, None),
+    ):
+        run_params(store, parsed("params", "edit", "mine", *words))
+        found = SavedParams(store).load("mine")
+        request = request.changed(changes_of(parsed("new-version", "a", *words)))
+        assert (found["ray"], found["slurm"]) == (request.ray, request.slurm) == (ray, slurm)
+    with pytest.raises(JobError, match=r"is no mapping.*null this machine"):
+        changes_of(parsed("new-version", "a", "--ray", ""))
 
 
 def test_a_job_file_that_is_not_there_is_a_sentence(store):

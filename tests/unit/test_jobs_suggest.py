@@ -75,6 +75,8 @@ def test_the_printed_block_is_a_job_files_part(tmp_path, capsys):
         ("    accuracy                           0.91       360", "accuracy", 0.91),
         ("5/5 - 0s - accuracy: 0.9 - val_accuracy: 0.8 - val_loss: 0.2", "val_accuracy", 0.8),
         ("." * 3000 + " val_acc=0.5", "val_acc", 0.5),
+        ("{'eval_loss': 0.43, 'eval_accuracy': 9.1e-01, 'epoch': 1.0}", "eval_accuracy", 0.91),
+        ('{"epoch": 3, "val": {"top-1": 0.4, "f1": 0.75}}', "f1", 0.75),
     ],
 )
 def test_figures_in_the_manner_of_common_scripts(line, name, value):

@@ -103,6 +103,20 @@ def test_settings_of_a_stage_that_only_one_has_run_are_left_out(store):
     assert "search val_accuracy" in results_table(columns, [])
 
 
+def test_another_function_and_another_cluster_of_a_script_are_differences(store):
+    store.create_job("own", kind="script")
+    secret = {"num_gpus": 1, "runtime_env": {"env_vars": {"TOKEN": "abc"}}}
+    for more in ({}, {"entry": "main", "ray": secret}):
+        command = {"state": "succeeded", "request": {"boot_file": "t.py", **more}}
+        with store.new_version("own", new_record("script", commands={"autosearch": command})):
+            pass
+    assert different_settings(columns_of(store.versions("own"))) == {
+        "entry": ["train", "main"],
+        "ray.num_gpus": [None, 1],
+        "ray.runtime_env.env_vars.TOKEN": [None, "***"],
+    }
+
+
 def test_large_numbers_are_written_out():
     written = [short(value) for value in (193_340.0, 2_914_816.0, 99_999.0, -1e5, 3e15, 0.97912345)]
     assert written == ["193340", "2914816", "99999", "-100000", "3e+15", "0.97912"]

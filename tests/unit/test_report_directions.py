@@ -23,6 +23,7 @@ from darts_core.report.verdict import standing
 from darts_core.runlog import read_json, write_json, write_yaml
 from darts_core.store.jobs import Store
 from darts_core.store.record import new_record
+from darts_core.store.version import Version
 from darts_core.study.records import StudyResult, TrialRecord
 from darts_core.study.table import write_tables
 from darts_core.tasks import TASKS
@@ -198,3 +199,20 @@ def test_the_time_left_of_a_resumed_search_is_that_of_the_trials_since(tmp_path)
     # before the first trial has ended nothing is known of its pace
     command["changed"] = now + 60
     assert progress(store.version("search"), record).seconds_left is None
+
+
+@pytest.mark.parametrize(
+    ("plan", "total"),
+    [
+        # no more than there are points, yours among them or beside them
+        ("{algorithm: tpe_search, dimensions: {a: [1, 2], b: {low: 1, high: 3, int: true}}", 6),
+        ("{algorithm: grid_search, dimensions: {a: [1, 2, 3]}, baseline: {a: 7}", 4),
+        # the few trials of a supernet are no number of samples
+        ("{algorithm: differentiable_search, confirm_seeds: 3", 9),
+        ("{algorithm: elastic_search, algorithm_options: {points: 4}", 6),
+    ],
+)
+def test_a_search_is_told_no_more_trials_than_it_has(tmp_path, plan, total):
+    (tmp_path / "autosearch").mkdir()
+    (tmp_path / "autosearch" / "config.yaml").write_text(f"{plan}, num_samples: 20}}")
+    assert progress(Version(tmp_path), {"kind": "script", "commands": {}}).total == total

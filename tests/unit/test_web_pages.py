@@ -411,7 +411,7 @@ def test_how_far_a_search_is_counts_what_is_planned(root):
             "{algorithm: tpe_search, dimensions: {a: {low: 1}}, num_samples: 20, confirm_seeds: 2}",
             25,
         ),
-        ("{algorithm: differentiable_search}", None),
+        ("{algorithm: tpe_search}", None),
     ):
         config.write_text(text)
         far = progress(version, version.record())

@@ -70,7 +70,9 @@ def _request(parser: argparse.ArgumentParser) -> None:
         "--ray", metavar="SETTINGS", help="trials on a Ray cluster: '{address: auto, num_gpus: 1}'"
     )
     parser.add_argument(
-        "--slurm", metavar="SETTINGS", help="trials in jobs of Slurm: '{partition: gpu, gpus: 1}'"
+        "--slurm",
+        metavar="SETTINGS",
+        help="trials in jobs of Slurm: '{partition: gpu, gpus: 1}'; null leaves a cluster",
     )
     parser.add_argument(
         "--budget", action="append", default=[], metavar="LIMIT", help="4x (trainings), 30m or 2h"

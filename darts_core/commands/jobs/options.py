@@ -100,11 +100,15 @@ def for_scripts(changes: Mapping[str, Any]) -> str:
     return ", ".join(named)
 
 
-def _mapping(name: str, text: str) -> dict[str, Any]:
+def _mapping(name: str, text: str) -> dict[str, Any] | None:
+    """A cluster's settings; None where a version of another that ran there is to run on this machine."""
+    if text == "null":
+        return None
     found = parse_yaml(text, f"--{name} {text[:80]!r}", JobError)
     if not isinstance(found, dict):
         raise JobError(
-            f"--{name} {text[:80]!r} is no mapping such as '{{address: auto}}'; '{{}}' takes the defaults."
+            f"--{name} {text[:80]!r} is no mapping such as '{{address: auto}}'; '{{}}' takes the defaults, "
+            "null this machine."
         )
     return found
 

@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from darts_core.autosearch.request import Request, request_of, with_whole_paths
+from darts_core.autosearch.request import Request, merged, request_of, with_whole_paths
 from darts_core.commands.jobs import pipeline
 from darts_core.commands.jobs.options import changes_of, for_scripts, pairs
 from darts_core.commands.jobs.starting import create_job, follow, start_version
@@ -74,11 +74,9 @@ def _edit_saved(saved: SavedParams, args: argparse.Namespace) -> None:
         recipe = pipeline.Recipe.from_dict(content).changed(pairs(args.set, "--set", keep=True))
         changes = {"overrides": list(recipe.overrides)}
     files = [Path(path) for path in changes.pop("config_paths", content["config_paths"])]
-    for name in ("arguments", "settings", "budget"):
-        if name in changes:
-            changes[name] = {**content.get(name, {}), **changes[name]}
     description = content.get("description", "") if args.description is None else args.description
-    saved.save(args.saved, {**content, **changes}, files, description=description, replace=True)
+    values = merged(content, changes)
+    saved.save(args.saved, values, files, description=description, replace=True)
 
 
 def _start_pipeline(store: Store, content: Mapping[str, Any], args: argparse.Namespace) -> int:

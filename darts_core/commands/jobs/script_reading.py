@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from darts_core.autosearch.boot_file import seed_option
-from darts_core.commands.jobs.suggest import Suggestion, suggest
+from darts_core.commands.jobs.suggest import Suggestion, log_lines, suggest
 from darts_core.errors import JobError
 from darts_core.reading import MAX_LINES, read_bytes
 from darts_core.store.record import read_job
@@ -164,7 +164,7 @@ def read_script(folder: Path, log: Path | None = None) -> Script:
         raise JobError(f"{boot} is not valid Python; nothing can be proposed for it.")
     _options(tree, script)
     if log is not None:
-        lines = read_bytes(log, JobError, limit=MAX_LINES).decode("utf-8", "replace").splitlines()
+        lines = log_lines(read_bytes(log, JobError, limit=MAX_LINES))
     else:
         trees = [_tree(path) for path in _sources(folder)]
         lines = [line for found in trees if found for line in _printed(found)]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import codecs
 import contextlib
 import re
 import sys
@@ -17,12 +18,16 @@ from darts_core.report.tables import neutral, render
 from darts_core.store.jobs import Store
 from darts_core.study.metric_names import less_is_better
 
-__all__ = ["Suggestion", "suggest"]
+__all__ = ["Suggestion", "log_lines", "suggest"]
 
 _LINES, _CHARACTERS = 100_000, 10_000
 _WORD = r"[A-Za-z_][\w@/.-]*"
-# a name of one to four words, a separator, and a number that is not the start of something longer
-_NAME = rf"(?<![\w@.-])(?:(?:DEBUG|INFO|WARNING) )?({_WORD}(?: {_WORD}){{0,3}})([ \t]*[=:][ \t]*|[ \t]+)"
+# a name of one to four words (in a printed dict they stand in quotes), a separator, and a number that is not
+# the start of something longer
+_NAME = (
+    rf"(?<![\w@.-])(?:(?:DEBUG|INFO|WARNING) )?({_WORD}(?: {_WORD}){{0,3}})"
+    r"(['\"]?[ \t]*[=:][ \t]*|[ \t]+)"
+)
 _PAIR = re.compile(_NAME + r"[-+]?(?:\d+\.?\d*|\.\d+)(?:[eE][-+]?\d+)?(?![\w/:.]|-\d)")
 # 1541/2000 (77%): the share counts
 _SHARE = re.compile(_NAME + r"(\d+/\d+ ?\()\d+\.?\d*(?: ?%)")
@@ -114,14 +119,21 @@ def suggest(lines: Iterable[str]) -> list[Suggestion]:
     return sorted(result, key=lambda item: -item.lines)
 
 
+def log_lines(raw: bytes) -> list[str]:
+    """The lines of a printed log as a terminal shows them; `>` in PowerShell writes UTF-16."""
+    if raw.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
+        raw = raw.decode("utf-16", "replace").encode()
+    terminal = Terminal()
+    return [*terminal.feed(raw), *terminal.finish()]
+
+
 def run_suggest(store: Store, args: argparse.Namespace) -> int:
     """`jobs suggest`."""
     if args.log == "-":
         raw = sys.stdin.buffer.read()
     else:
         raw = read_bytes(args.log, JobError, limit=MAX_LINES)
-    terminal = Terminal()
-    found = suggest([*terminal.feed(raw), *terminal.finish()])
+    found = suggest(log_lines(raw))
     if not found:
         raise JobError(
             "No line holds a name and a number, such as 'accuracy 0.91' or 'loss=0.3'; write the "

@@ -38,23 +38,18 @@ def latency_ms(
 
     from darts_core.autosearch.contract import current
     from darts_core.latency.measure import measure
+    from darts_core.modes import evaluating
 
     place = torch.device(device or current().device)
-    training = model.training
-    home = next((p.device for p in model.parameters()), place)
-    model.eval().to(place)
     images = torch.randn(batch, *input_shape, device=place)
-    try:
-        with torch.inference_mode():
-            timing = measure(
-                lambda: model(images),
-                device=place,
-                batch=batch,
-                repeats=repeats,
-                max_seconds=max_seconds,
-            )
-    finally:
-        model.to(home).train(training)
+    with evaluating(model, place), torch.inference_mode():
+        timing = measure(
+            lambda: model(images),
+            device=place,
+            batch=batch,
+            repeats=repeats,
+            max_seconds=max_seconds,
+        )
     current().latency_flag = timing.flag_reason
     return timing.median_ms
 

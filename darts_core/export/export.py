@@ -28,6 +28,7 @@ from darts_core.export.manifest import SCHEMA_VERSION, DataMeta, data_meta, sha2
 from darts_core.export.runtime import open_artifact
 from darts_core.latency import default_batch_sizes, measure, measure_model
 from darts_core.metric import ACCURACY
+from darts_core.modes import evaluating
 from darts_core.sample_inputs import draw_inputs
 from darts_core.tasks import saved_task
 
@@ -89,22 +90,17 @@ def export_model(
     bundle = bundle if bundle is not None else (meta if hasattr(meta, "batches") else None)
     check_formats(formats)
     home = torch.device(device)
-    origin = next((p.device for p in model.parameters()), torch.device("cpu"))
-    was_training = model.training
     sizes = tuple(batch_sizes or default_batch_sizes(home))
     folder.mkdir(parents=True, exist_ok=True)
-    try:
-        reference = model.to(home).eval()
-        job = Job(
-            fold_batch_norms(reference, described.input_shape), described, home, bundle=bundle
-        )
+    with evaluating(model, home):
+        job = Job(fold_batch_norms(model, described.input_shape), described, home, bundle=bundle)
         job.channels_last = _layout(job, channels_last, sizes, time_artifacts, max_seconds)
         artifacts: dict[str, Any] = {}
         refused: dict[str, str] = {}
         for name in formats:
             try:
                 form = FORMATS[name].settled(home)
-                artifacts[name] = _one(form, job, reference, folder, allow_accuracy_loss)
+                artifacts[name] = _one(form, job, model, folder, allow_accuracy_loss)
             except ExportError as error:
                 if not leave_out or _of_this_machine(error):
                     raise
@@ -118,8 +114,6 @@ def export_model(
                 artifacts[name]["latency"] = _timed(
                     name, form, job, folder, sizes, max_seconds, artifacts[name].get("chunk")
                 )
-    finally:
-        model.to(origin).train(was_training)
     if refused and not artifacts:
         raise ExportError(" ".join(dict.fromkeys(refused.values())))
     for name, why in refused.items():

@@ -253,9 +253,11 @@ def test_a_model_whose_weight_is_derived_is_exported_as_it_was_made(tmp_path):
     )
     model = nn.Sequential(*parts).eval()
     assert not model[0].weight.is_leaf
+    model.train()[1].eval()  # a part that is held in another mode stays in it
     export_model(model, tmp_path, META, formats=["pt2"], time_artifacts=False)
     x = torch.randn(5, *SHAPE)
     torch.testing.assert_close(load(tmp_path)(x), model(x).detach(), rtol=1e-4, atol=1e-5)
+    assert [module.training for module in model] == [True, False, True, True]
     model.held = threading.Lock()
     with pytest.raises(
         ExportError, match=r"Sequential cannot be copied \(TypeError: cannot pickle"

@@ -135,7 +135,8 @@ def test_several_outputs_a_channel_are_built_again_when_one_was_left_and_channel
 
     cut = remove_channels(make(), SHAPE, {"1": list(range(1, 16, 2))})
     assert (cut[1].groups, cut[1].out_channels) == (8, 8)
-    for removed in ({}, {"0": [1, 2, 3]}):  # as it is, then as a depthwise one that a later round cuts
+    # as it is, then as a depthwise one that a later round cuts
+    for removed in ({}, {"0": [1, 2, 3]}):
         cut = remove_channels(cut, SHAPE, removed)
         again = reshape_like(make(), cut.state_dict())
         again.load_state_dict(cut.state_dict())

@@ -14,7 +14,12 @@ from darts_core.errors import ExportError
 from darts_core.export import FORMATS, chunk_size, export_model, extras, load, read_manifest, verify
 from darts_core.export.fold import fold_batch_norms, trace
 from darts_core.export.fused import FusedProgram, plan_steps
-from darts_core.export.verify import Check, compare_on_split, judge
+from darts_core.export.verify import (
+    Check,
+    compare_on_fresh_inputs,
+    compare_on_split,
+    judge,
+)
 from darts_core.models.baselines import baseline
 from darts_core.supernet import build
 from darts_core.tasks import Classification
@@ -151,6 +156,19 @@ def test_answers_of_nan_are_none_though_they_agree():
     for runner in (reference, lambda x: torch.full((len(x), 3), -math.inf)):
         check = compare_on_split(reference, runner, bundle, device=bundle.device)
         assert (check.agreement, check.finite) == (1.0, 1.0)
+
+
+def test_nan_of_the_network_itself_is_no_agreement_and_an_answer_ruled_out_in_both_is():
+    def error(*outputs):
+        runs = [lambda x, one=one: torch.tensor([one]).expand(len(x), 2) for one in outputs]
+        return compare_on_fresh_inputs(*runs, SHAPE, device=torch.device("cpu"))
+
+    # as a runtime whose relu makes 0 of NaN
+    assert error([math.nan, 1.0], [0.0, 1.0]) == math.inf
+    assert error([0.0, 1.0], [math.nan, 1.0]) == math.inf
+    assert error([-math.inf, 1.0], [-math.inf, 1.0]) == 0.0
+    assert error([-math.inf, 2.0], [-math.inf, 1.0]) == 0.5
+    assert error([-math.inf, 1.0], [-9.0, 1.0]) == math.inf
 
 
 def test_a_long_split_is_compared_some_batches_at_a_time(trained, monkeypatch):

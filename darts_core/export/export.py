@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import math
 import os
 import time
 from collections.abc import Mapping, Sequence
@@ -81,8 +82,8 @@ def export_model(
             same: with it the same call succeeds.
 
     Raises:
-        ExportError: a format is unknown or cannot express the model, or one fails verification (with
-            `leave_out`, all do).
+        ExportError: the model gives something else than one tensor, a format is unknown or cannot express it,
+            or one fails verification (with `leave_out`, all do).
         NotInstalledError: what a format needs is not installed.
     """
     folder = Path(folder)
@@ -93,6 +94,7 @@ def export_model(
     sizes = tuple(batch_sizes or default_batch_sizes(home))
     folder.mkdir(parents=True, exist_ok=True)
     with evaluating(model, home):
+        _check_output(model, described, home)
         job = Job(fold_batch_norms(model, described.input_shape), described, home, bundle=bundle)
         job.channels_last = _layout(job, channels_last, sizes, time_artifacts, max_seconds)
         artifacts: dict[str, Any] = {}
@@ -122,6 +124,22 @@ def export_model(
     manifest = _manifest(described, model, artifacts, job, accuracy, {**left_out, **(extra or {})})
     runlog.write_json(folder / "manifest.json", manifest)
     return manifest
+
+
+@torch.no_grad()
+def _check_output(model: nn.Module, meta: DataMeta, device: torch.device) -> None:
+    """Refuse a network of several outputs; what does not run at all is refused when it is traced."""
+    try:
+        found = model(draw_inputs(meta.input_shape, 2, device=device, zeros=True))
+    except Exception:  # whatever a foreign network raises
+        log.debug("%s does not run", type(model).__name__, exc_info=True)
+        return
+    if not isinstance(found, torch.Tensor):
+        raise ExportError(
+            f"{type(model).__name__} gives a {type(found).__name__} in evaluation mode; files are written of "
+            "networks that give one tensor. Let forward() return what is to be served, or wrap the network "
+            "in a module whose forward() does."
+        )
 
 
 def _of_this_machine(error: ExportError) -> bool:
@@ -221,13 +239,23 @@ def _told(runner: verify.Runner, form: Format) -> verify.Runner:
 
 
 def _cause(precision: str, job: Job, reference: nn.Module) -> str:
-    """Which step an fp32 file's error comes from, as the end of a sentence."""
+    """What a file's error comes from, as the end of a sentence: the network itself, or of fp32 which step."""
+    with verify.exact_products():
+        own, error = (
+            verify.compare_on_fresh_inputs(
+                reference, other, job.meta.input_shape, device=job.device
+            )
+            for other in (reference, job.folded)
+        )
+    if verify.FP32_LIMIT < own < math.inf:
+        return (
+            "; the network itself gives other outputs when it is asked again: something in it draws numbers "
+            "in evaluation mode, such as dropout that is not told of the mode"
+        )
     if precision != "fp32":
         return ""
-    with verify.exact_products():
-        error = verify.compare_on_fresh_inputs(
-            reference, job.folded, job.meta.input_shape, device=job.device
-        )
+    if own == math.inf:
+        return "; the network itself gives NaN or infinite outputs for random inputs"
     if error > verify.FP32_LIMIT:
         return f"; folding its batch norms alone changes them by {error:.2e}"
     return f"; with its batch norms folded, eager agrees ({error:.2e}), so the written file differs"

@@ -195,6 +195,25 @@ def test_file_that_disagrees_is_not_written(tmp_path, monkeypatch):
     assert list(tmp_path.iterdir()) == []
 
 
+def test_a_network_that_draws_or_gives_nan_by_itself_is_told_as_such(tmp_path):
+    class Noisy(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.layer = nn.Linear(3, 3)
+
+        def forward(self, x):
+            return self.layer(F.dropout(x.mean((2, 3))))  # on in every mode
+
+    broken = nn.Sequential(nn.Flatten(), nn.Linear(192, 3))
+    nn.init.constant_(broken[1].bias, float("nan"))
+    options = {"formats": ["pt2"], "time_artifacts": False}
+    with pytest.raises(ExportError, match=r"itself gives other outputs when .*, such as dropout"):
+        export_model(Noisy(), tmp_path, META, **options)
+    with pytest.raises(ExportError, match=r"the network itself gives NaN or infinite outputs"):
+        export_model(broken, tmp_path, META, **options)
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_a_full_disk_is_told_as_such_with_the_file(tmp_path, monkeypatch):
     def full(self, destination, **_):
         raise OSError(errno.ENOSPC, "No space left on device")
@@ -217,6 +236,13 @@ def test_rejected_models_and_formats_are_sentences(tmp_path):
 
     with pytest.raises(ExportError, match=r"torch.export rejects the model Branching"):
         export_model(Branching(), tmp_path, META, time_artifacts=False)
+
+    class Two(nn.Flatten):
+        def forward(self, x):
+            return {"logits": super().forward(x)[:, :3], "features": x}
+
+    with pytest.raises(ExportError, match=r"Two gives a dict in evaluation mode"):
+        export_model(Two(), tmp_path, META, time_artifacts=False)
     with pytest.raises(ExportError, match=r"'onxx'.*'onnx'"):
         export_model(network(), tmp_path, META, formats=["onxx"])
     with pytest.raises(ExportError, match=r"lacks 'class_names'|lacks 'input_shape'"):

@@ -262,6 +262,20 @@ def test_the_chunk_size_is_the_fastest_that_was_measured(timed_chunks, tmp_path)
     assert chunk_size.chunk_entry(*asked) == {"chunk": None}
 
 
+def test_a_batch_whose_samples_depend_on_each_other_is_not_taken_in_pieces(
+    timed_chunks, tmp_path, monkeypatch
+):
+    def opened(*_, chunk, **__):
+        # as a norm over the statistics of the batch that it is given
+        return lambda x: torch.cat([part - part.mean(0) for part in x.split(chunk or len(x))])
+
+    times = iter([10.0, 5.0, 5.0, 5.0, 5.0])
+    monkeypatch.setattr(chunk_size, "open_artifact", opened)
+    monkeypatch.setattr(chunk_size, "quick_ms", lambda *_, **__: next(times))
+    asked = (tmp_path / "m.onnx", SHAPE, 32, torch.device("cpu"))
+    assert chunk_size.chunk_entry(*asked) == {"chunk": None}
+
+
 def test_no_chunk_size_is_kept_beside_other_work(timed_chunks, tmp_path, caplog):
     _, busy = timed_chunks
     asked = (tmp_path / "m.onnx", SHAPE, 32, torch.device("cpu"))

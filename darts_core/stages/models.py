@@ -60,8 +60,11 @@ def entries_of(version: Path, baseline: str = "baseline") -> list[Entry]:
     Raises:
         ConfigError: there is none.
     """
+    names = {"baseline/train": baseline}
+    if (version / "prune" / "model.pt").is_file():  # beside which another of its kind may lie
+        names["shrink"] = "shrunk"
     found = [
-        Entry(baseline if kind == "baseline" else kind, kind, version / place)
+        Entry(names.get(place, kind), kind, version / place)
         for place, kind in (
             (p, trained_kind(version) if k == "tuned" else k) for p, k in _places(version)
         )

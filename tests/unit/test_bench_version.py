@@ -81,6 +81,16 @@ def test_a_row_of_one_seed_is_as_unsure_as_its_test_examples_leave_it(
         assert row.standard_error == pytest.approx((share * (1 - share) / 100) ** 0.5)
 
 
+def test_what_was_pruned_and_what_was_shrunk_in_one_version_have_names_of_their_own(
+    version: Path,
+) -> None:
+    shutil.copytree(version / "searched", version / "shrink")
+    assert [entry.name for entry in entries_of(version)] == ["searched", "pruned"]
+    shutil.copytree(version / "searched", version / "prune")
+    found = [(entry.name, entry.kind, entry.folder.name) for entry in entries_of(version)]
+    assert found[1:] == [("shrunk", "pruned", "shrink"), ("pruned", "pruned", "prune")]
+
+
 def told(folder: Path, **result: Any) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     (folder / "result.json").write_text(json.dumps(result))

@@ -210,11 +210,13 @@ def _exported_row(entry: Entry, bundle: DataBundle, device: torch.device) -> Unt
     manifest = read_manifest(entry.folder)
     source = _exported_from(entry.folder, manifest)
     loaded = load(entry.folder, entry.runtime, device=device)
+    precision = str(manifest["artifacts"][entry.runtime].get("precision", "fp32"))
     row = ModelRow(
         name=entry.name,
-        kind=entry.kind,
+        # which stands apart, and is not what the version delivers
+        kind="int8" if precision == "int8" else entry.kind,
         runtime=entry.runtime,
-        precision=str(manifest["artifacts"][entry.runtime].get("precision", "fp32")),
+        precision=precision,
         params=manifest.get("params"),
         macs=_macs(source),
         accuracies=(evaluate_callable(loaded, of_model(bundle, manifest, str(entry.folder))),),

@@ -123,6 +123,22 @@ def test_what_was_exported_is_found_from_any_folder(
     assert exported_row(version, "nets/model.pt", bundle).macs == 9
 
 
+def test_an_exported_int8_file_is_of_the_kind_that_no_headline_is_of(
+    version: Path, bundle: DataBundle, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(models, "load", lambda *_, **__: lambda x: torch.zeros(len(x), 10))
+    exported(version, onnx=("onnx", b"plain"), onnx_int8=("onnx", b"plain"))
+    path = version / "export" / "manifest.json"
+    manifest = json.loads(path.read_text())
+    manifest["artifacts"]["onnx_int8"]["precision"] = "int8"
+    path.write_text(json.dumps(manifest))
+    rows = [untimed_row(entry, bundle, CPU).row for entry in entries_of(version)[1:]]
+    assert [(row.name, row.kind) for row in rows] == [
+        ("exported", "exported"),
+        ("exported", "int8"),
+    ]
+
+
 def test_a_format_that_loses_too_much_ends_no_pipeline(
     version: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

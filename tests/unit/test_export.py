@@ -15,11 +15,13 @@ import torch.nn.functional as F
 from PIL import Image
 from torch import nn
 
+from darts_core.bench.runtimes import _Typed
 from darts_core.errors import DataError, ExportError
 from darts_core.export import export as export_module
 from darts_core.export import export_model, fold_batch_norms, load, predict, read_manifest
 from darts_core.export.archive import load_program
 from darts_core.export.fold import trace
+from darts_core.export.formats import Cast
 from darts_core.export.manifest import data_meta, sha256
 
 SHAPE = (3, 8, 8)
@@ -305,6 +307,24 @@ def test_sizes_that_are_products_of_the_batch_are_read(tmp_path):
     model, x = Joined().eval(), torch.randn(5, *SHAPE)
     export_model(model, tmp_path, META, formats=["pt2"], time_artifacts=False)
     torch.testing.assert_close(load(tmp_path)(x), model(x).detach(), rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("kind", [Cast, _Typed])
+def test_beside_three_dimensional_convolutions_the_others_are_laid_out_channels_last(kind):
+    class Bands(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.flat, self.deep = nn.Conv2d(3, 4, 3), nn.Conv3d(1, 2, 3)
+
+        def forward(self, x):
+            return self.deep(self.flat(x)[:, None]).mean((2, 3, 4))
+
+    torch.manual_seed(0)
+    model, x = Bands().eval(), torch.randn(2, *SHAPE)
+    wanted = model(x).detach()
+    made = kind(model, torch.float32, channels_last=True).eval()
+    assert made.model.flat.weight.is_contiguous(memory_format=torch.channels_last)
+    torch.testing.assert_close(made(x).detach(), wanted, rtol=1e-4, atol=1e-5)
 
 
 def test_unknown_runtime_missing_folder_and_newer_manifest(exported, tmp_path):

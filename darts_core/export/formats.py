@@ -24,7 +24,7 @@ from darts_core.export.fold import trace
 from darts_core.export.int8 import quantize
 from darts_core.export.manifest import DataMeta
 from darts_core.latency.copies import copy_of
-from darts_core.latency.deployed import in_layout
+from darts_core.latency.deployed import cast_input, in_layout
 from darts_core.sample_inputs import draw_inputs
 
 __all__ = ["FORMATS", "Format", "Job", "check_formats"]
@@ -80,8 +80,7 @@ class Cast(nn.Module):
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         """Outputs in float32."""
-        if x.is_floating_point():
-            x = x.to(self.dtype)
+        x = cast_input(self.model, x, self.dtype)
         if x.dim() == 4:
             x = x.contiguous(memory_format=self.layout)
         return self.model(x).float()

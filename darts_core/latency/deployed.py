@@ -32,6 +32,7 @@ __all__ = [
     "RUNTIMES",
     "SPIN_MICROSECONDS",
     "as_deployed",
+    "cast_input",
     "in_layout",
     "in_runtime",
     "keep_constants",
@@ -61,9 +62,14 @@ def as_deployed(
         return module, x
     layout = torch.channels_last
     module = in_layout(module.to(device=x.device, dtype=dtype), layout)
-    if x.is_floating_point():
-        x = x.to(dtype)
+    x = cast_input(module, x, dtype)
     return module, x.contiguous(memory_format=layout) if x.dim() == 4 else x
+
+
+def cast_input(module: nn.Module, x: torch.Tensor, dtype: torch.dtype) -> torch.Tensor:
+    """`x` as a module in the number format `dtype` takes it: token numbers and rows of raw values stay."""
+    raw = getattr(module, "raw_input", False)
+    return x.to(dtype) if x.is_floating_point() and not raw else x
 
 
 def in_layout(module: nn.Module, layout: torch.memory_format) -> nn.Module:

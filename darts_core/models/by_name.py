@@ -16,10 +16,15 @@ __all__ = ["ByName", "Rows", "inner"]
 class ByName(nn.Module):
     """Takes a row of raw values [B, 1, F] apart, normalises each input, and calls `model(**inputs)`.
 
+    In a low precision the row stays in float32, and a lower number format begins behind the normalisation:
+    token numbers, and values far from 0, would be rounded to others.
+
     Args:
         model: takes the inputs as keywords.
         inputs: in the order of the row.
     """
+
+    raw_input = True
 
     def __init__(self, model: nn.Module, inputs: Sequence[NamedInput]) -> None:
         super().__init__()
@@ -33,9 +38,21 @@ class ByName(nn.Module):
                 self.register_buffer(f"scale_{one.name}", scale, persistent=False)
                 self.register_buffer(f"shift_{one.name}", shift.view(shape), persistent=False)
 
+    def _apply(self, fn: Any, recurse: bool = True) -> Any:
+        """What torch calls of `to(...)`: the normalisation stays as precise as it is."""
+        before = dict(self._buffers)
+        super()._apply(fn, recurse)
+        for name, value in before.items():
+            now = self._buffers[name]
+            if value is not None and now is not None and now.itemsize < torch.float32.itemsize:
+                self._buffers[name] = value.to(now.device)
+        return self
+
     def named(self, row_B1F: Tensor) -> dict[str, Tensor]:
         """The inputs by name: normalised values, or int64 token numbers."""
         found: dict[str, Tensor] = {}
+        numbers = (p.dtype for p in self.model.parameters() if p.is_floating_point())
+        dtype = next(numbers, row_B1F.dtype)
         parts = row_B1F.squeeze(1).split([one.size for one in self.inputs], dim=1)
         for one, part in zip(self.inputs, parts, strict=True):
             value = part.unflatten(1, one.shape)
@@ -47,7 +64,8 @@ class ByName(nn.Module):
                     getattr(self, f"scale_{one.name}"),
                     getattr(self, f"shift_{one.name}"),
                 )
-                found[one.name] = value * scale + shift
+                value = value * scale + shift
+                found[one.name] = value.to(dtype) if dtype.itemsize < value.itemsize else value
         return found
 
     def forward(self, row_B1F: Tensor) -> Any:

@@ -29,6 +29,7 @@ class ByName(nn.Module):
     def __init__(self, model: nn.Module, inputs: Sequence[NamedInput]) -> None:
         super().__init__()
         self.model, self.inputs = model, tuple(inputs)
+        self._dtype = _dtype_of(model)
         for one in self.inputs:
             if not one.tokens:
                 # not saved: the description of the inputs holds them
@@ -46,13 +47,12 @@ class ByName(nn.Module):
             now = self._buffers[name]
             if value is not None and now is not None and now.itemsize < torch.float32.itemsize:
                 self._buffers[name] = value.to(now.device)
+        self._dtype = _dtype_of(self.model)
         return self
 
     def named(self, row_B1F: Tensor) -> dict[str, Tensor]:
         """The inputs by name: normalised values, or int64 token numbers."""
         found: dict[str, Tensor] = {}
-        numbers = (p.dtype for p in self.model.parameters() if p.is_floating_point())
-        dtype = next(numbers, row_B1F.dtype)
         parts = row_B1F.squeeze(1).split([one.size for one in self.inputs], dim=1)
         for one, part in zip(self.inputs, parts, strict=True):
             value = part.unflatten(1, one.shape)
@@ -65,12 +65,19 @@ class ByName(nn.Module):
                     getattr(self, f"shift_{one.name}"),
                 )
                 value = value * scale + shift
-                found[one.name] = value.to(dtype) if dtype.itemsize < value.itemsize else value
+                low = self._dtype.itemsize < torch.float32.itemsize
+                found[one.name] = value.to(self._dtype) if low else value
         return found
 
     def forward(self, row_B1F: Tensor) -> Any:
         """What the network gives."""
         return self.model(**self.named(row_B1F))
+
+
+def _dtype_of(model: nn.Module) -> torch.dtype:
+    """The number format of a network's params."""
+    found = (one.dtype for one in model.parameters() if one.is_floating_point())
+    return next(found, torch.float32)
 
 
 class Rows(nn.Module):

@@ -13,7 +13,7 @@ import pytest
 ROOT = Path(__file__).resolve().parent.parent
 LEAVES = {
     "registry", "errors", "credentials", "architecture", "runlog", "checkpoint", "reading", "reading_yaml",
-    "callbacks", "compiling", "copies", "device", "loggers", "memory", "metric", "named_inputs",
+    "callbacks", "compiling", "copies", "device", "loggers", "memory", "metric", "modes", "named_inputs",
     "sample_inputs", "settings",
 }  # fmt: skip
 

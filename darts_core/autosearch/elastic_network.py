@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 from darts_core.autosearch.elastic_stage import LossOf, Stage
 from darts_core.errors import ConfigError
+from darts_core.modes import evaluating
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
@@ -110,10 +111,8 @@ def backward(
     if trial.iterations:
         # it is what it is: once it was judged nothing is left to do
         raise StopTrial(JUDGED)
-    mode = stage.model.training
-    with torch.no_grad():
-        loss = loss_of(stage.model.eval()(x), y)
-    stage.model.train(mode)
+    with evaluating(stage.model), torch.no_grad():
+        loss = loss_of(stage.model(x), y)
     for parameter in stage.model.parameters():
         parameter.grad = None if scale is None else torch.zeros_like(parameter)
     return loss

@@ -40,26 +40,18 @@ def latency_ms(
 
     from darts_core.autosearch.contract import current
     from darts_core.latency.measure import measure
+    from darts_core.modes import evaluating
 
     place = torch.device(device or current().device)
-    # each part's own: a frozen trunk whose norms stand still stays so
-    modes = [(module, module.training) for module in model.modules()]
-    home = next((p.device for p in model.parameters()), place)
-    model.eval().to(place)
-    try:
-        with torch.inference_mode():
-            inputs = _inputs(model, input_shape, batch, place)
-            timing = measure(
-                lambda: model(inputs),
-                device=place,
-                batch=batch,
-                repeats=repeats,
-                max_seconds=max_seconds,
-            )
-    finally:
-        model.to(home)
-        for module, mode in modes:
-            module.training = mode
+    with evaluating(model, place), torch.inference_mode():
+        inputs = _inputs(model, input_shape, batch, place)
+        timing = measure(
+            lambda: model(inputs),
+            device=place,
+            batch=batch,
+            repeats=repeats,
+            max_seconds=max_seconds,
+        )
     current().latency_flag = timing.flag_reason
     return timing.median_ms
 

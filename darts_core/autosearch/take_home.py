@@ -46,11 +46,12 @@ def take_home(version: Path, result: Mapping[str, Any], folder: Path) -> list[st
     if model is not None:
         copy_model(model, folder)
     note = "the trial kept no network (mark the function that builds it with @autosearch.network)"
+    left: dict[str, str] = {}
     if kept:
         for name in (NETWORK, WEIGHTS):
             shutil.copyfile(trial / name, folder / name)
-        note = _export(folder, version / "code")
-    text = _readme(version, best, result["verdict"], model, note, kept=kept)
+        note, left = _export(folder, version / "code")
+    text = _readme(version, best, result["verdict"], model, note, left, kept=kept)
     (folder / "README.md").write_text(text, encoding="utf-8")
     return sorted(path.name for path in folder.iterdir())
 
@@ -102,8 +103,12 @@ def _of_training(name: str) -> str:
     return f"`{name}` is the model that the training reported. "
 
 
-def _export(folder: Path, code: Path) -> str:
-    """Export and verify the network; "" or why not."""
+def _export(folder: Path, code: Path) -> tuple[str, dict[str, str]]:
+    """Export and verify the network.
+
+    Returns:
+        "" or why nothing was written; of what was, the formats that are left out, and why.
+    """
     import torch
 
     from darts_core.export.export import export_model
@@ -111,12 +116,13 @@ def _export(folder: Path, code: Path) -> str:
 
     shape = read_json(folder / NETWORK).get("input_shape")
     if not isinstance(shape, list):
-        return "its input shape is not known: write @autosearch.network(input_shape=SHAPE), such as (C, H, W)"
+        why = "write @autosearch.network(input_shape=SHAPE), such as (C, H, W)"
+        return f"its input shape is not known: {why}", {}
     if len(shape) not in (1, 2, 3):
         return (
             "only networks for images (C, H, W), series (C, T) and values (F,) are exported, and its input "
             f"is {tuple(shape)}"
-        )
+        ), {}
     try:
         model = load(folder, code=code)
         if len(shape) == 1:  # the files take [B, 1, F]
@@ -124,18 +130,18 @@ def _export(folder: Path, code: Path) -> str:
         with torch.no_grad():
             output = model(torch.zeros(1, *shape))
         if not isinstance(output, torch.Tensor) or output.dim() != 2:
-            return "only networks that give one row of numbers a sample are exported"
+            return "only networks that give one row of numbers a sample are exported", {}
         classes = [str(i) for i in range(output.shape[1])]
         meta = {"classes": classes, "input_shape": shape, "mean": [0.0] * shape[0],
                 "std": [1.0] * shape[0], "name": "autosearch"}  # fmt: skip
-        export_model(model, folder / EXPORTED, meta, time_artifacts=False)
+        written = export_model(model, folder / EXPORTED, meta, time_artifacts=False, leave_out=True)
     except DartsError as error:
-        return str(error)
+        return str(error), {}
     except (
         Exception
     ) as error:  # the user's code may raise anything; her winner is written all the same
-        return f"{type(error).__name__}: {error}"
-    return ""
+        return f"{type(error).__name__}: {error}", {}
+    return "", dict(written.get("left_out", {}))
 
 
 def _readme(
@@ -144,6 +150,7 @@ def _readme(
     verdict: str,
     model: Path | None,
     note: str,
+    left: Mapping[str, str],
     *,
     kept: bool,
 ) -> str:
@@ -161,6 +168,7 @@ def _readme(
         f"`{EXPORTED}/` holds the verified `.pt2` and ONNX files; inputs as your code normalises them, rows "
         "[B, F] as [B, 1, F]."
     )
+    done += "".join(f" Left out is `{name}`: {why}" for name, why in left.items())
     return "\n".join(
         [
             f"# The winner of {version.parent.name}/{version.name}",

@@ -23,6 +23,7 @@ from torch.utils._pytree import tree_map_only
 from darts_core.compiling import apart
 from darts_core.errors import ConfigError, unknown_name
 from darts_core.export import FORMATS, export_model, load, obstacle
+from darts_core.latency.deployed import cast_input, in_layout
 from darts_core.train import evaluate_callable
 
 __all__ = [
@@ -127,11 +128,10 @@ class _Typed(nn.Module):
         super().__init__()
         self.dtype = dtype
         self.layout = torch.channels_last if channels_last else torch.contiguous_format
-        self.model = model.to(dtype=dtype, memory_format=self.layout)  # type: ignore[call-overload]
+        self.model = in_layout(model.to(dtype=dtype), self.layout)
 
     def forward(self, x: Tensor) -> Any:
-        if x.is_floating_point():
-            x = x.to(self.dtype)
+        x = cast_input(self.model, x, self.dtype)
         if x.dim() == 4:
             x = x.contiguous(memory_format=self.layout)
         return tree_map_only(Tensor, _float32, self.model(x))

@@ -155,7 +155,9 @@ def choose(
             if key not in ratings:
                 ratings[key] = final(archive.net.cut(row.choices))
             rated.append((ratings[key], -row.loss, row))
-        rating, _, row = max(rated, key=lambda item: item[:2])
+        # NaN compares with nothing: the first one would stay whatever follows
+        known = [item for item in rated if not math.isnan(item[0])] or rated
+        rating, _, row = max(known, key=lambda item: item[:2])
         found.rows.append(row)
         found.metrics.append(rating)
         found.found_by[row.by] += 1

@@ -20,7 +20,7 @@ from darts_core.settings.shrink import Shrink
 from darts_core.train.config import TrainConfig
 from darts_core.train.evaluation import evaluate
 from darts_core.train.outcome import FitResult
-from darts_core.train.trainer import Trainer, parts_of
+from darts_core.train.trainer import Trainer, outputs_of
 
 __all__ = ["fit_elastic", "norm_batches"]
 
@@ -66,7 +66,7 @@ class _Trainer(Trainer):
         return loss, logits
 
     def _task_loss(self, output: Any, y_B: Tensor) -> Tensor:
-        logits, auxiliary = parts_of(output)
+        logits, auxiliary = outputs_of(output)
         task, smoothing = self.sandwich.task, self.config.label_smoothing
         loss = task.loss(logits.float(), y_B, label_smoothing=smoothing)
         if auxiliary is not None and self.config.auxiliary_weight:

@@ -5,8 +5,10 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from pathlib import Path
+from types import NoneType
 from typing import Any
 
 from darts_core.errors import ConfigError
@@ -34,15 +36,16 @@ def read_front(front: str | Path | Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _is_point(point: Any) -> bool:
-    return isinstance(point, Mapping) and all(
-        isinstance(point.get(key), (int, float)) for key in ("latency_ms", "metric")
-    )
+    if not isinstance(point, Mapping) or not isinstance(point.get("latency_ms"), (int, float)):
+        return False
+    # null is what a file holds of NaN, such as the correlation of outputs that are all alike
+    return isinstance(point.get("metric", ""), (int, float, NoneType))
 
 
 def _judged(point: Mapping[str, Any]) -> float:
-    """What a point is chosen by."""
-    value = point.get("val_metric")
-    return float(value if isinstance(value, (int, float)) else point["metric"])
+    """What a point is chosen by; NaN where that is no number."""
+    value = point["val_metric"] if "val_metric" in point else point["metric"]
+    return float(value) if isinstance(value, (int, float)) else math.nan
 
 
 def pick(
@@ -54,7 +57,7 @@ def pick(
     """The point that serves a wish; its `folder` holds the network.
 
     Points are judged by what they have on val (`val_metric`), so that their test metric stays one that chose
-    nothing; by `metric` where the file holds no other.
+    nothing; by `metric` where the file holds no other. One whose metric is NaN is worse than any other.
 
     Args:
         front: `front.json`, its folder, or its content.
@@ -68,20 +71,25 @@ def pick(
     content = read_front(front)
     points: list[dict[str, Any]] = [dict(point) for point in content["points"]]
     sign = -1.0 if content.get("direction") == "minimize" else 1.0
+
+    def rating(point: Mapping[str, Any]) -> float:
+        value = sign * _judged(point)
+        return -math.inf if math.isnan(value) else value
+
     if latency_ms is None and accuracy is None:
         raise ConfigError("pick needs latency_ms=, accuracy= or both.")
     fast = [p for p in points if latency_ms is None or p["latency_ms"] <= latency_ms]
-    able = [p for p in fast if accuracy is None or sign * _judged(p) >= sign * accuracy]
+    able = [p for p in fast if accuracy is None or rating(p) >= sign * accuracy]
     if able and accuracy is None:
-        return max(able, key=lambda p: (sign * _judged(p), -p["latency_ms"]))
+        return max(able, key=lambda p: (rating(p), -p["latency_ms"]))
     if able:
-        return min(able, key=lambda p: (p["latency_ms"], -sign * _judged(p)))
+        return min(able, key=lambda p: (p["latency_ms"], -rating(p)))
     if not fast:
         nearest = min(p["latency_ms"] for p in points)
         raise ConfigError(
             f"No point of this front takes at most {latency_ms:g} ms; the fastest takes {nearest:.4g} ms."
         )
-    best = max(fast, key=lambda p: sign * _judged(p))
+    best = max(fast, key=rating)
     where = " on val" if "val_metric" in best else ""
     raise ConfigError(
         f"No point of this front reaches {accuracy:g}{where}"

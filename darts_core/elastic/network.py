@@ -27,6 +27,7 @@ from darts_core.elastic.variables import (
 )
 from darts_core.elastic.widths import by_importance, find_widths, of_heads
 from darts_core.errors import PruneError
+from darts_core.modes import evaluating
 from darts_core.prune.heads import find_heads
 from darts_core.prune.prune import preferred_step
 from darts_core.prune.slices import Plan, cut, running
@@ -165,9 +166,8 @@ def elastic(
         raise PruneError("Make the plain network elastic, not DistributedDataParallel around it.")
     if any(module._compiled_call_impl is not None for module in model.modules()):
         raise PruneError("The network is compiled by its `compile()`; make it elastic before that.")
-    mode, aim = model.training, task or Classification()
-    model.eval()
-    try:
+    aim = task or Classification()
+    with evaluating(model):
         trial = Trial(model, example_inputs[:2])
         home = next(model.parameters()).device
         widths, left = find_widths(
@@ -191,8 +191,6 @@ def elastic(
         if batches and depths:
             ordered = tuple(_by_loss(found, depth, batches, aim) for depth in depths)
             found = Elastic(model, (*sorted_, *ordered), left)
-    finally:
-        model.train(mode)
     return found
 
 

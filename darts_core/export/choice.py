@@ -81,8 +81,8 @@ def _fastest(artifacts: Mapping[str, Any], able: list[str]) -> str:
     timed = [name for name in able if _row(artifacts[name])]
     if not timed:
         raise ExportError(
-            "No artifact that can run here was timed, so none is known to be the fastest; time them with "
-            "`darts-core serve-bench DIR --tune`, or name one with runtime=."
+            "No artifact that can run here was timed at batch 1, so none is known to be the fastest; time "
+            "them with `darts-core serve-bench DIR --tune`, or name one with runtime=."
         )
     best = min(timed, key=lambda name: (_milliseconds(artifacts[name]), name))
     rows = [_row(artifacts[name]) for name in timed]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import math
 import os
 import time
 from collections.abc import Mapping, Sequence
@@ -28,6 +29,7 @@ from darts_core.export.manifest import SCHEMA_VERSION, DataMeta, data_meta, sha2
 from darts_core.export.runtime import open_artifact
 from darts_core.latency import default_batch_sizes, measure, measure_model
 from darts_core.metric import ACCURACY
+from darts_core.modes import evaluating
 from darts_core.sample_inputs import draw_inputs
 from darts_core.tasks import saved_task
 
@@ -89,23 +91,18 @@ def export_model(
     bundle = bundle if bundle is not None else (meta if hasattr(meta, "batches") else None)
     check_formats(formats)
     home = torch.device(device)
-    origin = next((p.device for p in model.parameters()), torch.device("cpu"))
-    was_training = model.training
     sizes = tuple(batch_sizes or default_batch_sizes(home))
     folder.mkdir(parents=True, exist_ok=True)
-    try:
-        reference = model.to(home).eval()
-        _check_network(reference, described.input_shape, home)
-        job = Job(
-            fold_batch_norms(reference, described.input_shape), described, home, bundle=bundle
-        )
+    with evaluating(model, home):
+        _check_network(model, described.input_shape, home)
+        job = Job(fold_batch_norms(model, described.input_shape), described, home, bundle=bundle)
         job.channels_last = _layout(job, channels_last, sizes, time_artifacts, max_seconds)
         artifacts: dict[str, Any] = {}
         refused: dict[str, str] = {}
         for name in formats:
             try:
                 form = FORMATS[name].settled(home)
-                artifacts[name] = _one(form, job, reference, folder, allow_accuracy_loss)
+                artifacts[name] = _one(form, job, model, folder, allow_accuracy_loss)
             except ExportError as error:
                 if not leave_out or _of_this_machine(error):
                     raise
@@ -119,8 +116,6 @@ def export_model(
                 artifacts[name]["latency"] = _timed(
                     name, form, job, folder, sizes, max_seconds, artifacts[name].get("chunk")
                 )
-    finally:
-        model.to(origin).train(was_training)
     if refused and not artifacts:
         raise ExportError(" ".join(dict.fromkeys(refused.values())))
     for name, why in refused.items():
@@ -249,13 +244,23 @@ def _told(runner: verify.Runner, form: Format) -> verify.Runner:
 
 
 def _cause(precision: str, job: Job, reference: nn.Module) -> str:
-    """Which step an fp32 file's error comes from, as the end of a sentence."""
+    """What a file's error comes from, as the end of a sentence: the network itself, or of fp32 which step."""
+    with verify.exact_products():
+        own, error = (
+            verify.compare_on_fresh_inputs(
+                reference, other, job.meta.input_shape, device=job.device
+            )
+            for other in (reference, job.folded)
+        )
+    if verify.FP32_LIMIT < own < math.inf:
+        return (
+            "; the network itself gives other outputs when it is asked again: something in it draws numbers "
+            "in evaluation mode, such as dropout that is not told of the mode"
+        )
     if precision != "fp32":
         return ""
-    with verify.exact_products():
-        error = verify.compare_on_fresh_inputs(
-            reference, job.folded, job.meta.input_shape, device=job.device
-        )
+    if own == math.inf:
+        return "; the network itself gives NaN or infinite outputs for random inputs"
     if error > verify.FP32_LIMIT:
         return f"; folding its batch norms alone changes them by {error:.2e}"
     return f"; with its batch norms folded, eager agrees ({error:.2e}), so the written file differs"

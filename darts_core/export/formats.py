@@ -24,6 +24,7 @@ from darts_core.export.extras import missing, own_precision, require
 from darts_core.export.fold import trace
 from darts_core.export.int8 import quantize
 from darts_core.export.manifest import DataMeta
+from darts_core.latency.deployed import cast_input, in_layout
 from darts_core.sample_inputs import draw_inputs
 
 __all__ = ["FORMATS", "Format", "Job", "check_formats"]
@@ -73,14 +74,13 @@ class Cast(nn.Module):
         super().__init__()
         layout = torch.channels_last if channels_last else torch.contiguous_format
         # the copy keeps the caller's model as it is
-        self.model = copy_of(model).to(dtype=dtype).to(memory_format=layout)  # type: ignore[call-overload]
+        self.model = in_layout(copy_of(model).to(dtype=dtype), layout)
         self.dtype = dtype
         self.layout = layout
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         """Outputs in float32."""
-        if x.is_floating_point():
-            x = x.to(self.dtype)
+        x = cast_input(self.model, x, self.dtype)
         if x.dim() == 4:
             x = x.contiguous(memory_format=self.layout)
         return self.model(x).float()

@@ -32,6 +32,8 @@ __all__ = [
     "RUNTIMES",
     "SPIN_MICROSECONDS",
     "as_deployed",
+    "cast_input",
+    "in_layout",
     "in_runtime",
     "keep_constants",
     "onnx_bytes",
@@ -59,10 +61,26 @@ def as_deployed(
     if x.device.type != "cuda":
         return module, x
     layout = torch.channels_last
-    module = module.to(device=x.device, dtype=dtype).to(memory_format=layout)  # type: ignore[call-overload]
-    if x.is_floating_point():
-        x = x.to(dtype)
+    module = in_layout(module.to(device=x.device, dtype=dtype), layout)
+    x = cast_input(module, x, dtype)
     return module, x.contiguous(memory_format=layout) if x.dim() == 4 else x
+
+
+def cast_input(module: nn.Module, x: torch.Tensor, dtype: torch.dtype) -> torch.Tensor:
+    """`x` as a module in the number format `dtype` takes it: token numbers and rows of raw values stay."""
+    raw = getattr(module, "raw_input", False)
+    return x.to(dtype) if x.is_floating_point() and not raw else x
+
+
+def in_layout(module: nn.Module, layout: torch.memory_format) -> nn.Module:
+    """`module`, its tensors of four dimensions in a memory layout; in place.
+
+    torch's own `to` refuses a network that holds a three-dimensional convolution as well.
+    """
+    for tensor in (*module.parameters(), *module.buffers()):
+        if tensor.dim() == 4:
+            tensor.data = tensor.data.contiguous(memory_format=layout)
+    return module
 
 
 def skip_dead(module: nn.Module) -> nn.Module:

@@ -25,6 +25,7 @@ from darts_core.latency import device as _device
 from darts_core.latency.deployed import RUNTIMES, in_runtime
 from darts_core.latency.samples import Sampler, captured, cpu_sample, cuda_sample
 from darts_core.latency.timing import Timing, require_comparable, speedup
+from darts_core.modes import evaluating
 from darts_core.sample_inputs import draw_inputs
 
 __all__ = [
@@ -271,26 +272,20 @@ def measure_model(
     found = require_device(device)
     if runtime == "onnx" and found.type != "cpu":
         raise LatencyError(f"runtime='onnx' is timed on a CPU, not on {found}; use graph there.")
-    was_training = model.training
-    home = next((p.device for p in model.parameters()), torch.device("cpu"))
-    model.eval().to(found)
     layout = torch.channels_last if channels_last else torch.contiguous_format
     rows: dict[int, Timing] = {}
-    try:
-        with torch.inference_mode():
-            for batch in batch_sizes or default_batch_sizes(found):
-                x = draw_inputs(input_shape, batch, device=found, dtype=dtype)
-                if x.dim() == 4:
-                    x = x.contiguous(memory_format=layout)
-                rows[batch] = measure(
-                    # a captured graph replays what eager runs
-                    in_runtime(model, x, "eager" if runtime == "graph" else runtime),
-                    device=found,
-                    runtime=runtime,
-                    batch=batch,
-                    graph=runtime == "graph",
-                    **options,
-                )
-    finally:
-        model.to(home).train(was_training)
+    with evaluating(model, found), torch.inference_mode():
+        for batch in batch_sizes or default_batch_sizes(found):
+            x = draw_inputs(input_shape, batch, device=found, dtype=dtype)
+            if x.dim() == 4:
+                x = x.contiguous(memory_format=layout)
+            rows[batch] = measure(
+                # a captured graph replays what eager runs
+                in_runtime(model, x, "eager" if runtime == "graph" else runtime),
+                device=found,
+                runtime=runtime,
+                batch=batch,
+                graph=runtime == "graph",
+                **options,
+            )
     return rows

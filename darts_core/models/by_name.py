@@ -16,14 +16,20 @@ __all__ = ["ByName", "Rows", "inner"]
 class ByName(nn.Module):
     """Takes a row of raw values [B, 1, F] apart, normalises each input, and calls `model(**inputs)`.
 
+    In a low precision the row stays in float32, and a lower number format begins behind the normalisation:
+    token numbers, and values far from 0, would be rounded to others.
+
     Args:
         model: takes the inputs as keywords.
         inputs: in the order of the row.
     """
 
+    raw_input = True
+
     def __init__(self, model: nn.Module, inputs: Sequence[NamedInput]) -> None:
         super().__init__()
         self.model, self.inputs = model, tuple(inputs)
+        self._dtype = _dtype_of(model)
         for one in self.inputs:
             if not one.tokens:
                 # not saved: the description of the inputs holds them
@@ -32,6 +38,17 @@ class ByName(nn.Module):
                 shift = torch.tensor([-m / s for m, s in zip(one.mean, one.std, strict=True)])
                 self.register_buffer(f"scale_{one.name}", scale, persistent=False)
                 self.register_buffer(f"shift_{one.name}", shift.view(shape), persistent=False)
+
+    def _apply(self, fn: Any, recurse: bool = True) -> Any:
+        """What torch calls of `to(...)`: the normalisation stays as precise as it is."""
+        before = dict(self._buffers)
+        super()._apply(fn, recurse)
+        for name, value in before.items():
+            now = self._buffers[name]
+            if value is not None and now is not None and now.itemsize < torch.float32.itemsize:
+                self._buffers[name] = value.to(now.device)
+        self._dtype = _dtype_of(self.model)
+        return self
 
     def named(self, row_B1F: Tensor) -> dict[str, Tensor]:
         """The inputs by name: normalised values, or int64 token numbers."""
@@ -47,12 +64,20 @@ class ByName(nn.Module):
                     getattr(self, f"scale_{one.name}"),
                     getattr(self, f"shift_{one.name}"),
                 )
-                found[one.name] = value * scale + shift
+                value = value * scale + shift
+                low = self._dtype.itemsize < torch.float32.itemsize
+                found[one.name] = value.to(self._dtype) if low else value
         return found
 
     def forward(self, row_B1F: Tensor) -> Any:
         """What the network gives."""
         return self.model(**self.named(row_B1F))
+
+
+def _dtype_of(model: nn.Module) -> torch.dtype:
+    """The number format of a network's params."""
+    found = (one.dtype for one in model.parameters() if one.is_floating_point())
+    return next(found, torch.float32)
 
 
 class Rows(nn.Module):

@@ -30,16 +30,15 @@ class _Distilling(Trainer):
     def _loss_of(self, x_BCHW: Tensor, y_B: Tensor) -> tuple[Tensor, Tensor]:
         if self.teacher is None:
             return super()._loss_of(x_BCHW, y_B)
+        output, auxiliary = self._outputs(x_BCHW)
         with torch.autocast(
             self.device.type, dtype=self.autocast, enabled=self.autocast is not None
         ):
-            out = self.forward(x_BCHW)
             taught = self.teacher(x_BCHW)
-        output = (out[0] if isinstance(out, tuple) else out).float()
-        soft = self.task.distillation_loss(output, taught.float())
+        soft = self.task.distillation_loss(output, taught)
         if self.weight == 1.0:
             return soft, output.detach()
-        hard = self.task.loss(output, y_B, label_smoothing=self.config.label_smoothing)
+        hard = self._hard_loss(output, auxiliary, y_B)
         return (1 - self.weight) * hard + self.weight * soft, output.detach()
 
 

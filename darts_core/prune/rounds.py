@@ -160,10 +160,13 @@ class Pruner:
 
     def _cut(self, result: Round, target_ms: float, batches: Batches) -> None:
         """Choose cuts against widths in one knapsack; apply the cuts only."""
-        cuts = self._cuts(result.model)
+        found = self._cuts(result.model)
+        losses = loss_increases(result.model, found, batches, self.task)
+        # without some the network gives NaN or infinity: they have no loss to be weighed against others'
+        cuts = [cut for cut, rise in zip(found, losses, strict=True) if rise < math.inf]
+        rises = [rise for rise in losses if rise < math.inf]
         if not cuts:
             return
-        rises = loss_increases(result.model, cuts, batches, self.task)
         channels, _, scores = self._channel_items(
             result.model, result.timing.median_ms, batches, self.costs
         )

@@ -9,6 +9,7 @@ measured directly: the mean loss on held batches with it replaced, minus without
 from __future__ import annotations
 
 import contextlib
+import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -254,10 +255,14 @@ def loss_increases(
     batches: Sequence[tuple[Tensor, Tensor]],
     task: Task = CLASSES,
 ) -> list[float]:
-    """Rise of the mean loss through each cut alone, never below 0; the model is left as it was."""
+    """Rise of the mean loss through each cut alone, never below 0; the model is left as it was.
+
+    Infinity where the loss becomes NaN, which is not below 0 either: such a cut would pass for a free one.
+    """
     before = mean_loss(model, batches, task)
     rises = []
     for cut in cuts:
         with _replaced(model, cut):
-            rises.append(max(0.0, mean_loss(model, batches, task) - before))
+            rise = mean_loss(model, batches, task) - before
+            rises.append(math.inf if math.isnan(rise) else max(0.0, rise))
     return rises

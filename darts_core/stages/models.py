@@ -61,8 +61,11 @@ def entries_of(version: Path, baseline: str = "baseline") -> list[Entry]:
     Raises:
         ConfigError: there is none.
     """
+    names = {"baseline/train": baseline}
+    if (version / "prune" / "model.pt").is_file():  # beside which another of its kind may lie
+        names["shrink"] = "shrunk"
     found = [
-        Entry(baseline if kind == "baseline" else kind, kind, version / place)
+        Entry(names.get(place, kind), kind, version / place)
         for place, kind in (
             (p, trained_kind(version) if k == "tuned" else k) for p, k in _places(version)
         )
@@ -209,11 +212,13 @@ def _exported_row(entry: Entry, bundle: DataBundle, device: torch.device) -> Unt
     manifest = read_manifest(entry.folder)
     source = _exported_from(entry.folder, manifest)
     loaded = load(entry.folder, entry.runtime, device=device)
+    precision = str(manifest["artifacts"][entry.runtime].get("precision", "fp32"))
     row = ModelRow(
         name=entry.name,
-        kind=entry.kind,
+        # which stands apart, and is not what the version delivers
+        kind="int8" if precision == "int8" else entry.kind,
         runtime=entry.runtime,
-        precision=str(manifest["artifacts"][entry.runtime].get("precision", "fp32")),
+        precision=precision,
         params=manifest.get("params"),
         macs=_macs(source),
         accuracies=(evaluate_callable(loaded, of_model(bundle, manifest, str(entry.folder))),),

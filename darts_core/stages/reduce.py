@@ -156,8 +156,10 @@ def what_it_lost(
     """What a network lost of val in `stage`, if more than `may_lose` of a metric that is a share; else ""."""
     metric = metric_of(after)
     key = f"val_{metric.name}"
-    if not metric.share or after.get(key) is None or before.get(key) is None:
+    if not metric.share or key not in after or before.get(key) is None:
         return ""
+    if after[key] is None:  # NaN, as files keep it: of outputs that are all alike, say
+        return f"{stage} left a network whose val {metric.name} is no number"
     lost = metric.rating(float(before[key])) - metric.rating(float(after[key]))
     if lost <= may_lose:
         return ""

@@ -137,8 +137,6 @@ def _latency_ms(
     """
     if not kept.is_file():
         with alone_on(device), torch.random.fork_rng([device] if device.type == "cuda" else []):
-            training = model.training
-            rows = measure_model(model.eval(), bundle.input_shape, batch_sizes=(1,), device=device)
-            model.train(training)
+            rows = measure_model(model, bundle.input_shape, batch_sizes=(1,), device=device)
         write_json(kept, {"latency_ms": float(rows[1].median_ms)})
     return float(read_json(kept)["latency_ms"])

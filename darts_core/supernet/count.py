@@ -9,6 +9,7 @@ import torch
 from torch import nn
 
 from darts_core.errors import ConfigError
+from darts_core.modes import evaluating
 from darts_core.ops.macs import macs_by_module
 from darts_core.sample_inputs import draw_inputs
 
@@ -37,16 +38,13 @@ def count(module: nn.Module, input_shape: Sequence[int] = (3, 32, 32)) -> Count:
     Raises:
         ConfigError: the module cannot run on that shape.
     """
-    was_training = module.training
     reference = next(iter(module.parameters()), torch.zeros(()))
     sample = draw_inputs(input_shape, 1, device=reference.device, dtype=reference.dtype, zeros=True)
     try:
-        module.eval()
-        macs = sum(macs_by_module(module, sample).values())
+        with evaluating(module):
+            macs = sum(macs_by_module(module, sample).values())
     except RuntimeError as error:
         raise ConfigError(
             f"The network cannot run on an input of shape {tuple(input_shape)}: {error}."
         ) from error
-    finally:
-        module.train(was_training)
     return Count(sum(parameter.numel() for parameter in module.parameters()), macs)

@@ -15,6 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from darts_core.errors import DataError, is_memory_shortage
+from darts_core.modes import evaluating
 
 __all__ = ["Evaluation", "evaluate", "evaluate_callable"]
 
@@ -73,10 +74,7 @@ def evaluate(
         DataError: the split is empty.
     """
     names = (split,) if isinstance(split, str) else tuple(split)
-    # a part may be in another mode than the whole: norms that somebody holds fast
-    modes = [(module, module.training) for module in model.modules()]
-    model.eval()
-    try:
+    with evaluating(model):
         while True:
             try:
                 return _evaluated(model, bundle, names, batch_size)
@@ -86,10 +84,6 @@ def evaluate(
             # outside the handler: the traceback would keep the failed pass's tensors alive
             _say_smaller(batch_size, batch_size // 2)
             batch_size //= 2
-    finally:
-        model.train(modes[0][1])
-        for module, mode in modes:
-            module.training = mode
 
 
 @lru_cache

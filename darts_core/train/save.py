@@ -279,8 +279,8 @@ def _resize(module: nn.Module, name: str, shape: Any) -> None:
 def _reshape_conv(module: nn.Conv1d | nn.Conv2d | nn.Conv3d, weight: Tensor | None) -> None:
     if weight is None or weight.shape == module.weight.shape:
         return
-    depthwise = module.groups == module.in_channels == module.out_channels
-    if depthwise:
+    # depthwise, or cut down to it: of several outputs a channel one was left, and then channels went
+    if module.groups == module.in_channels and weight.shape[0] < module.groups:
         module.groups = weight.shape[0]
     module.out_channels = weight.shape[0]
     module.in_channels = weight.shape[1] * module.groups

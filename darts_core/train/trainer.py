@@ -44,7 +44,7 @@ from darts_core.train.schedule import (
     make_optimizer,
 )
 
-__all__ = ["Trainer", "parts_of"]
+__all__ = ["Trainer", "outputs_of"]
 
 log = logging.getLogger("darts_core")
 
@@ -204,19 +204,27 @@ class Trainer:
 
     def _loss_of(self, x_BCHW: Tensor, y_B: Tensor) -> tuple[Tensor, Tensor]:
         """The loss of the whole batch, of which this process runs its part."""
-        config = self.config
+        output, auxiliary = self._outputs(x_BCHW)
+        return self._hard_loss(output, auxiliary, y_B), output.detach()
+
+    def _outputs(self, x_BCHW: Tensor) -> tuple[Tensor, Tensor | None]:
+        """(the whole batch's outputs, those of an auxiliary head or None)."""
         with torch.autocast(
             self.device.type, dtype=self.autocast, enabled=self.autocast is not None
         ):
             out = self.forward(self.group.part(x_BCHW))
-        output, auxiliary = parts_of(out)
-        output = self._joined(output)
+        output, auxiliary = outputs_of(out)
+        return self._joined(output), None if auxiliary is None else self._joined(auxiliary)
+
+    def _hard_loss(self, output: Tensor, auxiliary: Tensor | None, y_B: Tensor) -> Tensor:
+        """The task's loss against the targets."""
+        config = self.config
         loss = self.task.loss(output, y_B, label_smoothing=config.label_smoothing)
         if auxiliary is not None and config.auxiliary_weight:
             loss = loss + config.auxiliary_weight * self.task.loss(
-                self._joined(auxiliary), y_B, label_smoothing=config.label_smoothing
+                auxiliary, y_B, label_smoothing=config.label_smoothing
             )
-        return loss, output.detach()
+        return loss
 
     def _check_task(self) -> None:
         if self.config.label_smoothing and not self.task.smooths:
@@ -352,11 +360,11 @@ class Trainer:
             return self._saved
 
 
-def parts_of(out: Any) -> tuple[Tensor, Tensor | None]:
+def outputs_of(out: Any) -> tuple[Tensor, Tensor | None]:
     """(outputs, outputs of an auxiliary head or None) of what a network gives in training mode.
 
     Raises:
-        ConfigError: it is neither a tensor nor a tuple of two.
+        ConfigError: it gives something else.
     """
     output, auxiliary = out if isinstance(out, tuple) and len(out) == 2 else (out, None)
     if not isinstance(output, Tensor) or not isinstance(auxiliary, Tensor | None):

@@ -15,6 +15,7 @@ from darts_core.autosearch import contract
 from darts_core.autosearch.networks import NETWORK, WEIGHTS
 from darts_core.autosearch.take_home import take_home
 from darts_core.errors import ConfigError
+from darts_core.export import load
 
 CHOICES = """
 import torch
@@ -138,13 +139,26 @@ def test_a_marked_function_is_called_again_with_its_arguments_and_settings(shop,
     assert "its input shape is not known" in (best / "README.md").read_text()
 
 
-def test_a_network_over_values_is_exported_too(shop, tmp_path):
+def test_a_network_over_values_is_exported_too(shop, tmp_path, monkeypatch):
     source = MARKED.replace("autosearch.network", "autosearch.network(input_shape=(2,))", 1)
     workshop, row, output = trial_of(shop, source, {"x": 2})
     sys.modules.pop("boot", None)
     best = taken(workshop, row, tmp_path)
     sys.modules.pop("boot", None)
     answers_alike(best, torch.ones(1, 1, 2), output)
+
+    def fail(*_, **__):
+        raise RuntimeError("No ONNX function for aten.foo")
+
+    # what one format cannot express is written in the other, and told
+    monkeypatch.setattr(torch.onnx, "export", fail)
+    take_home(workshop.version, {"best": row, "verdict": "better."}, best)
+    sys.modules.pop("boot", None)
+    readme = (best / "README.md").read_text()
+    assert (
+        "Left out is `onnx`: The model cannot be written as ONNX: RuntimeError: No ONNX" in readme
+    )
+    assert load(best / "exported")(torch.ones(1, 1, 2)).tolist()[0] == pytest.approx(output[0])
 
 
 def test_the_winner_of_a_script_is_its_command_line(shop, tmp_path):

@@ -83,6 +83,16 @@ def test_a_row_of_one_seed_is_as_unsure_as_its_test_examples_leave_it(
         assert row.standard_error == pytest.approx((share * (1 - share) / 100) ** 0.5)
 
 
+def test_what_was_pruned_and_what_was_shrunk_in_one_version_have_names_of_their_own(
+    version: Path,
+) -> None:
+    shutil.copytree(version / "searched", version / "shrink")
+    assert [entry.name for entry in entries_of(version)] == ["searched", "pruned"]
+    shutil.copytree(version / "searched", version / "prune")
+    found = [(entry.name, entry.kind, entry.folder.name) for entry in entries_of(version)]
+    assert found[1:] == [("shrunk", "pruned", "shrink"), ("pruned", "pruned", "prune")]
+
+
 def told(folder: Path, **result: Any) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     (folder / "result.json").write_text(json.dumps(result))
@@ -113,6 +123,22 @@ def test_what_was_exported_is_found_from_any_folder(
     assert exported_row(version, "mynets:small", bundle).macs is None
     # another one's file is looked for from here
     assert exported_row(version, "nets/model.pt", bundle).macs == 9
+
+
+def test_an_exported_int8_file_is_of_the_kind_that_no_headline_is_of(
+    version: Path, bundle: DataBundle, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(models, "load", lambda *_, **__: lambda x: torch.zeros(len(x), 10))
+    exported(version, onnx=("onnx", b"plain"), onnx_int8=("onnx", b"plain"))
+    path = version / "export" / "manifest.json"
+    manifest = json.loads(path.read_text())
+    manifest["artifacts"]["onnx_int8"]["precision"] = "int8"
+    path.write_text(json.dumps(manifest))
+    rows = [untimed_row(entry, bundle, CPU).row for entry in entries_of(version)[1:]]
+    assert [(row.name, row.kind) for row in rows] == [
+        ("exported", "exported"),
+        ("exported", "int8"),
+    ]
 
 
 def test_a_format_that_loses_too_much_ends_no_pipeline(

@@ -3,6 +3,7 @@
 import copy
 import functools
 import json
+import math
 
 import numpy as np
 import pytest
@@ -193,6 +194,17 @@ def test_every_budget_gets_the_best_of_three_searches_and_nothing_is_judged_twic
     assert len(asked) == found.judged
     assert [row.choices for row in same.rows] == [row.choices for row in found.rows]
     assert again.rows == archive.rows
+
+
+def test_of_the_finalists_one_of_nan_loses_to_any_other():
+    net, cost, batches = _branches()
+    given = iter([math.nan, 0.25, 0.5])
+    budgets = [cost.of(net.largest)]
+    found = choose(
+        Archive(net, cost, _judge(batches)), budgets, batches, LOSS, lambda _: next(given),
+        looks=8, examples=512,
+    )  # fmt: skip
+    assert found.metrics == [0.5]
 
 
 @pytest.mark.parametrize(

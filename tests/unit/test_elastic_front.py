@@ -1,6 +1,7 @@
 """A measured front as a file: a point is picked from it, and it is told in words."""
 
 import json
+import math
 
 import pytest
 
@@ -47,6 +48,24 @@ def test_the_test_metric_chooses_nothing_where_val_is_known():
     assert pick({"points": points}, accuracy=0.92)["folder"] == "points/01"
     with pytest.raises(ConfigError, match=r"reaches 0\.95 on val; the best has 0\.93 at 8 ms"):
         pick({"points": points}, accuracy=0.95)
+
+
+def test_a_point_whose_metric_is_nan_is_worse_than_any_other():
+    points = [
+        {
+            "latency_ms": 8.0,
+            "metric": 0.9,
+            "val_metric": None,
+            "folder": "points/01",
+        },  # as in a file
+        {"latency_ms": 4.0, "metric": None, "val_metric": math.nan, "folder": "points/02"},
+        {"latency_ms": 2.0, "metric": 0.3, "val_metric": 0.4, "folder": "points/03"},
+    ]
+    for direction in ("maximize", "minimize"):
+        front = {"points": points, "direction": direction}
+        assert pick(front, latency_ms=9)["folder"] == "points/03"
+    with pytest.raises(ConfigError, match=r"the best has 0\.4 at 2 ms"):
+        pick({"points": points}, accuracy=0.8)
 
 
 def test_a_front_is_told_in_words():

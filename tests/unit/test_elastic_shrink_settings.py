@@ -8,6 +8,7 @@ import torch
 from elastic_cases import SHAPE, settled
 from prune_cases import Data
 from test_elastic_shrink import CONFIG, Counting
+from torch import nn
 
 from darts_core.data import load_data
 from darts_core.elastic import Sandwich, elastic
@@ -90,6 +91,30 @@ def test_a_fine_tuning_may_learn_from_the_teacher_alone(plain):
     assert not torch.equal(model.state_dict()["features.0.0.weight"], before)
     with pytest.raises(PruneError, match=r"distillation=1\.5 must lie in \[0, 1\]"):
         fine_tune(model, blind, one, teacher=_model(), distillation=1.5, device=CPU)
+
+
+class _Helped(nn.Module):
+    """In training a second head gives outputs, too."""
+
+    def __init__(self, outputs=2):
+        super().__init__()
+        self.outputs = outputs
+        self.body, self.head, self.helper = nn.Flatten(), nn.Linear(64, 10), nn.Linear(64, 10)
+
+    def forward(self, x):
+        x = self.body(x)
+        both = (self.head(x), *[self.helper(x)] * (self.outputs - 1))
+        return both if self.training else both[0]
+
+
+def test_a_second_head_learns_beside_a_teacher_as_it_does_without(plain):
+    torch.manual_seed(0)
+    model, one = _Helped(), replace(CONFIG, epochs=1)
+    before = model.helper.bias.detach().clone()
+    fine_tune(model, plain, one, teacher=_model(), distillation=0.5, device=CPU)
+    assert not torch.equal(model.helper.bias, before)
+    with pytest.raises(ConfigError, match="the network gives a tuple of 3; it must give"):
+        fine_tune(_Helped(3), plain, one, teacher=_model(), distillation=0.5, device=CPU)
 
 
 class _Noting(Classification):

@@ -15,11 +15,13 @@ import torch.nn.functional as F
 from PIL import Image
 from torch import nn
 
+from darts_core.bench.runtimes import _Typed
 from darts_core.errors import DataError, ExportError
 from darts_core.export import export as export_module
 from darts_core.export import export_model, fold_batch_norms, load, predict, read_manifest
 from darts_core.export.archive import load_program
 from darts_core.export.fold import trace
+from darts_core.export.formats import Cast
 from darts_core.export.manifest import data_meta, sha256
 
 SHAPE = (3, 8, 8)
@@ -195,6 +197,25 @@ def test_file_that_disagrees_is_not_written(tmp_path, monkeypatch):
     assert list(tmp_path.iterdir()) == []
 
 
+def test_a_network_that_draws_or_gives_nan_by_itself_is_told_as_such(tmp_path):
+    class Noisy(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.layer = nn.Linear(3, 3)
+
+        def forward(self, x):
+            return self.layer(F.dropout(x.mean((2, 3))))  # on in every mode
+
+    broken = nn.Sequential(nn.Flatten(), nn.Linear(192, 3))
+    nn.init.constant_(broken[1].bias, float("nan"))
+    options = {"formats": ["pt2"], "time_artifacts": False}
+    with pytest.raises(ExportError, match=r"itself gives other outputs when .*, such as dropout"):
+        export_model(Noisy(), tmp_path, META, **options)
+    with pytest.raises(ExportError, match=r"the network itself gives NaN or infinite outputs"):
+        export_model(broken, tmp_path, META, **options)
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_a_full_disk_is_told_as_such_with_the_file(tmp_path, monkeypatch):
     def full(self, destination, **_):
         raise OSError(errno.ENOSPC, "No space left on device")
@@ -217,6 +238,13 @@ def test_rejected_models_and_formats_are_sentences(tmp_path):
 
     with pytest.raises(ExportError, match=r"torch.export rejects the model Branching"):
         export_model(Branching(), tmp_path, META, time_artifacts=False)
+
+    class Two(nn.Flatten):
+        def forward(self, x):
+            return {"logits": super().forward(x)[:, :3], "features": x}
+
+    with pytest.raises(ExportError, match=r"The network gives a dict, and exported files"):
+        export_model(Two(), tmp_path, META, time_artifacts=False)
     with pytest.raises(ExportError, match=r"'onxx'.*'onnx'"):
         export_model(network(), tmp_path, META, formats=["onxx"])
     with pytest.raises(ExportError, match=r"lacks 'class_names'|lacks 'input_shape'"):
@@ -253,9 +281,11 @@ def test_a_model_whose_weight_is_derived_is_exported_as_it_was_made(tmp_path):
     )
     model = nn.Sequential(*parts).eval()
     assert not model[0].weight.is_leaf
+    model.train()[1].eval()  # a part that is held in another mode stays in it
     export_model(model, tmp_path, META, formats=["pt2"], time_artifacts=False)
     x = torch.randn(5, *SHAPE)
     torch.testing.assert_close(load(tmp_path)(x), model(x).detach(), rtol=1e-4, atol=1e-5)
+    assert [module.training for module in model] == [True, False, True, True]
     model.held = threading.Lock()
     with pytest.raises(
         ExportError, match=r"Sequential cannot be copied \(TypeError: cannot pickle"
@@ -277,6 +307,24 @@ def test_sizes_that_are_products_of_the_batch_are_read(tmp_path):
     model, x = Joined().eval(), torch.randn(5, *SHAPE)
     export_model(model, tmp_path, META, formats=["pt2"], time_artifacts=False)
     torch.testing.assert_close(load(tmp_path)(x), model(x).detach(), rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("kind", [Cast, _Typed])
+def test_beside_three_dimensional_convolutions_the_others_are_laid_out_channels_last(kind):
+    class Bands(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.flat, self.deep = nn.Conv2d(3, 4, 3), nn.Conv3d(1, 2, 3)
+
+        def forward(self, x):
+            return self.deep(self.flat(x)[:, None]).mean((2, 3, 4))
+
+    torch.manual_seed(0)
+    model, x = Bands().eval(), torch.randn(2, *SHAPE)
+    wanted = model(x).detach()
+    made = kind(model, torch.float32, channels_last=True).eval()
+    assert made.model.flat.weight.is_contiguous(memory_format=torch.channels_last)
+    torch.testing.assert_close(made(x).detach(), wanted, rtol=1e-4, atol=1e-5)
 
 
 def test_unknown_runtime_missing_folder_and_newer_manifest(exported, tmp_path):

@@ -75,7 +75,7 @@ def test_times_of_elsewhere_or_under_load_are_said_to_be(caplog):
     ("prefer", "artifacts", "text"),
     [
         ("speeed", ALL, "speed"),
-        ("speed", {"onnx": artifact()}, "was timed"),
+        ("speed", {"onnx": artifact()}, "was timed at batch 1"),
         ("exact", {"aoti": ALL["aoti"]}, "holds only aoti"),
         (None, {"onnx_int8": ALL["onnx_int8"]}, "holds only onnx_int8"),
     ],

@@ -14,7 +14,12 @@ from darts_core.errors import ExportError
 from darts_core.export import FORMATS, chunk_size, export_model, extras, load, read_manifest, verify
 from darts_core.export.fold import fold_batch_norms, trace
 from darts_core.export.fused import FusedProgram, plan_steps
-from darts_core.export.verify import Check, compare_on_split, judge
+from darts_core.export.verify import (
+    Check,
+    compare_on_fresh_inputs,
+    compare_on_split,
+    judge,
+)
 from darts_core.models.baselines import baseline
 from darts_core.supernet import build
 from darts_core.tasks import Classification
@@ -153,6 +158,19 @@ def test_answers_of_nan_are_none_though_they_agree():
         assert (check.agreement, check.finite) == (1.0, 1.0)
 
 
+def test_nan_of_the_network_itself_is_no_agreement_and_an_answer_ruled_out_in_both_is():
+    def error(*outputs):
+        runs = [lambda x, one=one: torch.tensor([one]).expand(len(x), 2) for one in outputs]
+        return compare_on_fresh_inputs(*runs, SHAPE, device=torch.device("cpu"))
+
+    # as a runtime whose relu makes 0 of NaN
+    assert error([math.nan, 1.0], [0.0, 1.0]) == math.inf
+    assert error([0.0, 1.0], [math.nan, 1.0]) == math.inf
+    assert error([-math.inf, 1.0], [-math.inf, 1.0]) == 0.0
+    assert error([-math.inf, 2.0], [-math.inf, 1.0]) == 0.5
+    assert error([-math.inf, 1.0], [-9.0, 1.0]) == math.inf
+
+
 def test_a_long_split_is_compared_some_batches_at_a_time(trained, monkeypatch):
     model, data = trained
     sizes, usual = [], Classification.agreement
@@ -241,6 +259,20 @@ def test_the_chunk_size_is_the_fastest_that_was_measured(timed_chunks, tmp_path)
     asked = (tmp_path / "m.onnx", SHAPE, 32, torch.device("cpu"))
     assert chunk_size.chunk_entry(*asked) == {"chunk": 2}
     speed[2] = speed[4] = 9.8  # not clearly faster: no pieces
+    assert chunk_size.chunk_entry(*asked) == {"chunk": None}
+
+
+def test_a_batch_whose_samples_depend_on_each_other_is_not_taken_in_pieces(
+    timed_chunks, tmp_path, monkeypatch
+):
+    def opened(*_, chunk, **__):
+        # as a norm over the statistics of the batch that it is given
+        return lambda x: torch.cat([part - part.mean(0) for part in x.split(chunk or len(x))])
+
+    times = iter([10.0, 5.0, 5.0, 5.0, 5.0])
+    monkeypatch.setattr(chunk_size, "open_artifact", opened)
+    monkeypatch.setattr(chunk_size, "quick_ms", lambda *_, **__: next(times))
+    asked = (tmp_path / "m.onnx", SHAPE, 32, torch.device("cpu"))
     assert chunk_size.chunk_entry(*asked) == {"chunk": None}
 
 

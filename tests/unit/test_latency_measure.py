@@ -25,6 +25,7 @@ from darts_core.latency import (
 from darts_core.latency import device as device_module
 from darts_core.latency.clock import ModelClock
 from darts_core.latency.deployed import without_norms
+from darts_core.supernet import count
 
 
 @pytest.fixture
@@ -171,11 +172,13 @@ def test_threads_and_affinity_are_restored():
 
 def test_model_rows_for_both_batches_leave_the_model_alone():
     model = nn.Sequential(nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4)).train()
+    model[1].eval()  # as whoever fine-tunes holds norms fast
     state = {name: value.clone() for name, value in model.state_dict().items()}
     rows = measure_model(model, (3, 8, 8), repeats=5, **FAST)
     assert sorted(rows) == [1, 32]
     assert [rows[size].batch for size in (1, 32)] == [1, 32]
-    assert model.training
+    count(model, (3, 8, 8))
+    assert [module.training for module in model.modules()] == [True, True, False]
     assert all(torch.equal(value, state[name]) for name, value in model.state_dict().items())
     with pytest.raises(LatencyError, match="tensorrt"):
         measure_model(model, (3, 8, 8), runtime="tensorrt")

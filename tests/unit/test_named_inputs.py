@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 import textwrap
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -12,9 +13,11 @@ import torch
 from torch import nn
 
 from darts_core import cli
+from darts_core.bench.runtimes import _Typed
 from darts_core.data import load_data
 from darts_core.errors import ConfigError, DataError
 from darts_core.export import load, predict
+from darts_core.export.formats import Cast
 from darts_core.models.by_name import ByName
 from darts_core.named_inputs import NamedInput, pack, read_named
 from darts_core.runlog import read_json
@@ -113,6 +116,29 @@ def test_a_network_of_several_inputs_is_trained_exported_measured_and_asked(fold
 
 
 @pytest.mark.parametrize("command", ["search", "train"])
+class Dated(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.words, self.year = nn.Embedding(1000, 3), nn.Linear(1, 3)
+
+    def forward(self, words: torch.Tensor, year: torch.Tensor) -> torch.Tensor:
+        return self.words(words).sum(1) + self.year(year)
+
+
+@pytest.mark.parametrize("kind", [Cast, _Typed])
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+def test_a_low_precision_rounds_neither_token_numbers_nor_raw_values(
+    kind: Any, dtype: torch.dtype
+) -> None:
+    torch.manual_seed(0)
+    inputs = (NamedInput("words", (2,), 1000), NamedInput("year", (1,), 0, (200_000.0,), (50.0,)))
+    model = ByName(Dated(), inputs).eval()
+    row_B1F = torch.tensor([[[997.0, 501.0, 200_030.0]], [[257.0, 998.0, 199_950.0]]])
+    wanted = model(row_B1F).detach()
+    found = kind(model, dtype, channels_last=False).eval()(row_B1F)
+    torch.testing.assert_close(found.detach(), wanted, rtol=0.02, atol=0.03)
+
+
 def test_networks_of_one_input_are_refused_in_a_sentence(
     folder: Path, command: str, capsys: pytest.CaptureFixture[str]
 ) -> None:

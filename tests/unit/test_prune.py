@@ -2,12 +2,13 @@
 
 import copy
 import itertools
+import math
 
 import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
-from prune_cases import SHAPE, Data, count_costs, darts, settled
+from prune_cases import SHAPE, Data, by_macs, count_costs, darts, settled
 from torch import nn
 
 from darts_core.architecture import Architecture
@@ -17,7 +18,8 @@ from darts_core.prune import channel_importance, find_groups, remove_channels
 from darts_core.prune import cost as cost_module
 from darts_core.prune.cost import LayerCosts
 from darts_core.prune.plan import Item, Option, solve, widths_of
-from darts_core.prune.structure import find_cuts, find_dead, loss_increases
+from darts_core.prune.rounds import Pruner, Round
+from darts_core.prune.structure import Cut, find_cuts, find_dead, loss_increases
 from darts_core.supernet import build, count
 from darts_core.train import load_model, save_model
 from darts_core.train.save import replace_modules
@@ -191,6 +193,39 @@ def test_every_layer_can_be_timed_alone(monkeypatch, make):
     folded.observe(model, SHAPE, 2)
     norm = next(n for n, m in model.named_modules() if isinstance(m, nn.BatchNorm2d))
     assert folded.layer_ms(norm) == 0.0
+
+
+class Rooted(nn.Module):
+    """What its block gives is not negative, and a root is taken of it."""
+
+    def __init__(self):
+        super().__init__()
+        self.stem, self.head = nn.Conv2d(3, 8, 1), nn.Linear(8, 3)
+        self.blocks = nn.Sequential(Squared())
+
+    def forward(self, x):
+        return self.head(self.blocks(self.stem(x)).sqrt().mean((2, 3)))
+
+
+class Squared(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.first, self.last = nn.Conv2d(8, 8, 1), nn.Conv2d(8, 8, 1)
+
+    def forward(self, x):
+        return self.last(self.first(x)).square()
+
+
+def test_a_cut_that_makes_the_loss_nan_is_no_free_one():
+    torch.manual_seed(0)
+    model, data = Rooted().eval(), Data(16)
+    cuts = find_cuts(model, SHAPE)
+    assert cuts == [Cut("blocks.0", "skip_connect")]
+    assert loss_increases(model, cuts, [(data.x, data.y)]) == [math.inf]
+    pruner = Pruner(SHAPE, 2, by_macs, LayerCosts(torch.device("cpu"), analytic=True))
+    result = Round(model, by_macs(model))
+    pruner._cut(result, 0.9 * result.timing.median_ms, [(data.x, data.y)])
+    assert result.replaced == {}
 
 
 def test_cut_operations_cost_nothing_and_are_rebuilt(tmp_path):

@@ -124,6 +124,27 @@ def test_channels_of_which_each_block_has_one_stay():
     assert "0" not in {group.root for group in find_groups(model, SHAPE)}
 
 
+def test_several_outputs_a_channel_are_built_again_when_one_was_left_and_channels_went():
+    torch.manual_seed(0)
+
+    def make():
+        return nn.Sequential(
+            nn.Conv2d(3, 8, 1), nn.Conv2d(8, 16, 3, groups=8), nn.ReLU(), nn.Conv2d(16, 2, 6),
+            nn.Flatten(),
+        ).eval()  # fmt: skip
+
+    cut = remove_channels(make(), SHAPE, {"1": list(range(1, 16, 2))})
+    assert (cut[1].groups, cut[1].out_channels) == (8, 8)
+    # as it is, then as a depthwise one that a later round cuts
+    for removed in ({}, {"0": [1, 2, 3]}):
+        cut = remove_channels(cut, SHAPE, removed)
+        again = reshape_like(make(), cut.state_dict())
+        again.load_state_dict(cut.state_dict())
+        x = torch.randn(2, *SHAPE)
+        torch.testing.assert_close(again(x), cut(x))
+    assert again[1].groups == 5
+
+
 class Shared(nn.Module):
     """A view shares its channels out among two layers, as heads of convolutions do."""
 

@@ -117,6 +117,9 @@ def test_of_an_error_rate_what_is_added_is_lost() -> None:
     lost = reduce.what_it_lost(few, many, "prune", 0.1)
     assert lost == "prune added 50.0 points to val error_rate"
     assert reduce.what_it_lost(many, few, "prune", 0.1) == ""
+    said = reduce.what_it_lost(few, {**few, "val_error_rate": None}, "prune", 0.1)
+    assert said == "prune left a network whose val error_rate is no number"
+    assert reduce.what_it_lost(few, {}, "prune", 0.1) == ""
 
 
 @pytest.mark.parametrize(

@@ -52,6 +52,7 @@ __all__ = [
     "open_model",
     "plain_network",
     "policy_name",
+    "policy_node",
     "recipe",
 ]
 
@@ -96,16 +97,25 @@ def load_bundle(config: DataStage, device: torch.device) -> DataBundle:
     return bundle
 
 
+def policy_node(augment: Mapping[str, Any]) -> dict[str, Any]:
+    """The policy of the node `augment`, without its `_target_`; {} where it is none.
+
+    One in a file of the user's own may have no name, or still that of the `none` which it was copied from.
+    """
+    node = {k: v for k, v in augment.items() if k != "_target_"}
+    return {} if node.get("name") == "none" and not node.get("sub_policies") else node
+
+
 def policy_name(augment: Mapping[str, Any], folder: Path) -> str | None:
-    """The policy of the node `augment` as a preset's name or a file; a changed preset is written down.
+    """The policy of the node `augment` as a preset's name or a file; what is no preset is written down.
 
     Raises:
         ConfigError: `augment=found` has no path.
     """
-    node = {k: v for k, v in augment.items() if k != "_target_"}
-    name = node.get("name", "none")
-    if name == "none":
+    node = policy_node(augment)
+    if not node:
         return None
+    name = node.get("name")
     if name == "found":
         if not node.get("path"):
             raise ConfigError(

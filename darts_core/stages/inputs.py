@@ -93,7 +93,7 @@ def load_bundle(config: DataStage, device: torch.device) -> DataBundle:
             f"task.{next(iter(config.task.options))}= is an option of one task; name it, for example "
             "task=classification."
         )
-    bundle: DataBundle = instantiate("data", given, config.plugins, device=device)
+    bundle: DataBundle = instantiate("data", given, config.plugins, DataBundle, device=device)
     return bundle
 
 

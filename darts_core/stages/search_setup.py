@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from collections import Counter
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -16,6 +17,7 @@ from darts_core.errors import ConfigError
 from darts_core.models.named import REGISTERED, is_named
 from darts_core.models.searched import named_space
 from darts_core.penalties import AlphaPenalty
+from darts_core.relax import Relaxation
 from darts_core.search import Guard, SearchConfig
 from darts_core.settings import Search
 from darts_core.settings.search import Space
@@ -23,6 +25,7 @@ from darts_core.spaces import ChoiceSpace, SearchSpace, get_space
 from darts_core.stages.inputs import policy_name
 from darts_core.stages.schema import SearchStage
 from darts_core.stages.targets import instantiate, instantiate_each
+from darts_core.strategies import Strategy
 from darts_core.supernet import Supernet, create_supernet
 
 __all__ = [
@@ -32,6 +35,7 @@ __all__ = [
     "check_path",
     "known_space",
     "make_guards",
+    "make_strategy",
     "make_supernet",
     "space_of",
     "step_of",
@@ -128,7 +132,7 @@ def make_supernet(
         layers=node.layers,
         num_classes=bundle.num_outputs,
         in_channels=bundle.in_channels,
-        relaxation=instantiate("relax", config.relax, config.plugins),
+        relaxation=instantiate("relax", config.relax, config.plugins, Relaxation),
         input_shape=bundle.input_shape,
     ).to(device)
     # models with choices in ordinary modules have one path only
@@ -151,14 +155,31 @@ def tune_kernels(settings: Search, supernet: Any, bundle: Any) -> None:
     tune_supernet(supernet, bundle.image_shape, settings.batch_size, time_ms, seconds=seconds)
 
 
+def make_strategy(config: SearchStage) -> Strategy:
+    """What `strategy=` names, fresh.
+
+    Raises:
+        ConfigError: it is no strategy.
+    """
+    made: Strategy = instantiate("strategy", config.strategy, config.plugins, Strategy)
+    return made
+
+
 def make_guards(config: SearchStage) -> list[Guard]:
     """The watchers of `search.guards`, which `guards=` fills; one set to null is left out.
+
+    Two that call themselves alike, of one class or without a name of their own, are called as their nodes: by
+    its name a guard's doubts count and a checkpoint keeps its state.
 
     Raises:
         ConfigError: a node makes no guard.
     """
     nodes = config.search.guards
     made = instantiate_each("guards", nodes, config.plugins, Guard, where="search.guards")
+    names = Counter(guard.name for guard in made.values())
+    for node, guard in made.items():
+        if names[guard.name] > 1:
+            guard.name = node
     return list(made.values())
 
 
@@ -168,7 +189,7 @@ def step_of(
     """Supernet -> one real step of the strategy, for a forecast; what it selects by is not measured."""
 
     def made(supernet: Any) -> Callable[[Tensor, Tensor], Any]:
-        strategy = instantiate("strategy", config.strategy, config.plugins)
+        strategy = make_strategy(config)
         strategy.task = bundle.task
         strategy.setup(supernet, settings, [])
         strategy.evaluator = lambda forward, batches: 0.0
@@ -186,13 +207,7 @@ def alpha_penalties(config: SearchStage) -> list[AlphaPenalty]:
     """
     if "_target_" not in config.penalty:
         return []
-    found = instantiate("penalty", config.penalty, config.plugins)
-    if not isinstance(found, AlphaPenalty):
-        raise ConfigError(
-            f"penalty={config.penalty['_target_']} makes a {type(found).__name__}; it must be a "
-            "darts_core.penalties.AlphaPenalty."
-        )
-    return [found]
+    return [instantiate("penalty", config.penalty, config.plugins, AlphaPenalty)]
 
 
 def augmentation(config: SearchStage, folder: Path, bundle: DataBundle) -> Any:

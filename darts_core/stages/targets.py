@@ -144,7 +144,11 @@ def _refusal(group: str | None, name: str, known: Iterable[str], where: str) -> 
 
 
 def instantiate(
-    group: str | None, node: Mapping[str, Any], plugins: Iterable[str] = (), **more: Any
+    group: str | None,
+    node: Mapping[str, Any],
+    plugins: Iterable[str] = (),
+    kind: type[Any] | None = None,
+    **more: Any,
 ) -> Any:
     """Call what `node["_target_"]` names with the other keys of `node` (but `description`).
 
@@ -152,10 +156,12 @@ def instantiate(
         group: of `TARGET_GROUPS`; None for a node below one: an optimizer.
         node: `_target_` and its settings.
         plugins: modules that the user named on the command line.
+        kind: what it must make; None: anything.
         more: further arguments.
 
     Raises:
-        ConfigError: the target is missing, not registered for `group`, or does not take these settings.
+        ConfigError: the target is missing, not registered for `group`, does not take these settings, or
+            makes no `kind`.
     """
     plugins = list(plugins)
     check_targets(group, node, plugins, where=group or "")
@@ -167,7 +173,13 @@ def instantiate(
         inspect.signature(factory).bind(**settings, **more)
     except TypeError as error:
         raise ConfigError(f"{target} does not take these settings: {error}.") from error
-    return factory(**settings, **more)
+    made = factory(**settings, **more)
+    if kind is not None and not isinstance(made, kind):
+        raise ConfigError(
+            f"{group}: {target} makes a {type(made).__name__}; it must be a "
+            f"{kind.__module__}.{kind.__name__}."
+        )
+    return made
 
 
 def instantiate_each(

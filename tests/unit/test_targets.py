@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from darts_core.errors import ConfigError
+from darts_core.relax import Relaxation
 from darts_core.settings.tree import config_root
 from darts_core.stages.targets import (
     TARGET_GROUPS,
@@ -116,6 +117,10 @@ def test_plugins_are_imported_from_the_current_folder(
     monkeypatch.setattr("sys.path", [*__import__("sys").path])
     import_plugins(["my_plugin_here"])
     assert instantiate("relax", {"_target_": "my_plugin_here.Thing"}, ["my_plugin_here"])
+    with pytest.raises(
+        ConfigError, match=r"relax: my_plugin_here\.Thing makes a Thing; it must be"
+    ):
+        instantiate("relax", {"_target_": "my_plugin_here.Thing"}, ["my_plugin_here"], Relaxation)
     with pytest.raises(ConfigError, match="refused"):
         instantiate("relax", {"_target_": "my_plugin_here.os"}, ["my_plugin_here"])
     with pytest.raises(ConfigError, match="no such module"):

@@ -24,6 +24,7 @@ from darts_core.study.engines import elsewhere
 from darts_core.study.ray_cluster import RayCluster
 from darts_core.study.remote import Files, changed_files, store_files
 from darts_core.supernet import build
+from darts_core.supernet.build import height_of
 
 __all__ = ["Sizes", "finalist_recipe", "trained_elsewhere"]
 
@@ -44,6 +45,7 @@ class Sizes:
             layers=max(node.layers, least_layers),
             num_classes=self.bundle.num_outputs,
             in_channels=self.bundle.in_channels,
+            image_size=height_of(self.bundle.input_shape),
         )
 
     def text(self, architecture: Architecture) -> str:

@@ -36,7 +36,7 @@ from darts_core.stages.schema import (
 )
 from darts_core.stages.targets import instantiate
 from darts_core.supernet import build
-from darts_core.supernet.build import check_names
+from darts_core.supernet.build import check_names, height_of
 from darts_core.supernet.memory import check_network
 from darts_core.tasks import make_task
 from darts_core.train import load_model, same_task
@@ -296,10 +296,9 @@ def describe_network(
 
 def plain_network(architecture: Architecture, train: Train, bundle: DataBundle) -> Network:
     """The network of an architecture of a registered space, sized by `train`, for the data."""
-    height = bundle.input_shape[1] if bundle.kind == "image" else None
     node: dict[str, Any] = {"channels": train.channels, "layers": train.layers}
     node |= {"num_classes": bundle.num_outputs, "in_channels": bundle.in_channels}
-    node |= {"auxiliary": train.auxiliary, "image_size": height}
+    node |= {"auxiliary": train.auxiliary, "image_size": height_of(bundle.input_shape)}
     described = {"architecture": architecture.to_dict(), "build": node, **_about(bundle)}
     return Network(architecture, described)
 

@@ -16,6 +16,7 @@ from darts_core.data import DataBundle
 from darts_core.errors import ConfigError
 from darts_core.models.named import REGISTERED, is_named
 from darts_core.models.searched import named_space
+from darts_core.ops.base import check_op
 from darts_core.penalties import AlphaPenalty
 from darts_core.relax import Relaxation
 from darts_core.search import Guard, SearchConfig
@@ -124,15 +125,24 @@ def check_path(config: SearchStage, space: SearchSpace) -> None:
 def make_supernet(
     config: SearchStage, space: SearchSpace, bundle: DataBundle, device: torch.device
 ) -> Supernet:
-    """A fresh supernet on `device`; its parameters are drawn from torch's global generator."""
+    """A fresh supernet on `device`; its parameters are drawn from torch's global generator.
+
+    Raises:
+        ConfigError: a relaxation or an operation of the user's own is none.
+    """
     node = config.search
+    relaxation: Relaxation = instantiate("relax", config.relax, config.plugins, Relaxation)
+    # a skeleton of the user's own may ask for other shapes
+    for stride in {"darts": (1, 2), "nasbench201": (1,)}.get(space.skeleton, ()):
+        for op in space.ops:
+            check_op(op, max(node.channels // relaxation.channel_fraction, 1), stride)
     supernet = create_supernet(
         space,
         channels=node.channels,
         layers=node.layers,
         num_classes=bundle.num_outputs,
         in_channels=bundle.in_channels,
-        relaxation=instantiate("relax", config.relax, config.plugins, Relaxation),
+        relaxation=relaxation,
         input_shape=bundle.input_shape,
     ).to(device)
     # models with choices in ordinary modules have one path only

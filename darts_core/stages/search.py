@@ -33,6 +33,7 @@ from darts_core.stages.search_setup import (
     alpha_penalties,
     augmentation,
     check_path,
+    check_plain,
     make_guards,
     make_strategy,
     make_supernet,
@@ -78,6 +79,7 @@ def search(config: SearchStage, folder: Path) -> dict[str, Any]:
     # one that an older program began with a path that it ignored goes on
     if not (folder / "checkpoint.pt").is_file():
         check_path(config, space)
+    check_plain(config, space)
     with first_goes_first(group):  # the others read what it measures
         config = with_budget(config, bundle.input_shape, bundle.num_outputs, device, folder)
     table = lookup_table(config.search)

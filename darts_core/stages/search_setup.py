@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from darts_core.data import DataBundle
-from darts_core.errors import ConfigError
+from darts_core.errors import ConfigError, unknown_name
 from darts_core.models.named import REGISTERED, is_named
 from darts_core.models.searched import named_space
 from darts_core.ops.base import check_op
@@ -28,12 +28,14 @@ from darts_core.stages.schema import SearchStage
 from darts_core.stages.targets import instantiate, instantiate_each
 from darts_core.strategies import Strategy
 from darts_core.supernet import Supernet, create_supernet
+from darts_core.supernet.build import NETWORKS
 
 __all__ = [
     "AUTO",
     "alpha_penalties",
     "augmentation",
     "check_path",
+    "check_plain",
     "known_space",
     "make_guards",
     "make_strategy",
@@ -119,6 +121,20 @@ def check_path(config: SearchStage, space: SearchSpace) -> None:
         raise ConfigError(
             f"search.path={path} is for spaces of cells; {space.name} chooses in ordinary modules, which "
             "have one path only: leave it out."
+        )
+
+
+def check_plain(config: SearchStage, space: SearchSpace) -> None:
+    """Refuse a skeleton without plain networks before the search: its finalists are such, behind it.
+
+    Raises:
+        ConfigError: says so.
+    """
+    if config.search.finalists > 1 and space.skeleton not in NETWORKS:
+        raise ConfigError(
+            f"The space {space.name!r}: {unknown_name(NETWORKS.kind, space.skeleton, NETWORKS)} The "
+            "finalists of its search are such networks: register one with register_network, or give "
+            "search.finalists=1."
         )
 
 

@@ -206,7 +206,10 @@ def check_names(architecture: Architecture, source: str | None = None) -> None:
     """
     where = f"{source}: " if source else ""
     if architecture.space not in SPACES:
-        raise ArchitectureError(where + unknown_name("space", architecture.space, SPACES))
+        raise ArchitectureError(
+            f"{where}{unknown_name('space', architecture.space, SPACES)} A space of your own is registered "
+            "by a module named in plugins=[...]."
+        )
     inputs = SPACES[architecture.space].inputs  # 0 of choices
     for kind, cell in architecture.cells:
         if inputs and cell.inputs != inputs:

@@ -252,3 +252,10 @@ def test_a_cell_of_other_inputs_than_the_spaces_is_refused(ends, concat):
         ArchitectureError, match=r"'normal' leads to state [13]; in the space 'darts'"
     ):
         build(architecture, channels=4, layers=3)
+
+
+def test_a_space_that_is_not_registered_says_who_registers_one():
+    """A training in another process, of what a search in a space of one's own has found."""
+    cell = CellChoice(((0, 1, "skip_connect"),), (1,))
+    with pytest.raises(ArchitectureError, match=r"Unknown space 'mine'.* named in plugins="):
+        build(Architecture("mine", cells=(("cell", cell),)), channels=4, layers=1)

@@ -92,8 +92,8 @@ def pack(objective: Any) -> bytes:
     # by its name alone, which another process finds in a file
     if b"__main__" in packed and getattr(sys.modules["__main__"], "__file__", None) is None:
         raise TuneError(
-            f"The objective {objective!r} is defined in a notebook or a shell, of which another process knows "
-            "nothing; write it into a module and import it from there, or use workers=1."
+            f"The objective {objective!r} is defined in a notebook or a shell, of which another process "
+            "knows nothing; write it into a module and import it from there, or use workers=1."
         )
     return packed
 

@@ -52,7 +52,7 @@ def test_an_objective_of_a_notebook_is_refused_before_its_workers_die_of_it(monk
     main = ModuleType("__main__")
     exec("def of_a_cell(trial):\n    return 1.0", vars(main))
     monkeypatch.setitem(sys.modules, "__main__", main)
-    with pytest.raises(TuneError, match="notebook or a shell.* workers=1"):
+    with pytest.raises(TuneError, match=r"notebook or a shell.* workers=1"):
         pack(main.of_a_cell)
     main.__file__ = "train.py"  # which a worker reads as well
     assert pack(main.of_a_cell)

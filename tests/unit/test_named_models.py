@@ -14,6 +14,7 @@ from darts_core.architecture import Architecture
 from darts_core.commands.compose import compose, session
 from darts_core.errors import ConfigError, ResumeError
 from darts_core.models import trust
+from darts_core.models.baselines import is_baseline
 from darts_core.models.named import (
     REGISTERED,
     is_named,
@@ -144,6 +145,10 @@ def test_timm_arguments_that_read_files_are_refused():
 def test_what_is_a_name_and_what_is_a_file():
     assert all(is_named(text) for text in ("a:b", "a.b.c:d_e", "timm:resnet18"))
     assert not any(is_named(t) for t in (None, "runs/a/model.pt", "C:/model.pt", "a.b", "a:b:c"))
+    # of a file resnet18.py; `bench` took it for a shape of ours
+    assert not is_baseline("resnet18:net")
+    assert is_baseline("resnet18:1x16-2x24")
+    assert is_baseline("resnet18")
 
 
 def test_a_registered_network_needs_no_module_on_the_command_line(tmp_path, monkeypatch):
@@ -161,6 +166,9 @@ def test_a_registered_network_needs_no_module_on_the_command_line(tmp_path, monk
         register_model("tiny", description="again")(tiny)
     with pytest.raises(ConfigError, match="letters"):
         register_model("a:b", description="no name")
+    for taken in ("resnet18", "train"):  # `bench` would take the one, `export` the other
+        with pytest.raises(ConfigError, match=f"model={taken} is .* under another name"):
+            register_model(taken, description="clashes")(tiny)
     # a later command without the module that registers it
     REGISTERED._entries.clear()
     with pytest.raises(ConfigError, match=r"registered network 'tiny'.*plugins=\[\.\.\.\]"):

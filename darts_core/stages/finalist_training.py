@@ -17,6 +17,7 @@ from darts_core.settings import TrainConfig
 from darts_core.stages.inputs import find_device
 from darts_core.stages.interrupt import check_stop, deferred_stop, handle_signals
 from darts_core.stages.schema import SearchStage
+from darts_core.stages.search_setup import space_of
 from darts_core.stages.targets import import_plugins
 from darts_core.stages.trial import trial_bundle
 from darts_core.study.calls import run_calls
@@ -102,6 +103,7 @@ class _There:
     def _train(self, training: Training) -> None:
         import_plugins(self.config.plugins)
         bundle = trial_bundle(self.config, find_device(self.config.device))
+        space_of(self.config, bundle)  # that of a network of model= is registered by this
         with handle_signals(), deferred_stop():
             Halving(
                 Sizes(self.config, bundle).make,

@@ -5,6 +5,7 @@ import sys
 import uuid
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -24,7 +25,11 @@ from darts_core.models.named import (
 )
 from darts_core.models.searched import named_space, network_of
 from darts_core.models.weights import load_weights
+from darts_core.settings import from_plain
+from darts_core.spaces import SPACES
+from darts_core.stages import finalist_training
 from darts_core.stages.inputs import find_network, load_bundle, open_model
+from darts_core.stages.schema import SearchStage
 from darts_core.supernet import ModuleSupernet, build
 from darts_core.train import load_model, save_model
 
@@ -316,3 +321,29 @@ def test_a_network_over_rows_that_fits_neither_way_is_told_of_as_it_was_written(
         named_model(f"{module}:small", {}, image_shape=(1, 10), num_classes=3)
     with pytest.raises(ConfigError, match="RuntimeError: out of order"):
         named_model(f"{module}:breaks", {}, image_shape=(1, 10), num_classes=3)
+
+
+def test_a_node_of_a_cluster_makes_the_finalists_of_a_network_with_choices(
+    module, tmp_path, monkeypatch
+):
+    """The space of its choices is registered where the network was made: not yet in a fresh process."""
+    (tmp_path / f"{module}.py").write_text(OPEN)
+    task = SimpleNamespace(output_shape=lambda shape: (3,))
+    bundle = SimpleNamespace(
+        kind="series", input_shape=(1, 10), num_outputs=3, in_channels=1, task=task
+    )
+    made = []
+
+    class Brief:
+        def __init__(self, make, *_, **__):
+            self.up_to = lambda training: made.append(make(training.architecture))
+
+    monkeypatch.setattr(SPACES, "_entries", dict(SPACES._entries))
+    monkeypatch.setattr(finalist_training, "trial_bundle", lambda *_: bundle)
+    monkeypatch.setattr(finalist_training, "finalist_recipe", lambda *_: None)
+    monkeypatch.setattr(finalist_training, "Halving", Brief)
+    config = from_plain(SearchStage, {"model": f"{module}:Net", "device": "cpu"})
+    found = Architecture(f"model={module}:Net", choices=(("body", "1"), ("width", 4)))
+    training = SimpleNamespace(architecture=found, seed=0, folder=tmp_path)
+    finalist_training._There(config, (training,), None)(0)
+    assert made[0](torch.randn(2, 1, 10)).shape == (2, 3)

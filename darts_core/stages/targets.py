@@ -10,11 +10,13 @@ from __future__ import annotations
 
 import importlib
 import inspect
+import logging
 import os
 import re
 import sys
 from collections.abc import Iterable, Mapping
 from functools import cache
+from pathlib import Path
 from typing import Any, TypeVar
 
 from darts_core.errors import ConfigError, nearest_names
@@ -30,6 +32,7 @@ __all__ = [
     "registered",
 ]
 
+log = logging.getLogger("darts_core")
 Made = TypeVar("Made")
 
 # group -> the files of ours whose `_target_`s it may name
@@ -76,6 +79,21 @@ def import_plugins(names: Iterable[str]) -> None:
             raise ConfigError(
                 f"plugins={name!r} fails while it is imported: {type(error).__name__}: {error}"
             ) from error
+        _say_another(name.partition(".")[0], Path.cwd())
+
+
+@cache
+def _say_another(name: str, folder: Path) -> None:
+    """Warn, once, where a module of the current folder is passed over for one that is found before it."""
+    own = [
+        path for path in (folder / f"{name}.py", folder / name / "__init__.py") if path.is_file()
+    ]
+    found = getattr(sys.modules[name], "__file__", None)
+    if own and (found is None or Path(found).resolve() not in [path.resolve() for path in own]):
+        log.warning(
+            "plugins=%s is %s, not %s, which has the same name: give yours another", name,
+            found or "a module of Python's own", own[0],
+        )  # fmt: skip
 
 
 @cache

@@ -107,7 +107,7 @@ def test_settings_that_the_target_does_not_take_are_a_sentence() -> None:
 
 
 def test_plugins_are_imported_from_the_current_folder(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     (tmp_path / "my_plugin_here.py").write_text("import os\n\n\nclass Thing:\n    pass\n")
     (tmp_path / "my_plugin_broken.py").write_text("1 / 0\n")
@@ -127,6 +127,10 @@ def test_plugins_are_imported_from_the_current_folder(
         import_plugins(["my_plugin_absent"])
     with pytest.raises(ConfigError, match="ZeroDivisionError"):
         import_plugins(["my_plugin_broken"])
+    assert "which has the same name" not in caplog.text
+    (tmp_path / "colorsys.py").write_text("")
+    import_plugins(["colorsys"])
+    assert f"not {tmp_path / 'colorsys.py'}, which has the same name" in caplog.text
     with pytest.raises(ConfigError, match="not_there_at_all"):
         import_plugins(["my_plugin_lacks"])
     with pytest.raises(ConfigError, match="needs the missing module 'timmlike'"):

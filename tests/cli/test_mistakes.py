@@ -275,7 +275,7 @@ def test_an_error_in_code_of_the_users_is_no_defect_of_ours(
     status, err = run(capsys, "search", *words)
     assert status == 2
     assert "own_odd, line 6, in __init__: ValueError: invalid literal for int()" in err
-    assert "defect" not in err
+    assert "this is a defect" not in err
 
 
 def test_an_interruption_prints_the_command_that_resumes(

@@ -33,8 +33,8 @@ def users_sentence(error: BaseException) -> str | None:
         return None
     return (
         f"{place}: {type(error).__name__}: {str(error)[:300]} (in code that you named in plugins= or model=; "
-        "DARTS_DEBUG=1 shows the traceback). Mend it and run the same command again; if it is right as it is, "
-        "please report this."
+        "DARTS_DEBUG=1 shows the traceback). Mend it and run the same command again; if it is right as it "
+        "is, please report this."
     )
 
 

@@ -386,7 +386,7 @@ def _parse_nasbench201(text: str) -> Architecture:
                 f"Node {node} of {_short(text)} must be written |op~source|...|."
             )
         for entry in group[1:-1].split("|"):
-            match = re.fullmatch(r"([A-Za-z0-9_]+)~([0-9]{1,3})", entry)
+            match = re.fullmatch(r"([\w.-]+)~([0-9]{1,3})", entry)
             if not match:
                 raise ArchitectureError(
                     f"Cannot read {_short(entry)} at node {node} of {_short(text)}."

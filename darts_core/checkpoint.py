@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import zipfile
+from collections import Counter, OrderedDict
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from darts_core.errors import DartsError, ResumeError, disk_failure, is_memory_shortage
+from darts_core.errors import ConfigError, DartsError, ResumeError, disk_failure, is_memory_shortage
 from darts_core.reading import regular_file, why
 from darts_core.runlog import replacing
 
@@ -16,17 +17,49 @@ __all__ = ["check_data", "check_stored", "load_checkpoint", "save_checkpoint", "
 
 SCHEMA_VERSION = 1
 _REMEDY = "move it away to start afresh"
+# what `weights_only=True` reads besides tensors and what is torch's own
+_READABLE = (type(None), bool, int, float, complex, str, bytes, bytearray, set)
 
 
 def save_checkpoint(path: str | Path, content: Mapping[str, Any]) -> None:
     """Write `content` to a temporary file, flush it to disk and rename it onto `path`.
 
-    A kill at any moment leaves either the old file or the new one, never half a file.
+    A kill at any moment leaves either the old file or the new one, never half a file. Numbers of numpy are
+    written as Python's own.
+
+    Raises:
+        ConfigError: `content` holds what could not be read back, as the state of a user's class may.
     """
     import torch
 
+    content = {name: _readable(value, name) for name, value in content.items()}
     with replacing(path) as stream:
         torch.save({"schema_version": SCHEMA_VERSION, **content}, stream)
+
+
+def _readable(value: Any, place: str) -> Any:
+    """`value`, or its like of Python's own numbers, as `load_checkpoint` reads it; see `save_checkpoint`."""
+    kind = type(value)
+    if kind in _READABLE:
+        return value
+    if kind in (dict, OrderedDict, Counter):
+        pairs = [(_readable(k, place), _readable(v, f"{place}.{k}")) for k, v in value.items()]
+        # as it is where it can be: a module's state has its version beside it
+        same = all(k is a and v is b for (k, v), (a, b) in zip(pairs, value.items(), strict=True))
+        return value if same else dict(pairs)
+    if kind in (list, tuple):
+        return kind(_readable(item, place) for item in value)
+    import numpy as np
+    import torch
+
+    if isinstance(value, torch.Tensor) or kind.__module__.partition(".")[0] == "torch":
+        return value
+    if isinstance(value, np.generic) and not isinstance(value.item(), np.generic):
+        return _readable(value.item(), place)
+    raise ConfigError(
+        f"{place} is a {kind.__module__}.{kind.__qualname__}, with which no checkpoint could be read again; "
+        "a state holds numbers, texts, tensors, and lists and dictionaries of them."
+    )
 
 
 def load_checkpoint(

@@ -1,7 +1,8 @@
 """The console command `darts-core`: picks the command, turns expected failures into one sentence.
 
-Exit status: 0 done; 2 a mistake in settings, data or files, told in one sentence on stderr; 130 stopped
-by Ctrl-C or SIGTERM with a checkpoint kept; 1 a defect of ours. `DARTS_DEBUG=1` shows tracebacks.
+Exit status: 0 done; 2 a mistake in settings, data, files or code of the user's, told in one sentence on
+stderr; 130 stopped by Ctrl-C or SIGTERM with a checkpoint kept; 1 a defect of ours. `DARTS_DEBUG=1` shows
+tracebacks.
 """
 
 from __future__ import annotations
@@ -54,7 +55,7 @@ def _run(argv: list[str]) -> int:
     except Exception as error:
         if os.environ.get("DARTS_DEBUG") == "1":
             raise
-        sentence = sentence_of(error)
+        sentence = sentence_of(error) or _of_users_code(error)
         if sentence is None:
             _tell_defect(error, argv)
             return 1
@@ -70,6 +71,12 @@ def _follows() -> bool:
     except ConfigError:  # what torchrun set is what is wrong
         return False
     return ranks is not None and not ranks.first
+
+
+def _of_users_code(error: Exception) -> str | None:
+    from darts_core.crash import users_sentence
+
+    return users_sentence(error)
 
 
 def _tell_defect(error: Exception, argv: list[str]) -> None:

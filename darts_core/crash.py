@@ -1,4 +1,4 @@
-"""The report of an error that nobody expected: a text file to attach, which holds nothing secret."""
+"""An error that nobody expected: whose it is, and its report, a file to attach that holds nothing secret."""
 
 from __future__ import annotations
 
@@ -11,9 +11,31 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from darts_core.credentials import masked
+from darts_core.models.trust import is_her_own
 from darts_core.runlog import environment, write_bytes
 
-__all__ = ["write_crash_report"]
+__all__ = ["users_sentence", "write_crash_report"]
+
+
+def users_sentence(error: BaseException) -> str | None:
+    """The text to print for an error that arose in a module which the user named; None for one of ours.
+
+    What torch raises for her code is that code's; what ours raises below it may be ours.
+    """
+    place = None
+    for frame, line in traceback.walk_tb(error.__traceback__):
+        module = str(frame.f_globals.get("__name__", ""))
+        if is_her_own(module):
+            place = f"{module}, line {line}, in {frame.f_code.co_name}"
+        elif module.partition(".")[0] in ("darts_core", "darts_kernels"):
+            place = None
+    if place is None:
+        return None
+    return (
+        f"{place}: {type(error).__name__}: {str(error)[:300]} (in code that you named in plugins= or model=; "
+        "DARTS_DEBUG=1 shows the traceback). Mend it and run the same command again; if it is right as it "
+        "is, please report this."
+    )
 
 
 def write_crash_report(error: BaseException, argv: Sequence[str]) -> Path | None:

@@ -29,6 +29,7 @@ from darts_core.search import SearchConfig, SearchResult, search
 from darts_core.spaces import SearchSpace, get_space
 from darts_core.strategies import Strategy
 from darts_core.supernet import Supernet, build, create_supernet
+from darts_core.supernet.build import height_of
 from darts_core.tasks.contract import TaskContract
 
 __all__ = [
@@ -168,7 +169,7 @@ class SpaceContract:
     def test_plain_networks_run(self, space: SearchSpace) -> None:
         """`build` makes a network that maps samples to logits."""
         architecture = space.random(np.random.default_rng(0))
-        network = build(architecture, **self.sizes)
+        network = build(architecture, **self.sizes, image_size=height_of(self.input_shape(space)))
         assert tuple(network(self.batch(space)).shape) == self.output_shape(space)
 
 

@@ -77,6 +77,14 @@ def test_guards_have_their_former_place_and_spelling() -> None:
     assert deciding(config).keys() == {f.name for f in fields(config)} - {"callbacks"}
 
 
+def test_two_guards_of_one_class_are_called_as_their_nodes() -> None:
+    """A checkpoint keeps the state of a guard, and a search counts its doubts, by its name."""
+    second = "+search.guards.more._target_=darts_core.search.guards.SkipCount"
+    with session() as extra:
+        config = compose("search", ["guards=cells", second], extra)
+    assert [guard.name for guard in make_guards(config)] == ["skips", "trainable", "ties", "more"]
+
+
 @pytest.mark.parametrize("choice", [c for g, c in CHOICES if g == "callbacks"])
 def test_every_choice_of_callbacks_can_be_made(choice: str) -> None:
     for command in ("search", "train", "tune"):

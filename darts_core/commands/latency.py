@@ -169,7 +169,7 @@ def _choices(
     sample = draw_inputs(shape, 2)
     models = {
         batch: make_choice_model(
-            space, _maker(given), sample, table,
+            space, _maker(given, shape), sample, table,
             path=path, batch=batch, device=device, seconds=given.get("seconds", ROUND_SECONDS),
         )
         for batch in sizes
@@ -214,9 +214,10 @@ def _show(path: Path) -> None:
         print(f"{plain_text(key):{width}}  {value:.4f} ms")
 
 
-def _maker(given: dict[str, Any]) -> Any:
+def _maker(given: dict[str, Any], shape: tuple[int, ...]) -> Any:
     """A function from an architecture to its plain network."""
     from darts_core.supernet import build
+    from darts_core.supernet.build import height_of
 
     return lambda found: build(
         found,
@@ -224,6 +225,7 @@ def _maker(given: dict[str, Any]) -> Any:
         layers=given.get("layers", 8),
         num_classes=given.get("classes", 10),
         in_channels=given.get("in_channels", 3),
+        image_size=height_of(shape),
     )
 
 
@@ -243,7 +245,7 @@ def _prepare(given: dict[str, Any], space: Any, shape: tuple[int, ...], path: Pa
     folder = _folder(given, space, path)
     with progress_bar("networks") as progress:
         write_networks(
-            space, _maker(given), shape, folder, count=given.get("count", 60),
+            space, _maker(given, shape), shape, folder, count=given.get("count", 60),
             progress=progress,
         )  # fmt: skip
     print(folder)
@@ -273,7 +275,7 @@ def _check(
         with progress_bar(f"networks at batch {batch}") as progress:
             record = check_predictions(
                 model_at(batch),
-                _maker(given),
+                _maker(given, shape),
                 shape,
                 batch=batch,
                 count=given.get("count", 60),

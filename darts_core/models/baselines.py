@@ -128,8 +128,14 @@ def _stages(shape: str) -> list[tuple[int, int]]:
 
 
 def is_baseline(name: str | None) -> bool:
-    """Whether `baseline` knows the name, a residual network's shape behind a colon included."""
-    return name is not None and (name in BASELINES or name.partition(":")[0] in _RESNETS)
+    """Whether `baseline` knows the name, a residual network's shape behind a colon included.
+
+    `resnet18:net` is the function of a module of the user's own.
+    """
+    if name is None or name in BASELINES:
+        return name is not None
+    family, _, shape = name.partition(":")
+    return family in _RESNETS and not shape.isidentifier()
 
 
 # expansion, channels, blocks, stride of each stage

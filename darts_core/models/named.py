@@ -20,6 +20,7 @@ import torch
 from torch import nn
 
 from darts_core.errors import ConfigError, DartsError, unknown_name
+from darts_core.models.baselines import is_baseline
 from darts_core.models.by_name import ByName, Rows
 from darts_core.models.chosen import chosen, keep_labels
 from darts_core.models.trust import is_trusted, trust
@@ -28,6 +29,7 @@ from darts_core.registry import Registry
 from darts_core.sample_inputs import draw_inputs
 
 __all__ = [
+    "LEAVE_MODELS",
     "REGISTERED",
     "NamedModel",
     "fitted",
@@ -40,6 +42,8 @@ __all__ = [
 log = logging.getLogger("darts_core")
 Factory = Callable[..., nn.Module]
 REGISTERED: Registry[Factory] = Registry("model")
+# stages whose name, as `model=`, stands for what they left in the version
+LEAVE_MODELS = ("searched", "train", "prune", "shrink")
 
 _REGISTRABLE = re.compile(r"[A-Za-z]\w*")
 _FUNCTION = re.compile(r"[A-Za-z_]\w*(\.[A-Za-z_]\w*)*:[A-Za-z_]\w*")
@@ -60,10 +64,14 @@ def register_model(name: str, *, description: str) -> Callable[[Factory], Factor
     `in_features` (values of a sample) that it takes, and with `model_args`.
 
     Raises:
-        ConfigError: the name is taken, or reads like a file or a function.
+        ConfigError: the name is taken, also by a hand-designed network or a stage, or reads like a file or
+            a function.
     """
     if not _REGISTRABLE.fullmatch(name):
         raise ConfigError(f"A model's name has letters, digits and _ only, not {name!r}.")
+    if name in LEAVE_MODELS or is_baseline(name):
+        of = "what a stage left" if name in LEAVE_MODELS else "a hand-designed network"
+        raise ConfigError(f"model={name} is {of}; register your network under another name.")
     return REGISTERED.register(name, description=description)
 
 

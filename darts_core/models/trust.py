@@ -6,7 +6,7 @@ sent could run code; the module must therefore stand on the command line too.
 
 from __future__ import annotations
 
-__all__ = ["is_trusted", "trust"]
+__all__ = ["is_her_own", "is_trusted", "trust"]
 
 _NAMED: set[str] = set()
 
@@ -19,3 +19,9 @@ def trust(module: str) -> None:
 def is_trusted(module: str) -> bool:
     """Whether the user named exactly this module."""
     return module in _NAMED
+
+
+def is_her_own(module: str) -> bool:
+    """Whether `module` lies in the same package as one that the user named, ours left out."""
+    root = module.partition(".")[0]
+    return root != "darts_core" and any(name.partition(".")[0] == root for name in _NAMED)

@@ -29,8 +29,10 @@ from darts_core.search.types import (
     Doubt,
     Guard,
     GuardContext,
+    GuardFinding,
     SearchConfig,
     SearchResult,
+    told,
 )
 from darts_core.strategies import Strategy
 from darts_core.strategies.base import Batch, Forward, Penalty
@@ -320,7 +322,7 @@ class _Loop:
         state.record.candidates.append(candidate)
         stops = []
         for guard in self.guards:
-            finding = guard.after_epoch(context)
+            finding = told(guard, "after_epoch", guard.after_epoch(context), GuardFinding)
             row.update({f"guard/{name}": value for name, value in guard.measurements().items()})
             if finding is None:
                 continue

@@ -7,7 +7,7 @@ from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from darts_core.architecture import Architecture
-from darts_core.search.types import Doubt, Guard, GuardContext
+from darts_core.search.types import Doubt, Guard, GuardContext, told
 
 __all__ = ["Candidate", "Record", "doubts_about"]
 
@@ -77,5 +77,10 @@ class Record:
 
 
 def doubts_about(guards: Sequence[Guard], context: GuardContext) -> list[Doubt]:
-    """What the guards have against the context's architecture."""
-    return [found for guard in guards if (found := guard.doubt(context)) is not None]
+    """What the guards have against the context's architecture.
+
+    Raises:
+        ConfigError: a guard gives something else than a doubt.
+    """
+    found = (told(guard, "doubt", guard.doubt(context), Doubt) for guard in guards)
+    return [doubt for doubt in found if doubt is not None]

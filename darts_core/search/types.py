@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from darts_core.architecture import Architecture
+from darts_core.errors import ConfigError
 from darts_core.settings import SearchConfig
 from darts_core.strategies import Strategy
 
@@ -21,6 +22,7 @@ __all__ = [
     "GuardFinding",
     "SearchConfig",
     "SearchResult",
+    "told",
 ]
 
 
@@ -87,8 +89,8 @@ class Guard:
         cls.NODE = f"search.guards.{cls.name}"
 
     def after_epoch(self, context: GuardContext) -> GuardFinding | None:
-        """A finding if something is wrong, else None."""
-        raise NotImplementedError("A guard must define after_epoch(context).")
+        """A finding if something is wrong, else None; nothing by default."""
+        return None
 
     def doubt(self, context: GuardContext) -> Doubt | None:
         """What speaks against returning the context's architecture; nothing by default.
@@ -107,6 +109,20 @@ class Guard:
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Restore `state_dict`."""
+
+
+def told(guard: Guard, method: str, found: Any, kind: type[Any]) -> Any:
+    """`found`, which the guard's `method` gave: a `kind` or nothing.
+
+    Raises:
+        ConfigError: it is something else.
+    """
+    if found is None or isinstance(found, kind):
+        return found
+    raise ConfigError(
+        f"The guard {guard.name!r}: {method}(context) gives a {type(found).__name__}; it must give a "
+        f"darts_core.search.{kind.__name__} or None."
+    )
 
 
 @dataclass

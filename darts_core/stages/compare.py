@@ -32,7 +32,13 @@ from darts_core.report.read import read_rows, read_settings
 from darts_core.runlog import config_hash, write_text
 from darts_core.settings import to_plain
 from darts_core.stages.fronts import is_element
-from darts_core.stages.inputs import Network, describe_network, named_network, recipe
+from darts_core.stages.inputs import (
+    Network,
+    describe_network,
+    named_network,
+    policy_node,
+    recipe,
+)
 from darts_core.stages.models import trained_kind
 from darts_core.stages.schema import PLACES, BenchStage
 from darts_core.store.locks import FileLock
@@ -128,13 +134,13 @@ def _case(config: BenchStage, root: Path, bundle: DataBundle) -> tuple[ModelCase
 
 
 def _deciding(config: BenchStage, network: Network) -> dict[str, Any]:
-    policy = {k: v for k, v in config.augment.items() if k != "_target_"}
+    policy = policy_node(config.augment)
     return {
         "meta": network.meta,
         "train": to_plain(config.train),
         "data": to_plain(config.data),
         # folders without a policy keep the names that they had before it counted
-        **({"augment": to_plain(policy)} if policy.get("name", "none") != "none" else {}),
+        **({"augment": to_plain(policy)} if policy else {}),
     }
 
 

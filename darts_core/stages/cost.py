@@ -39,6 +39,7 @@ from darts_core.spaces import ChoiceSpace, SearchSpace
 from darts_core.stages.progress import progress_bar
 from darts_core.stages.schema import SearchStage
 from darts_core.supernet import build, create_supernet
+from darts_core.supernet.build import height_of
 
 __all__ = [
     "baseline_of",
@@ -204,6 +205,7 @@ def _choice_cost(
             layers=layers,
             num_classes=num_classes,
             in_channels=in_channels,
+            image_size=height_of(shape),
         )
 
     sample = draw_inputs(shape, 2, vocabulary=in_channels)
@@ -274,6 +276,7 @@ def network_timer(
     sizes: dict[str, Any] = {
         "num_classes": num_classes,
         "in_channels": in_channels or image_shape[0],
+        "image_size": height_of(image_shape),
     }
     sizes["channels"] = node.channels or network.channels
     sizes["layers"] = node.layers or network.layers

@@ -17,6 +17,7 @@ from darts_core.settings import TrainConfig
 from darts_core.stages.inputs import find_device
 from darts_core.stages.interrupt import check_stop, deferred_stop, handle_signals
 from darts_core.stages.schema import SearchStage
+from darts_core.stages.search_setup import space_of
 from darts_core.stages.targets import import_plugins
 from darts_core.stages.trial import trial_bundle
 from darts_core.study.calls import run_calls
@@ -24,6 +25,7 @@ from darts_core.study.engines import elsewhere
 from darts_core.study.ray_cluster import RayCluster
 from darts_core.study.remote import Files, changed_files, store_files
 from darts_core.supernet import build
+from darts_core.supernet.build import height_of
 
 __all__ = ["Sizes", "finalist_recipe", "trained_elsewhere"]
 
@@ -44,6 +46,7 @@ class Sizes:
             layers=max(node.layers, least_layers),
             num_classes=self.bundle.num_outputs,
             in_channels=self.bundle.in_channels,
+            image_size=height_of(self.bundle.input_shape),
         )
 
     def text(self, architecture: Architecture) -> str:
@@ -100,6 +103,7 @@ class _There:
     def _train(self, training: Training) -> None:
         import_plugins(self.config.plugins)
         bundle = trial_bundle(self.config, find_device(self.config.device))
+        space_of(self.config, bundle)  # that of a network of model= is registered by this
         with handle_signals(), deferred_stop():
             Halving(
                 Sizes(self.config, bundle).make,

@@ -9,7 +9,7 @@ from pathlib import Path
 from darts_core.architecture import Architecture
 from darts_core.errors import ArchitectureError, ConfigError
 from darts_core.models.baselines import BASELINES, is_baseline
-from darts_core.models.named import is_named
+from darts_core.models.named import LEAVE_MODELS, is_named
 from darts_core.runlog import read_yaml
 from darts_core.stages.doubt import doubtful
 from darts_core.stages.schema import NamedStage, TrainStage
@@ -17,8 +17,6 @@ from darts_core.stages.schema import NamedStage, TrainStage
 __all__ = ["LEAVE_MODELS", "check_given", "find_architecture", "find_model"]
 
 log = logging.getLogger("darts_core")
-# stages whose name stands for what they left in the version
-LEAVE_MODELS = ("searched", "train", "prune", "shrink")
 
 
 def check_given(config: TrainStage | NamedStage) -> None:

@@ -36,7 +36,7 @@ from darts_core.stages.schema import (
 )
 from darts_core.stages.targets import instantiate
 from darts_core.supernet import build
-from darts_core.supernet.build import check_names
+from darts_core.supernet.build import check_names, height_of
 from darts_core.supernet.memory import check_network
 from darts_core.tasks import make_task
 from darts_core.train import load_model, same_task
@@ -52,6 +52,7 @@ __all__ = [
     "open_model",
     "plain_network",
     "policy_name",
+    "policy_node",
     "recipe",
 ]
 
@@ -92,20 +93,29 @@ def load_bundle(config: DataStage, device: torch.device) -> DataBundle:
             f"task.{next(iter(config.task.options))}= is an option of one task; name it, for example "
             "task=classification."
         )
-    bundle: DataBundle = instantiate("data", given, config.plugins, device=device)
+    bundle: DataBundle = instantiate("data", given, config.plugins, DataBundle, device=device)
     return bundle
 
 
+def policy_node(augment: Mapping[str, Any]) -> dict[str, Any]:
+    """The policy of the node `augment`, without its `_target_`; {} where it is none.
+
+    One in a file of the user's own may have no name, or still that of the `none` which it was copied from.
+    """
+    node = {k: v for k, v in augment.items() if k != "_target_"}
+    return {} if node.get("name") == "none" and not node.get("sub_policies") else node
+
+
 def policy_name(augment: Mapping[str, Any], folder: Path) -> str | None:
-    """The policy of the node `augment` as a preset's name or a file; a changed preset is written down.
+    """The policy of the node `augment` as a preset's name or a file; what is no preset is written down.
 
     Raises:
         ConfigError: `augment=found` has no path.
     """
-    node = {k: v for k, v in augment.items() if k != "_target_"}
-    name = node.get("name", "none")
-    if name == "none":
+    node = policy_node(augment)
+    if not node:
         return None
+    name = node.get("name")
     if name == "found":
         if not node.get("path"):
             raise ConfigError(
@@ -289,10 +299,9 @@ def describe_network(
 
 def plain_network(architecture: Architecture, train: Train, bundle: DataBundle) -> Network:
     """The network of an architecture of a registered space, sized by `train`, for the data."""
-    height = bundle.input_shape[1] if bundle.kind == "image" else None
     node: dict[str, Any] = {"channels": train.channels, "layers": train.layers}
     node |= {"num_classes": bundle.num_outputs, "in_channels": bundle.in_channels}
-    node |= {"auxiliary": train.auxiliary, "image_size": height}
+    node |= {"auxiliary": train.auxiliary, "image_size": height_of(bundle.input_shape)}
     described = {"architecture": architecture.to_dict(), "build": node, **_about(bundle)}
     return Network(architecture, described)
 

@@ -8,8 +8,8 @@ from __future__ import annotations
 import logging
 import math
 import time
-from collections.abc import Mapping
-from dataclasses import fields, replace
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +23,7 @@ from darts_core.stages.inputs import find_device, find_network, load_bundle, rec
 from darts_core.stages.logging import make_loggers
 from darts_core.stages.one_training import one_training
 from darts_core.stages.schema import TuneStage
+from darts_core.stages.targets import import_plugins
 from darts_core.study.augment_search import search_policy
 from darts_core.study.budget import Budget
 from darts_core.train.policy_objectives import bilevel_objective, density_objective
@@ -43,6 +44,19 @@ _OF_A_STUDY = ("enqueue", "warm_start")
 _UNREAD = {"gradient": (*_OF_A_STUDY, "workers", "sampler"), "density": _OF_A_STUDY}
 # and those that an experiment sets along with the data and the training
 _OF_EXPERIMENTS = ("space", "pruner")
+
+
+@dataclass(frozen=True)
+class _WithPlugins:
+    """An objective for worker processes, in which the operations of the user's modules register, too."""
+
+    objective: Callable[..., Any]
+    plugins: tuple[str, ...]
+
+    def __call__(self, policy: Any) -> Any:
+        """The objective's value of a policy."""
+        import_plugins(self.plugins)
+        return self.objective(policy)
 
 
 def search_augmentation(config: TuneStage, folder: Path) -> dict[str, Any]:
@@ -98,10 +112,11 @@ def search_augmentation(config: TuneStage, folder: Path) -> dict[str, Any]:
         )
         options["device"] = str(device)
     else:
-        objective = density_objective(
+        judge = density_objective(
             network.make, bundle, training, folder=folder, seed=config.seed,
             folds=settings.options.folds, draws=settings.options.draws,
         )  # fmt: skip
+        objective = _WithPlugins(judge, tuple(config.plugins))
         options |= {"sampler": settings.sampler, "workers": settings.workers}
     prepared = _added(folder / "objective.json", time.perf_counter() - started)
     budget = _less(whole, prepared)

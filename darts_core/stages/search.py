@@ -33,14 +33,15 @@ from darts_core.stages.search_setup import (
     alpha_penalties,
     augmentation,
     check_path,
+    check_plain,
     make_guards,
+    make_strategy,
     make_supernet,
     space_of,
     step_of,
     tune_kernels,
 )
 from darts_core.stages.shared_run import open_run
-from darts_core.stages.targets import instantiate
 from darts_core.stages.tensorboard_pictures import AlphaPictures
 from darts_core.stages.timing import busy, stopwatch
 from darts_core.study.engines import elsewhere
@@ -67,7 +68,7 @@ def search(config: SearchStage, folder: Path) -> dict[str, Any]:
     if finished:
         return {} if run is None else run.result()
     # their settings are refused before anything is loaded
-    strategy, guards = instantiate("strategy", config.strategy, config.plugins), make_guards(config)
+    strategy, guards = make_strategy(config), make_guards(config)
     alpha_costs, callbacks = alpha_penalties(config), make_callbacks(config, folder)
     elsewhere(config.search.ray, config.search.slurm)
     device = find_device(config.device) if group is None else group.device
@@ -78,6 +79,7 @@ def search(config: SearchStage, folder: Path) -> dict[str, Any]:
     # one that an older program began with a path that it ignored goes on
     if not (folder / "checkpoint.pt").is_file():
         check_path(config, space)
+    check_plain(config, space)
     with first_goes_first(group):  # the others read what it measures
         config = with_budget(config, bundle.input_shape, bundle.num_outputs, device, folder)
     table = lookup_table(config.search)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from collections import Counter
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -12,10 +13,12 @@ import torch
 from torch import Tensor
 
 from darts_core.data import DataBundle
-from darts_core.errors import ConfigError
+from darts_core.errors import ConfigError, unknown_name
 from darts_core.models.named import REGISTERED, is_named
 from darts_core.models.searched import named_space
+from darts_core.ops.base import check_op
 from darts_core.penalties import AlphaPenalty
+from darts_core.relax import Relaxation
 from darts_core.search import Guard, SearchConfig
 from darts_core.settings import Search
 from darts_core.settings.search import Space
@@ -23,15 +26,19 @@ from darts_core.spaces import ChoiceSpace, SearchSpace, get_space
 from darts_core.stages.inputs import policy_name
 from darts_core.stages.schema import SearchStage
 from darts_core.stages.targets import instantiate, instantiate_each
+from darts_core.strategies import Strategy
 from darts_core.supernet import Supernet, create_supernet
+from darts_core.supernet.build import NETWORKS
 
 __all__ = [
     "AUTO",
     "alpha_penalties",
     "augmentation",
     "check_path",
+    "check_plain",
     "known_space",
     "make_guards",
+    "make_strategy",
     "make_supernet",
     "space_of",
     "step_of",
@@ -117,18 +124,41 @@ def check_path(config: SearchStage, space: SearchSpace) -> None:
         )
 
 
+def check_plain(config: SearchStage, space: SearchSpace) -> None:
+    """Refuse a skeleton without plain networks before the search: its finalists are such, behind it.
+
+    Raises:
+        ConfigError: says so.
+    """
+    if config.search.finalists > 1 and space.skeleton not in NETWORKS:
+        raise ConfigError(
+            f"The space {space.name!r}: {unknown_name(NETWORKS.kind, space.skeleton, NETWORKS)} The "
+            "finalists of its search are such networks: register one with register_network, or give "
+            "search.finalists=1."
+        )
+
+
 def make_supernet(
     config: SearchStage, space: SearchSpace, bundle: DataBundle, device: torch.device
 ) -> Supernet:
-    """A fresh supernet on `device`; its parameters are drawn from torch's global generator."""
+    """A fresh supernet on `device`; its parameters are drawn from torch's global generator.
+
+    Raises:
+        ConfigError: a relaxation or an operation of the user's own is none.
+    """
     node = config.search
+    relaxation: Relaxation = instantiate("relax", config.relax, config.plugins, Relaxation)
+    # a skeleton of the user's own may ask for other shapes
+    for stride in {"darts": (1, 2), "nasbench201": (1,)}.get(space.skeleton, ()):
+        for op in space.ops:
+            check_op(op, max(node.channels // relaxation.channel_fraction, 1), stride)
     supernet = create_supernet(
         space,
         channels=node.channels,
         layers=node.layers,
         num_classes=bundle.num_outputs,
         in_channels=bundle.in_channels,
-        relaxation=instantiate("relax", config.relax, config.plugins),
+        relaxation=relaxation,
         input_shape=bundle.input_shape,
     ).to(device)
     # models with choices in ordinary modules have one path only
@@ -151,14 +181,31 @@ def tune_kernels(settings: Search, supernet: Any, bundle: Any) -> None:
     tune_supernet(supernet, bundle.image_shape, settings.batch_size, time_ms, seconds=seconds)
 
 
+def make_strategy(config: SearchStage) -> Strategy:
+    """What `strategy=` names, fresh.
+
+    Raises:
+        ConfigError: it is no strategy.
+    """
+    made: Strategy = instantiate("strategy", config.strategy, config.plugins, Strategy)
+    return made
+
+
 def make_guards(config: SearchStage) -> list[Guard]:
     """The watchers of `search.guards`, which `guards=` fills; one set to null is left out.
+
+    Two that call themselves alike, of one class or without a name of their own, are called as their nodes: by
+    its name a guard's doubts count and a checkpoint keeps its state.
 
     Raises:
         ConfigError: a node makes no guard.
     """
     nodes = config.search.guards
     made = instantiate_each("guards", nodes, config.plugins, Guard, where="search.guards")
+    names = Counter(guard.name for guard in made.values())
+    for node, guard in made.items():
+        if names[guard.name] > 1:
+            guard.name = node
     return list(made.values())
 
 
@@ -168,7 +215,7 @@ def step_of(
     """Supernet -> one real step of the strategy, for a forecast; what it selects by is not measured."""
 
     def made(supernet: Any) -> Callable[[Tensor, Tensor], Any]:
-        strategy = instantiate("strategy", config.strategy, config.plugins)
+        strategy = make_strategy(config)
         strategy.task = bundle.task
         strategy.setup(supernet, settings, [])
         strategy.evaluator = lambda forward, batches: 0.0
@@ -186,13 +233,7 @@ def alpha_penalties(config: SearchStage) -> list[AlphaPenalty]:
     """
     if "_target_" not in config.penalty:
         return []
-    found = instantiate("penalty", config.penalty, config.plugins)
-    if not isinstance(found, AlphaPenalty):
-        raise ConfigError(
-            f"penalty={config.penalty['_target_']} makes a {type(found).__name__}; it must be a "
-            "darts_core.penalties.AlphaPenalty."
-        )
-    return [found]
+    return [instantiate("penalty", config.penalty, config.plugins, AlphaPenalty)]
 
 
 def augmentation(config: SearchStage, folder: Path, bundle: DataBundle) -> Any:

@@ -10,11 +10,13 @@ from __future__ import annotations
 
 import importlib
 import inspect
+import logging
 import os
 import re
 import sys
 from collections.abc import Iterable, Mapping
 from functools import cache
+from pathlib import Path
 from typing import Any, TypeVar
 
 from darts_core.errors import ConfigError, nearest_names
@@ -30,6 +32,7 @@ __all__ = [
     "registered",
 ]
 
+log = logging.getLogger("darts_core")
 Made = TypeVar("Made")
 
 # group -> the files of ours whose `_target_`s it may name
@@ -76,6 +79,21 @@ def import_plugins(names: Iterable[str]) -> None:
             raise ConfigError(
                 f"plugins={name!r} fails while it is imported: {type(error).__name__}: {error}"
             ) from error
+        _say_another(name.partition(".")[0], Path.cwd())
+
+
+@cache
+def _say_another(name: str, folder: Path) -> None:
+    """Warn, once, where a module of the current folder is passed over for one that is found before it."""
+    own = [
+        path for path in (folder / f"{name}.py", folder / name / "__init__.py") if path.is_file()
+    ]
+    found = getattr(sys.modules[name], "__file__", None)
+    if own and (found is None or Path(found).resolve() not in [path.resolve() for path in own]):
+        log.warning(
+            "plugins=%s is %s, not %s, which has the same name: give yours another", name,
+            found or "a module of Python's own", own[0],
+        )  # fmt: skip
 
 
 @cache
@@ -144,7 +162,11 @@ def _refusal(group: str | None, name: str, known: Iterable[str], where: str) -> 
 
 
 def instantiate(
-    group: str | None, node: Mapping[str, Any], plugins: Iterable[str] = (), **more: Any
+    group: str | None,
+    node: Mapping[str, Any],
+    plugins: Iterable[str] = (),
+    kind: type[Any] | None = None,
+    **more: Any,
 ) -> Any:
     """Call what `node["_target_"]` names with the other keys of `node` (but `description`).
 
@@ -152,10 +174,12 @@ def instantiate(
         group: of `TARGET_GROUPS`; None for a node below one: an optimizer.
         node: `_target_` and its settings.
         plugins: modules that the user named on the command line.
+        kind: what it must make; None: anything.
         more: further arguments.
 
     Raises:
-        ConfigError: the target is missing, not registered for `group`, or does not take these settings.
+        ConfigError: the target is missing, not registered for `group`, does not take these settings, or
+            makes no `kind`.
     """
     plugins = list(plugins)
     check_targets(group, node, plugins, where=group or "")
@@ -167,7 +191,13 @@ def instantiate(
         inspect.signature(factory).bind(**settings, **more)
     except TypeError as error:
         raise ConfigError(f"{target} does not take these settings: {error}.") from error
-    return factory(**settings, **more)
+    made = factory(**settings, **more)
+    if kind is not None and not isinstance(made, kind):
+        raise ConfigError(
+            f"{group}: {target} makes a {type(made).__name__}; it must be a "
+            f"{kind.__module__}.{kind.__name__}."
+        )
+    return made
 
 
 def instantiate_each(

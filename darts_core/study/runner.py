@@ -83,12 +83,19 @@ def pack(objective: Any) -> bytes:
         TuneError: it cannot be sent.
     """
     try:
-        return pickle.dumps(objective)
+        packed = pickle.dumps(objective)
     except (AttributeError, TypeError, ImportError, pickle.PicklingError) as error:
         raise TuneError(
             f"The objective {objective!r} cannot run in another process ({error}); use a function at the "
             "top level of a module, or workers=1."
         ) from error
+    # by its name alone, which another process finds in a file
+    if b"__main__" in packed and getattr(sys.modules["__main__"], "__file__", None) is None:
+        raise TuneError(
+            f"The objective {objective!r} is defined in a notebook or a shell, of which another process "
+            "knows nothing; write it into a module and import it from there, or use workers=1."
+        )
+    return packed
 
 
 def worker_context(objective: Any) -> Any:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, TypeVar
 
 import torch
@@ -26,7 +26,7 @@ from darts_core.supernet.skeleton import (
     nasbench201_channels,
 )
 
-__all__ = ["NETWORKS", "CellNetwork", "build", "check_names", "register_network"]
+__all__ = ["NETWORKS", "CellNetwork", "build", "check_names", "height_of", "register_network"]
 
 MakeNetwork = TypeVar("MakeNetwork", bound=Callable[..., nn.Module])
 NETWORKS: Registry[Callable[..., nn.Module]] = Registry("skeleton of plain networks")
@@ -206,7 +206,10 @@ def check_names(architecture: Architecture, source: str | None = None) -> None:
     """
     where = f"{source}: " if source else ""
     if architecture.space not in SPACES:
-        raise ArchitectureError(where + unknown_name("space", architecture.space, SPACES))
+        raise ArchitectureError(
+            f"{where}{unknown_name('space', architecture.space, SPACES)} A space of your own is registered "
+            "by a module named in plugins=[...]."
+        )
     inputs = SPACES[architecture.space].inputs  # 0 of choices
     for kind, cell in architecture.cells:
         if inputs and cell.inputs != inputs:
@@ -245,7 +248,8 @@ def build(
         auxiliary: add the auxiliary head (DARTS skeleton).
         in_channels: channels of the images.
         stem: "cifar" or "imagenet".
-        image_size: height of the images, which decides the auxiliary head's form; 32 or 224 by default.
+        image_size: height of the images, which decides the auxiliary head's form, and in a skeleton of a
+            user's own what it likes; 32 or 224 by default.
 
     Raises:
         ArchitectureError: a cell kind or an operation does not exist.
@@ -268,6 +272,11 @@ def build(
         stem=stem,
         image_size=image_size or (224 if stem == "imagenet" else 32),
     )
+
+
+def height_of(input_shape: Sequence[int]) -> int | None:
+    """The `image_size` of `build` for samples of a shape; None where these are no images."""
+    return input_shape[1] if len(input_shape) == 3 else None
 
 
 def _cell_of_kind(architecture: Architecture, kind: str) -> CellChoice:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -141,10 +142,5 @@ def density_objective(
 
 
 def _judged(bundle: Any, split: str, batch_size: int) -> Callable[[], Iterable[Batch]]:
-    def batches() -> Iterable[Batch]:
-        found: Iterable[Batch] = bundle.batches(
-            split, batch_size, drop_last=False, shuffle=False, pixels=True
-        )
-        return found
-
-    return batches
+    """What yields the split's images; it can be sent to a worker process."""
+    return partial(bundle.batches, split, batch_size, drop_last=False, shuffle=False, pixels=True)

@@ -12,6 +12,7 @@ import pytest
 from darts_core import cli
 from darts_core.crash import write_crash_report
 from darts_core.errors import DartsError
+from darts_core.models import trust
 from darts_core.store.jobs import Store
 
 
@@ -269,6 +270,22 @@ def test_a_defect_says_so_and_debugging_shows_where(
     monkeypatch.setenv("DARTS_DEBUG", "1")
     with pytest.raises(ZeroDivisionError):
         cli.main(["search"])
+
+
+def test_an_error_in_code_of_the_users_is_no_defect_of_ours(
+    capsys: pytest.CaptureFixture[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.delenv("DARTS_DEBUG", raising=False)
+    monkeypatch.setattr(trust, "_NAMED", set())
+    monkeypatch.syspath_prepend(tmp_path)
+    made = "class Odd(Guard):\n    def __init__(self):\n        int('three')\n"
+    (tmp_path / "own_odd.py").write_text(f"from darts_core.search import Guard\n\n\n{made}")
+    words = ["plugins=[own_odd]", "+search.guards.odd._target_=own_odd.Odd"]
+    status, err = run(capsys, "search", *words)
+    assert status == 2
+    assert "own_odd, line 6, in __init__: ValueError: invalid literal for int()" in err
+    assert "this is a defect" not in err
 
 
 def test_an_interruption_prints_the_command_that_resumes(

@@ -26,6 +26,13 @@ def test_every_notation_round_trips(seed: int, name: str) -> None:
     assert hash(Architecture.from_dict(architecture.to_dict())) == hash(architecture)
 
 
+def test_the_text_of_an_operation_of_ones_own_is_read_again():
+    """`found |...` in the log of a search is what `architecture=` is given."""
+    edges = ((0, 1, "conv-3x3"), (0, 2, "größer"), (1, 2, "v1.5"))
+    architecture = Architecture("nasbench201", cells=(("cell", CellChoice(edges, (2,))),))
+    assert Architecture.from_text(architecture.text()) == architecture
+
+
 def test_yaml_round_trip_with_notes(tmp_path: Path) -> None:
     architecture = Architecture.named("PC_DARTS_cifar")
     architecture.to_yaml(tmp_path / "a.yaml", guards=["fired"])
@@ -252,3 +259,10 @@ def test_a_cell_of_other_inputs_than_the_spaces_is_refused(ends, concat):
         ArchitectureError, match=r"'normal' leads to state [13]; in the space 'darts'"
     ):
         build(architecture, channels=4, layers=3)
+
+
+def test_a_space_that_is_not_registered_says_who_registers_one():
+    """A training in another process, of what a search in a space of one's own has found."""
+    cell = CellChoice(((0, 1, "skip_connect"),), (1,))
+    with pytest.raises(ArchitectureError, match=r"Unknown space 'mine'.* named in plugins="):
+        build(Architecture("mine", cells=(("cell", cell),)), channels=4, layers=1)

@@ -142,3 +142,23 @@ def test_a_model_of_a_macro_space_is_told_the_size_of_images_that_are_not_square
     assert net(torch.zeros(2, 3, 4, 6)).shape == (2, 2)
     square = create_supernet(space, channels=3, layers=1, num_classes=2, image_size=4)
     assert square.input_shape == (3, 4, 4)
+
+
+def test_a_network_of_ones_own_is_told_the_height_wherever_a_search_makes_one(monkeypatch):
+    """Its finalists and what is timed or counted for its cost, as its training is."""
+    from types import SimpleNamespace
+
+    from darts_core.settings import from_plain
+    from darts_core.stages.cost import network_timer
+    from darts_core.stages.finalist_training import Sizes
+    from darts_core.stages.schema import SearchStage
+    from darts_core.supernet.build import NETWORKS
+
+    space, config = get_space("convnet"), from_plain(SearchStage, {"device": "cpu"})
+    monkeypatch.setattr(NETWORKS, "_entries", dict(NETWORKS._entries))
+    NETWORKS.put(space.skeleton, lambda _, **sizes: sizes, description="what it is given")
+    bundle = SimpleNamespace(input_shape=(1, 8, 6), num_outputs=3, in_channels=1)
+    found = space.random(np.random.default_rng(0))
+    timer = network_timer(config, bundle.input_shape, 3, torch.device("cpu"))
+    for make in (Sizes(config, bundle).make, timer.make):
+        assert make(found)["image_size"] == 8

@@ -203,6 +203,20 @@ def test_a_finding_that_only_advises_removes_nothing():
     assert (result.epoch, result.doubts, len(result.findings)) == (1, [], 2)
 
 
+@pytest.mark.parametrize(
+    ("method", "words"),
+    [
+        ("doubt", r"'odd': doubt\(context\) gives a str; .*darts_core\.search\.Doubt or None"),
+        ("after_epoch", r"'odd': after_epoch\(context\) gives a str; .*\.GuardFinding or None"),
+    ],
+)
+def test_what_a_guard_gives_is_looked_at(method, words):
+    """A callback's sentence is easily taken for a guard's; a guard need not define both."""
+    odd = type("Odd", (Guard,), {"name": "odd", method: lambda self, context: "all skips"})
+    with pytest.raises(ConfigError, match=words):
+        found([SOUND], [odd()])
+
+
 def test_doubts_survive_a_resume(tmp_path):
     def go(checkpoint, stop):
         config = SearchConfig(epochs=4, batch_size=8, evaluate=False)

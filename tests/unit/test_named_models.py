@@ -5,6 +5,7 @@ import sys
 import uuid
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -14,6 +15,7 @@ from darts_core.architecture import Architecture
 from darts_core.commands.compose import compose, session
 from darts_core.errors import ConfigError, ResumeError
 from darts_core.models import trust
+from darts_core.models.baselines import is_baseline
 from darts_core.models.named import (
     REGISTERED,
     is_named,
@@ -23,7 +25,11 @@ from darts_core.models.named import (
 )
 from darts_core.models.searched import named_space, network_of
 from darts_core.models.weights import load_weights
+from darts_core.settings import from_plain
+from darts_core.spaces import SPACES
+from darts_core.stages import finalist_training
 from darts_core.stages.inputs import find_network, load_bundle, open_model
+from darts_core.stages.schema import SearchStage
 from darts_core.supernet import ModuleSupernet, build
 from darts_core.train import load_model, save_model
 
@@ -144,6 +150,10 @@ def test_timm_arguments_that_read_files_are_refused():
 def test_what_is_a_name_and_what_is_a_file():
     assert all(is_named(text) for text in ("a:b", "a.b.c:d_e", "timm:resnet18"))
     assert not any(is_named(t) for t in (None, "runs/a/model.pt", "C:/model.pt", "a.b", "a:b:c"))
+    # of a file resnet18.py; `bench` took it for a shape of ours
+    assert not is_baseline("resnet18:net")
+    assert is_baseline("resnet18:1x16-2x24")
+    assert is_baseline("resnet18")
 
 
 def test_a_registered_network_needs_no_module_on_the_command_line(tmp_path, monkeypatch):
@@ -161,6 +171,9 @@ def test_a_registered_network_needs_no_module_on_the_command_line(tmp_path, monk
         register_model("tiny", description="again")(tiny)
     with pytest.raises(ConfigError, match="letters"):
         register_model("a:b", description="no name")
+    for taken in ("resnet18", "train"):  # `bench` would take the one, `export` the other
+        with pytest.raises(ConfigError, match=f"model={taken} is .* under another name"):
+            register_model(taken, description="clashes")(tiny)
     # a later command without the module that registers it
     REGISTERED._entries.clear()
     with pytest.raises(ConfigError, match=r"registered network 'tiny'.*plugins=\[\.\.\.\]"):
@@ -310,3 +323,29 @@ def test_a_network_over_rows_that_fits_neither_way_is_told_of_as_it_was_written(
         named_model(f"{module}:small", {}, image_shape=(1, 10), num_classes=3)
     with pytest.raises(ConfigError, match="RuntimeError: out of order"):
         named_model(f"{module}:breaks", {}, image_shape=(1, 10), num_classes=3)
+
+
+def test_a_node_of_a_cluster_makes_the_finalists_of_a_network_with_choices(
+    module, tmp_path, monkeypatch
+):
+    """The space of its choices is registered where the network was made: not yet in a fresh process."""
+    (tmp_path / f"{module}.py").write_text(OPEN)
+    task = SimpleNamespace(output_shape=lambda shape: (3,))
+    bundle = SimpleNamespace(
+        kind="series", input_shape=(1, 10), num_outputs=3, in_channels=1, task=task
+    )
+    made = []
+
+    class Brief:
+        def __init__(self, make, *_, **__):
+            self.up_to = lambda training: made.append(make(training.architecture))
+
+    monkeypatch.setattr(SPACES, "_entries", dict(SPACES._entries))
+    monkeypatch.setattr(finalist_training, "trial_bundle", lambda *_: bundle)
+    monkeypatch.setattr(finalist_training, "finalist_recipe", lambda *_: None)
+    monkeypatch.setattr(finalist_training, "Halving", Brief)
+    config = from_plain(SearchStage, {"model": f"{module}:Net", "device": "cpu"})
+    found = Architecture(f"model={module}:Net", choices=(("body", "1"), ("width", 4)))
+    training = SimpleNamespace(architecture=found, seed=0, folder=tmp_path)
+    finalist_training._There(config, (training,), None)(0)
+    assert made[0](torch.randn(2, 1, 10)).shape == (2, 3)

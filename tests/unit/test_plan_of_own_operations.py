@@ -1,15 +1,21 @@
 """What the plan cannot take from the primitives of a user's operation is computed by its module."""
 
 import copy
+from types import SimpleNamespace
 
 import pytest
 import torch
 from torch import nn
 
+from darts_core.errors import ConfigError
 from darts_core.ops import OPS, register_op
+from darts_core.ops.base import check_op
 from darts_core.ops.conv import DilatedConv
 from darts_core.ops.primitives import AvgPool, BatchNorm, Depthwise, MaxPool, Pointwise, Relu
+from darts_core.settings import from_plain
 from darts_core.spaces import get_space
+from darts_core.stages.schema import SearchStage
+from darts_core.stages.search_setup import make_supernet
 from darts_core.supernet import Supernet
 from darts_core.supernet.branches import branch_of
 from darts_core.supernet.packed import PackedCell
@@ -137,3 +143,40 @@ def test_pools_of_which_sizes_have_a_form(primitive, has_a_form):
     module = nn.Identity()
     module.primitives = lambda: [primitive]
     assert (branch_of(module) is not None) is has_a_form
+
+
+@pytest.mark.parametrize(
+    ("made", "words"),
+    [
+        (
+            lambda channels, stride, *, affine: nn.Conv2d(channels, channels, 3, stride),
+            r"'mine' at stride 1 makes \[2, 4, 6, 6\] of \[2, 4, 8, 8\]; it must make \[2, 4, 8, 8\]",
+        ),
+        (lambda channels, stride: nn.Identity(), "'mine' cannot be made: .*affine"),
+        (lambda channels, stride, *, affine: None, "'mine' makes a NoneType"),
+    ],
+)
+def test_an_operation_that_is_none_is_refused_by_its_name(monkeypatch, made, words):
+    monkeypatch.setattr(OPS, "_entries", dict(OPS._entries))
+    register_op("mine", description="of somebody")(made)
+    check_op.cache_clear()
+    search = {"channels": 4, "layers": 1}
+    relax = {"_target_": "darts_core.relax.Softmax"}
+    config = from_plain(SearchStage, {"search": search, "relax": relax})
+    bundle = SimpleNamespace(num_outputs=3, in_channels=1, input_shape=(1, 8, 8))
+    space = get_space("darts").with_ops(("skip_connect", "mine"))
+    for device in ("meta", "cpu"):  # where it is only described, too
+        with pytest.raises(ConfigError, match=words), torch.device(device):
+            make_supernet(config, space, bundle, torch.device(device))
+
+
+def test_an_operation_that_needs_more_than_the_trial_gives_is_left_to_the_search(monkeypatch):
+    class OnGpuAlone(nn.Identity):
+        def forward(self, x):
+            raise RuntimeError("this kernel is for a GPU")
+
+    monkeypatch.setattr(OPS, "_entries", dict(OPS._entries))
+    made = register_op("mine", description="of somebody")
+    made(lambda channels, stride, *, affine: OnGpuAlone())
+    check_op.cache_clear()
+    check_op("mine", 4, 1)

@@ -1,5 +1,7 @@
 """Objectives of a policy search made from a bundle: their splits, resumes, and a planted negative."""
 
+import pickle
+
 import torch
 from torch import nn
 
@@ -80,6 +82,8 @@ def test_density_prefers_images_that_look_like_training_images(tmp_path):
     assert (tmp_path / "fold0.pt").is_file()
     again = density_objective(linear, bundle, RECIPE, folder=tmp_path)
     assert again(invert) == objective(invert)
+    # as a worker of tune.workers=2 receives it
+    assert pickle.loads(pickle.dumps(objective))(invert) == objective(invert)
 
 
 def test_two_folds_judge_both_halves():

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import csv
+import pickle
 import re
+import sys
 from types import SimpleNamespace
 
 import pytest
@@ -66,7 +68,8 @@ def test_a_search_that_an_older_program_began_is_not_refused(tmp_path):
     assert search_augmentation(config, folder)["method"] == "gradient"
 
 
-def test_loggers_are_told_each_epoch(tmp_path, monkeypatch, caplog):
+def searched(tmp_path, monkeypatch, config):
+    """What `search_policy` is called with, where nothing is read or trained."""
     bundle = SimpleNamespace(
         kind="image",
         unit=255,
@@ -85,13 +88,32 @@ def test_loggers_are_told_each_epoch(tmp_path, monkeypatch, caplog):
         ("find_network", SimpleNamespace(make=lambda: None)),
         ("recipe", TrainConfig(epochs=2)),
         ("bilevel_objective", None),
-        ("search_policy", found),
+        ("density_objective", len),
     ):
         monkeypatch.setattr(module, name, lambda *_, _made=stand_in, **__: _made)
+    given = []
+    monkeypatch.setattr(module, "search_policy", lambda *a, **_: given.extend(a) or found)
+    search_augmentation(config, tmp_path / "policy")
+    return given
+
+
+def test_loggers_are_told_each_epoch(tmp_path, monkeypatch, caplog):
     logger = {"csv": {"_target_": "darts_core.loggers.Csv"}}
     weighed = {"name": "classification", "class_weights": "balanced"}
-    search_augmentation(stage(logger=logger, task=weighed), tmp_path / "policy")
+    searched(tmp_path, monkeypatch, stage(logger=logger, task=weighed))
     assert "task.class_weights=balanced: a policy is judged by a loss that counts" in caplog.text
     with (tmp_path / "policy" / "metrics.csv").open(newline="") as stream:
         rows = [(row["epoch"], row["loss"]) for row in csv.DictReader(stream)]
     assert rows == [("0", "0.5"), ("1", "0.25")]
+
+
+def test_a_worker_of_a_density_search_imports_the_users_modules(tmp_path, monkeypatch):
+    """It is a fresh process, in which their augmentation operations are not registered yet."""
+    (tmp_path / "own_gammas.py").write_text("")
+    monkeypatch.syspath_prepend(tmp_path)
+    config = stage({"policy": "density", "epochs": None}, plugins=["own_gammas"])
+    (objective,) = searched(tmp_path, monkeypatch, config)
+    packed = pickle.dumps(objective)
+    assert "own_gammas" not in sys.modules
+    assert pickle.loads(packed)("ab") == 2
+    assert sys.modules.pop("own_gammas").__file__ == str(tmp_path / "own_gammas.py")

@@ -5,15 +5,17 @@ from __future__ import annotations
 import errno
 import logging
 import os
+from collections import deque
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 
 from darts_core import runlog
 from darts_core.checkpoint import load_checkpoint, save_checkpoint, taking_over
 from darts_core.commands.logs import configure_logging
-from darts_core.errors import ResumeError
+from darts_core.errors import ConfigError, ResumeError
 from darts_core.runlog import RunFolder, read_json, read_jsonl, write_json
 
 
@@ -95,6 +97,27 @@ def test_events_that_cannot_be_written_raise_in_the_caller_and_print_nothing(
     with pytest.raises(OSError, match="No space left"):
         log_and_flush()
     assert "Traceback" not in capsys.readouterr().err
+
+
+def test_a_checkpoint_holds_only_what_can_be_read_again(tmp_path: Path) -> None:
+    """The state of a guard or a strategy of the user's own is often of numpy."""
+    path = tmp_path / "checkpoint.pt"
+    state = torch.nn.Linear(1, 1).state_dict()
+    mine = {
+        "seen": np.float64(1.5),
+        np.int64(2): [np.int64(3), (True, None)],
+        "size": state["bias"].shape,
+    }
+    save_checkpoint(path, {"guards": {"mine": mine}, "state": state})
+    found = load_checkpoint(path)
+    assert found["guards"] == {"mine": {"seen": 1.5, 2: [3, (True, None)], "size": (1,)}}
+    assert type(found["guards"]["mine"]["seen"]) is float
+    assert found["state"]._metadata == state._metadata
+    for lost in (np.zeros(2), Path("a"), deque([1])):
+        kept = path.read_bytes()
+        with pytest.raises(ConfigError, match=rf"guards\.mine\.best is a .*{type(lost).__name__}"):
+            save_checkpoint(path, {"guards": {"mine": {"best": lost}}})
+        assert path.read_bytes() == kept
 
 
 @pytest.mark.parametrize("torn", ['{"epoch": 1, "lo', "x" * 10_000])

@@ -10,6 +10,7 @@ import pytest
 import torch
 
 from darts_core.architecture import Architecture
+from darts_core.augment import policy_from_yaml
 from darts_core.commands.compose import compose, session
 from darts_core.commands.hydra_app import _stamp
 from darts_core.data import DataBundle
@@ -154,6 +155,18 @@ def test_the_recipe_takes_a_policy_by_name_changed_or_found(tmp_path: Path) -> N
         recipe(config("train", "augment=found"), tmp_path)
     with pytest.raises(ConfigError, match="learning_rate"):
         recipe(config("train", "train.learning_rate=-1"), tmp_path)
+
+
+@pytest.mark.parametrize("first", ["", "name: none\n"])
+def test_a_policy_in_a_file_of_ones_own_needs_no_name(tmp_path: Path, first: str) -> None:
+    """As docs/augmentation.md shows one, or copied from none.yaml and filled in."""
+    mine = tmp_path / "conf" / "augment" / "mine.yaml"
+    mine.parent.mkdir(parents=True)
+    mine.write_text(f"{first}sub_policies:\n  - [[rotate, 1, 5]]\n")
+    with session(str(tmp_path / "conf")) as extra:
+        own = compose("train", ["data=digits", "augment=mine"], extra)
+    assert recipe(own, tmp_path).policy == str((tmp_path / "policy.yaml").resolve())
+    assert policy_from_yaml(tmp_path / "policy.yaml").operations == ("rotate",)
 
 
 def test_a_stage_is_stamped_by_what_it_reads_only() -> None:

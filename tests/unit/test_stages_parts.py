@@ -32,7 +32,7 @@ from darts_core.stages.forecast import duration, forecast
 from darts_core.stages.fronts import search_front
 from darts_core.stages.interrupt import check_stop, deferred_stop, handle_signals, stop_wanted
 from darts_core.stages.schema import SearchStage
-from darts_core.stages.search_setup import check_path, space_of, step_of
+from darts_core.stages.search_setup import check_path, check_plain, space_of, step_of
 from darts_core.stages.timing import stopwatch
 from darts_core.supernet import create_supernet
 from darts_core.testing import tiny_bundle
@@ -135,6 +135,14 @@ def test_a_path_of_cells_is_refused_for_a_space_of_choices(path: str) -> None:
         check_path(chosen, get_space("convnet"))
     check_path(node("space=convnet", "search.path=plain"), get_space("convnet"))
     check_path(node("space=darts", f"search.path={path}"), get_space("darts"))
+
+
+def test_a_space_without_plain_networks_is_refused_before_it_is_searched() -> None:
+    half = replace(get_space("darts"), name="half", skeleton="half")
+    with pytest.raises(ConfigError, match=r"'half': Unknown skeleton .* search\.finalists=1"):
+        check_plain(node(), half)
+    check_plain(node("search.finalists=1"), half)
+    check_plain(node(), get_space("darts"))
 
 
 def test_operations_of_cells_are_refused_beside_a_network_of_ones_own() -> None:

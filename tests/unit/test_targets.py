@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from darts_core.errors import ConfigError
+from darts_core.relax import Relaxation
 from darts_core.settings.tree import config_root
 from darts_core.stages.targets import (
     TARGET_GROUPS,
@@ -106,7 +107,7 @@ def test_settings_that_the_target_does_not_take_are_a_sentence() -> None:
 
 
 def test_plugins_are_imported_from_the_current_folder(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     (tmp_path / "my_plugin_here.py").write_text("import os\n\n\nclass Thing:\n    pass\n")
     (tmp_path / "my_plugin_broken.py").write_text("1 / 0\n")
@@ -116,12 +117,20 @@ def test_plugins_are_imported_from_the_current_folder(
     monkeypatch.setattr("sys.path", [*__import__("sys").path])
     import_plugins(["my_plugin_here"])
     assert instantiate("relax", {"_target_": "my_plugin_here.Thing"}, ["my_plugin_here"])
+    with pytest.raises(
+        ConfigError, match=r"relax: my_plugin_here\.Thing makes a Thing; it must be"
+    ):
+        instantiate("relax", {"_target_": "my_plugin_here.Thing"}, ["my_plugin_here"], Relaxation)
     with pytest.raises(ConfigError, match="refused"):
         instantiate("relax", {"_target_": "my_plugin_here.os"}, ["my_plugin_here"])
     with pytest.raises(ConfigError, match="no such module"):
         import_plugins(["my_plugin_absent"])
     with pytest.raises(ConfigError, match="ZeroDivisionError"):
         import_plugins(["my_plugin_broken"])
+    assert "which has the same name" not in caplog.text
+    (tmp_path / "colorsys.py").write_text("")
+    import_plugins(["colorsys"])
+    assert f"not {tmp_path / 'colorsys.py'}, which has the same name" in caplog.text
     with pytest.raises(ConfigError, match="not_there_at_all"):
         import_plugins(["my_plugin_lacks"])
     with pytest.raises(ConfigError, match="needs the missing module 'timmlike'"):

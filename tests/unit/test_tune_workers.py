@@ -8,6 +8,7 @@ import os
 import signal
 import sys
 from dataclasses import dataclass
+from types import ModuleType
 
 import pytest
 
@@ -15,6 +16,7 @@ from darts_core.errors import TuneError
 from darts_core.study import run_study
 from darts_core.study.launch import RelaunchLimit
 from darts_core.study.resources import pin_worker, visible_gpus
+from darts_core.study.runner import pack
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="kills processes by /proc")
 
@@ -44,6 +46,16 @@ def own_process(trial):
 
 def _unpickled(trial):
     return 1.0
+
+
+def test_an_objective_of_a_notebook_is_refused_before_its_workers_die_of_it(monkeypatch):
+    main = ModuleType("__main__")
+    exec("def of_a_cell(trial):\n    return 1.0", vars(main))
+    monkeypatch.setitem(sys.modules, "__main__", main)
+    with pytest.raises(TuneError, match=r"notebook or a shell.* workers=1"):
+        pack(main.of_a_cell)
+    main.__file__ = "train.py"  # which a worker reads as well
+    assert pack(main.of_a_cell)
 
 
 def test_trials_run_in_processes_of_their_own_with_one_thread(tmp_path):

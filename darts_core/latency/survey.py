@@ -283,7 +283,8 @@ def _parts_of(network: nn.Module, sample: torch.Tensor) -> Network:
     finally:
         for hook in hooks:
             hook.remove()
-    found, counted = {}, set()
+    found: Network = {}
+    counted: set[int] = set()
     for path, count in macs.items():
         module = modules[path]
         params = list(module.parameters(recurse=False))

@@ -161,7 +161,6 @@ def test_a_seed_of_a_version_is_named_with_its_commands(tmp_path: Path) -> None:
     write_json(version / "version.json", {"commands": {"search": details, **more}})
     text = " ".join(parse(write_report(version / "seed1")).words)
     assert "digits-darts · V003/seed1" in text
-    # a shell takes the line for the words that were typed
     assert shlex.join(["darts-core", "search", "-m", *details["overrides"]]) in text
     assert "darts-core tune --config-dir '/my conf'\ntorchrun -m x train" in text
 

@@ -127,7 +127,7 @@ class DataBundle:
         found = zlib.crc32(about)
         # some at a time: those of a text are as large as its inputs
         for some in (some for index in kept for some in index.split(_AT_ONCE)):
-            found = zlib.crc32(self.pool.targets_N[some].cpu().numpy(), found)
+            found = zlib.crc32(self.pool.targets_N[some].cpu().numpy().tobytes(), found)
         return f"{found:08x}"
 
     def _names(self, names: Names) -> tuple[str, ...]:

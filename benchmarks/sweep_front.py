@@ -175,7 +175,7 @@ def main() -> None:
         "validation_images": bundle.size("val"),
         "objectives": OBJECTIVES,
     }
-    command = command_line(without=("--out",))
+    command = command_line(without=("--out", "--runs"))
     print(write_results("sweep-front", rows, folder=args.out, command=command, notes=notes))
 
 

@@ -11,6 +11,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -105,7 +106,8 @@ class Trainer:
         self.progress: Callable[[int, int], None] | None = None
         self.verbose = True
         self._saved = 0  # epochs in the checkpoint
-        self._data: str | None = getattr(bundle, "mark", None)
+        # as it began: the file may be changed or gone when a checkpoint is written
+        self._policy = policy_content(config.policy)
 
     def asked(self, should_end: Ends | None) -> str | None:
         """The reason to end that somebody gives after an epoch; in a group the first process's counts.
@@ -298,8 +300,14 @@ class Trainer:
         """What decides the steps; a policy's file may be moved. `by_path`: as older programs wrote it."""
         settings = asdict(self.config)
         if not by_path:
-            settings["policy"] = policy_content(self.config.policy)
+            settings["policy"] = self._policy
         return config_hash({**settings, "on": self.names, "seed": self.seed})
+
+    @cached_property
+    def _data(self) -> str | None:
+        """What tells the data from others that a checkpoint may be of; None where they do not say."""
+        mark: str | None = getattr(self.bundle, "mark", None)
+        return mark
 
     def save(self, path: Path, epoch: int) -> None:
         """Write everything that the next epoch needs; in a group the first process does."""

@@ -187,17 +187,23 @@ def test_a_training_goes_on_when_the_file_of_its_policy_lies_elsewhere(tmp_path,
         monkeypatch.setattr(TinyBundle, name, value, raising=False)
     path, here, there = (tmp_path / name for name in ("checkpoint.pt", "here.yaml", "there.yaml"))
     here.write_text("sub_policies: [[[invert, 0.5, 5]]]")
-    fit(make(), TinyBundle(), config(epochs=1, policy=str(here)), checkpoint=path)
-    here.rename(there)  # the version's folder was moved, or copied to another machine
-    fit(make(), TinyBundle(), config(epochs=1, policy=str(there)), checkpoint=path)
+
+    def move(epoch, row):  # as the version's folder, or the user's file, while it trains
+        if here.exists():
+            here.rename(there)
+
+    once = config(epochs=2, policy=str(here))
+    fit(make(), TinyBundle(), once, checkpoint=path, on_epoch=move)
+    assert load_checkpoint(path)["epoch"] == 2
+    fit(make(), TinyBundle(), replace(once, policy=str(there)), checkpoint=path)
     here.write_text("sub_policies: [[[invert, 0.6, 5]]]")
     with pytest.raises(ResumeError, match="another training configuration"):
-        fit(make(), TinyBundle(), config(epochs=1, policy=str(here)), checkpoint=path)
+        fit(make(), TinyBundle(), once, checkpoint=path)
     # what an older program wrote names the file itself
-    content = torch.load(path)
-    settings = {**asdict(config(epochs=1, policy=str(there))), "on": ("params", "alpha"), "seed": 0}
+    content, moved = torch.load(path), replace(once, policy=str(there))
+    settings = {**asdict(moved), "on": ("params", "alpha"), "seed": 0}
     torch.save({**content, "stamp": config_hash(settings)}, path)
-    fit(make(), TinyBundle(), config(epochs=1, policy=str(there)), checkpoint=path)
+    fit(make(), TinyBundle(), moved, checkpoint=path)
 
 
 def test_nan_names_epoch_and_step_and_keeps_the_checkpoint(tmp_path):

@@ -71,7 +71,7 @@ def _times(
         whole = found if whole is None else whole
         # a norm over the batch's own statistics, say, makes a sample's output depend on those beside it
         if not _close(found, whole):
-            log.info("%s is run on whole batches: in pieces its outputs are others", path.name)
+            log.info("%s is run on whole batches: in pieces it gives other outputs", path.name)
             break
         times[chunk] = quick_ms(lambda run=runner: run(x), device=device, seconds=0.2)  # type: ignore[misc]
     return times

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,6 +20,8 @@ from darts_core.named_inputs import pack, shapes_of
 from darts_core.reading import DAMAGE, regular_file
 
 __all__ = ["Numbers", "Prediction", "predict", "read_image"]
+
+_BESIDE = re.compile(r"<[^<>]+>|\[[^\[\]]+\]")
 
 
 @dataclass(frozen=True)
@@ -181,7 +184,9 @@ def _shaped(found: np.ndarray, shape: tuple[int, ...]) -> np.ndarray | None:
 def _text(path: str | Path, model: LoadedModel) -> torch.Tensor:
     """The end of a text as token numbers."""
     vocabulary, length = model.described.vocabulary, model.input_shape[0]
-    if any(len(token) != 1 for token in vocabulary) or not vocabulary:
+    # what stands beside the characters, such as <pad>, is in no text
+    tokens = [token for token in vocabulary if not _BESIDE.fullmatch(token)]
+    if not tokens or any(len(token) != 1 for token in tokens):
         raise DataError(
             f"{path}: the model's tokens are no single characters, so texts are not cut up for it; give .npy "
             f"files of {length} token numbers, one sample each."

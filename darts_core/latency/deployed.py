@@ -68,7 +68,8 @@ def as_deployed(
 
 def cast_input(module: nn.Module, x: torch.Tensor, dtype: torch.dtype) -> torch.Tensor:
     """`x` as a module in the number format `dtype` takes it: token numbers and rows of raw values stay."""
-    raw = getattr(module, "raw_input", False)
+    # a layer of a user's own network may bear the name
+    raw = getattr(module, "raw_input", False) is True
     return x.to(dtype) if x.is_floating_point() and not raw else x
 
 

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from darts_core.named_inputs import NamedInput
+from darts_core.sample_inputs import number_format
 
 __all__ = ["ByName", "Rows", "inner"]
 
@@ -29,7 +30,7 @@ class ByName(nn.Module):
     def __init__(self, model: nn.Module, inputs: Sequence[NamedInput]) -> None:
         super().__init__()
         self.model, self.inputs = model, tuple(inputs)
-        self._dtype = _dtype_of(model)
+        self._dtype = number_format(model)
         for one in self.inputs:
             if not one.tokens:
                 # not saved: the description of the inputs holds them
@@ -47,7 +48,7 @@ class ByName(nn.Module):
             now = self._buffers[name]
             if value is not None and now is not None and now.itemsize < torch.float32.itemsize:
                 self._buffers[name] = value.to(now.device)
-        self._dtype = _dtype_of(self.model)
+        self._dtype = number_format(self.model)
         return self
 
     def named(self, row_B1F: Tensor) -> dict[str, Tensor]:
@@ -72,12 +73,6 @@ class ByName(nn.Module):
     def forward(self, row_B1F: Tensor) -> Any:
         """What the network gives."""
         return self.model(**self.named(row_B1F))
-
-
-def _dtype_of(model: nn.Module) -> torch.dtype:
-    """The number format of a network's params."""
-    found = (one.dtype for one in model.parameters() if one.is_floating_point())
-    return next(found, torch.float32)
 
 
 class Rows(nn.Module):

@@ -259,6 +259,8 @@ def loss_increases(
 
     Infinity where the loss becomes NaN, which is not below 0 either: such a cut would pass for a free one.
     """
+    if not cuts:
+        return []
     before = mean_loss(model, batches, task)
     rises = []
     for cut in cuts:

@@ -12,6 +12,7 @@ from torch.nn.parameter import is_lazy
 
 from darts_core.architecture import Architecture
 from darts_core.errors import ConfigError
+from darts_core.modes import evaluating
 from darts_core.relax import Relaxation, Softmax
 from darts_core.spaces.choices import ChoiceSpace
 from darts_core.supernet.choices import find_choices
@@ -83,11 +84,8 @@ class ModuleSupernet(nn.Module):
     def _run_lazy_layers(self) -> None:
         """Let layers that take their sizes from their first input (nn.LazyLinear) see one."""
         if any(is_lazy(tensor) for tensor in (*self.module.parameters(), *self.module.buffers())):
-            modes = [(module, module.training) for module in self.module.modules()]
-            self.module.eval()
-            self(self.sample(), self.expected_weights())
-            for module, mode in modes:
-                module.training = mode
+            with evaluating(self.module):
+                self(self.sample(), self.expected_weights())
 
     def sample(self) -> Tensor:
         """[2, ...], an input like those of training, the same each time.

@@ -115,7 +115,6 @@ def test_a_network_of_several_inputs_is_trained_exported_measured_and_asked(fold
     assert meta["model"]["inputs"][0]["name"] == "age"
 
 
-@pytest.mark.parametrize("command", ["search", "train"])
 class Dated(nn.Module):
     def __init__(self) -> None:
         super().__init__()
@@ -139,6 +138,7 @@ def test_a_low_precision_rounds_neither_token_numbers_nor_raw_values(
     torch.testing.assert_close(found.detach(), wanted, rtol=0.02, atol=0.03)
 
 
+@pytest.mark.parametrize("command", ["search", "train"])
 def test_networks_of_one_input_are_refused_in_a_sentence(
     folder: Path, command: str, capsys: pytest.CaptureFixture[str]
 ) -> None:

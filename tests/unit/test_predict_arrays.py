@@ -94,9 +94,10 @@ def test_a_text_is_for_a_model_of_characters(tmp_path):
         DataError, match=r"no single characters.*give \.npy files of 4 token numbers"
     ):
         predict(words, [tmp_path / "a.txt"])
-    letters = loaded(input_shape=[4], mean=[], std=[], unit=1, vocabulary=list("abst"))
-    with pytest.raises(DataError, match="holds ' ', which the model has not seen"):
-        predict(letters, [tmp_path / "a.txt"])
+    for beside in ([], ["<pad>", "[UNK]"]):
+        letters = loaded(input_shape=[4], mean=[], std=[], unit=1, vocabulary=[*beside, *"abst"])
+        with pytest.raises(DataError, match="holds ' ', which the model has not seen"):
+            predict(letters, [tmp_path / "a.txt"])
 
 
 def test_of_a_description_without_a_unit_images_alone_are_bytes():

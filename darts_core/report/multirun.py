@@ -88,7 +88,9 @@ def _lead(row: dict[str, Any], metric: Metric, folder: Path) -> str:
     """The element that is best on val; what it has on test chose nothing."""
     # `bench` judges none on val
     if row["val"] == _NONE and (folder / "models.md").is_file():
-        return "All models stand in one table in models.md, and in one picture in models.png."
+        # none where what was timed does not compare, such as models on several data sets
+        drawn = ", and in one picture in models.png" * (folder / "models.png").is_file()
+        return f"All models stand in one table in models.md{drawn}."
     if row["val"] == _NONE:
         return f"None has {metric.article} on val yet."
     test = "" if row["test"] == _NONE else f", {row['test']} on test"

@@ -87,8 +87,8 @@ def _gain(stage: StageRun) -> list[str]:
     if stage.number("best_number") == stage.number("baseline_number"):
         return [f"nothing beat your own settings ({own:.6g})"]
     # it is no worse than trial 0, unless that breaks a constraint
-    how = f"{gain:.3g} better" if gain >= 0 else f"{-gain:.3g} worse, which break a constraint"
-    return [f"{best:.6g} against {own:.6g} with your own settings, {how} (one seed)"]
+    how = f", {gain:.3g} better" if gain >= 0 else f", which break a constraint: {-gain:.3g} worse"
+    return [f"{best:.6g} against {own:.6g} with your own settings{how} (one seed)"]
 
 
 def _importance(done: Sequence[Trial], maximize: bool, shares: Shares) -> Mapping[str, float]:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import multiprocessing
 import pickle
+import pickletools
 import signal
 import sys
 from collections.abc import Callable
@@ -89,8 +90,9 @@ def pack(objective: Any) -> bytes:
             f"The objective {objective!r} cannot run in another process ({error}); use a function at the "
             "top level of a module, or workers=1."
         ) from error
-    # by its name alone, which another process finds in a file
-    if b"__main__" in packed and getattr(sys.modules["__main__"], "__file__", None) is None:
+    # by its name alone, which another process finds in a file; what was packed by value has none
+    at_home = getattr(sys.modules["__main__"], "__file__", None) is None and b"__main__" in packed
+    if at_home and any(word == "__main__" for _, word, _ in pickletools.genops(packed)):
         raise TuneError(
             f"The objective {objective!r} is defined in a notebook or a shell, of which another process "
             "knows nothing; write it into a module and import it from there, or use workers=1."

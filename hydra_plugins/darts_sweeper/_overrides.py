@@ -24,7 +24,7 @@ __all__ = ["spell", "split", "with_numbers"]
 
 _TAGS = ("log",)
 # a text to YAML, a number to Hydra and to whoever writes it
-_EXPONENT = re.compile(r"[-+]?[0-9]+[eE][-+]?[0-9]+")
+_EXPONENT = re.compile(r"[-+]?(?:[0-9]+\.?[0-9]*|\.[0-9]+)[eE][-+]?[0-9]+")
 _PLAIN = re.compile(r"[A-Za-z_][A-Za-z0-9_./-]*")
 
 
@@ -110,7 +110,7 @@ def spell(value: Any) -> str:
 
 
 def with_numbers(node: Any) -> Any:
-    """A dimension in its YAML form, `1e-4` in it as the number that it is on a command line.
+    """A dimension in its YAML form, `1e-4` or `1.5e4` in it as the number that it is on a command line.
 
     Choices among which there is a text stay as they are.
     """

@@ -447,4 +447,4 @@ def test_a_study_states_the_gain_against_the_users_own_settings(tmp_path):
     beaten = {**own, "best_number": 0, "best_value": 0.5, "gain": 0.0}
     assert "nothing beat your own settings (0.5)" in note(**beaten)
     outside = note(**{**own, "baseline_value": 1.0, "gain": -0.25})
-    assert "1 with your own settings, 0.25 worse, which break a constraint (one seed)" in outside
+    assert "1 with your own settings, which break a constraint: 0.25 worse (one seed)" in outside

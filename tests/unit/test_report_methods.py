@@ -137,8 +137,11 @@ def test_the_page_of_compared_models_says_where_they_stand_together(tmp_path):
     assert "None has an accuracy on val yet." in write_multirun_report(version).read_text()
     (version / "models.md").write_text("| model |")
     page = write_multirun_report(version).read_text()
-    assert "All models stand in one table in models.md" in page
+    assert "All models stand in one table in models.md." in page
     assert "on val yet" not in page
+    (version / "models.png").touch()
+    page = write_multirun_report(version).read_text()
+    assert "in one table in models.md, and in one picture in models.png." in page
 
 
 def test_elements_that_are_alone_have_no_table(tmp_path, multirun):

@@ -164,12 +164,13 @@ def test_numbers_with_an_exponent_are_numbers_in_a_file_of_the_space_too(tmp_pat
     file = tmp_path / "space.yaml"
     file.write_text(
         "lr: {low: 1e-4, high: 3E-1, log: true, when: {decay: 1e-3}}\n"
-        "decay: [1e-3, 0]\nkind: [1e3, b]\nflip: {choices: [null, 1e-1]}\n"
+        "decay: [1e-3, 0]\nsize: [1.5e4, .5E3]\nkind: [1e3, b]\nflip: {choices: [null, 1e-1]}\n"
     )
     space = _yaml_space(str(file))
     assert space == {
         "lr": {"low": 1e-4, "high": 0.3, "log": True, "when": {"decay": 1e-3}},
         "decay": [1e-3, 0],
+        "size": [15000.0, 500.0],
         "kind": ["1e3", "b"],
         "flip": {"choices": [None, 0.1]},
     }

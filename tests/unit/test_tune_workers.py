@@ -8,6 +8,7 @@ import os
 import signal
 import sys
 from dataclasses import dataclass
+from functools import partial
 from types import ModuleType
 
 import pytest
@@ -54,6 +55,7 @@ def test_an_objective_of_a_notebook_is_refused_before_its_workers_die_of_it(monk
     monkeypatch.setitem(sys.modules, "__main__", main)
     with pytest.raises(TuneError, match=r"notebook or a shell.* workers=1"):
         pack(main.of_a_cell)
+    assert pack(partial(print, b"by value, as of __main__"))
     main.__file__ = "train.py"  # which a worker reads as well
     assert pack(main.of_a_cell)
 

@@ -113,6 +113,8 @@ def backward(
         raise StopTrial(JUDGED)
     with evaluating(stage.model), torch.no_grad():
         loss = loss_of(stage.model(x), y)
+    if scale is not None:
+        scale(loss)  # a GradScaler makes no step before it was given a loss
     for parameter in stage.model.parameters():
         parameter.grad = None if scale is None else torch.zeros_like(parameter)
     return loss

@@ -8,7 +8,7 @@ from autosearch_workshop import BASE
 
 from darts_core.autosearch import contract
 from darts_core.autosearch.driver import Search
-from darts_core.autosearch.reports import ReportReader
+from darts_core.autosearch.reports import ReportReader, reports_of
 from darts_core.autosearch.spec import Limits, Objective
 from darts_core.autosearch.trials import Workshop
 from darts_core.study.space import SearchDimension
@@ -54,6 +54,19 @@ def test_a_disturbed_latency_is_marked_in_the_result_table(tmp_path, monkeypatch
     rows = [{"number": 1, "config": {}, "latency": 2.0, "latency_flag": flags[0]}]
     assert "latency_flag" in result_table(rows, goals, None)[0]
     assert "latency_flag" not in result_table([{**rows[0], "latency_flag": ""}], goals, None)[0]
+
+
+def test_a_latency_that_an_attempt_before_reported_stays_marked(tmp_path):
+    row = {"kind": "iteration", "metrics": {"latency_ms": 2.0}, "latency_flag": "busy"}
+    (tmp_path / "reports.1.jsonl").write_text(json.dumps({**row, "iteration": 1}) + "\n")
+    row = {"kind": "iteration", "metrics": {"acc": 0.5}}
+    for iteration, flag in ((2, "busy"), (1, "")):  # from 1 on it began anew
+        (tmp_path / "reports.jsonl").write_text(json.dumps({**row, "iteration": iteration}) + "\n")
+        reports = reports_of(tmp_path)
+        assert (reports.last.get("latency_ms"), reports.latency_flag) == (
+            2.0 if flag else None,
+            flag,
+        )
 
 
 def test_a_latency_is_measured_on_inputs_that_the_network_takes(monkeypatch):

@@ -169,7 +169,9 @@ class SpaceContract:
     def test_plain_networks_run(self, space: SearchSpace) -> None:
         """`build` makes a network that maps samples to logits."""
         architecture = space.random(np.random.default_rng(0))
-        network = build(architecture, **self.sizes, image_size=height_of(self.input_shape(space)))
+        # `sizes` may name the height itself
+        height: dict[str, Any] = {"image_size": height_of(self.input_shape(space))}
+        network = build(architecture, **(height | self.sizes))
         assert tuple(network(self.batch(space)).shape) == self.output_shape(space)
 
 

@@ -113,6 +113,8 @@ def backward(
         raise StopTrial(JUDGED)
     with evaluating(stage.model), torch.no_grad():
         loss = loss_of(stage.model(x), y)
+    if scale is not None:
+        scale(loss)  # a GradScaler makes no step before it was given a loss
     for parameter in stage.model.parameters():
         parameter.grad = None if scale is None else torch.zeros_like(parameter)
     return loss
@@ -136,14 +138,13 @@ def _started(model: nn.Module, path: Path, shape: tuple[int, ...]) -> nn.Module:
     import torch
     from torch.nn.parameter import is_lazy
 
-    from darts_core.sample_inputs import draw_inputs
+    from darts_core.sample_inputs import draw_inputs, number_format
 
     if any(is_lazy(tensor) for tensor in (*model.parameters(), *model.buffers())):
         # loading gives such layers their weights, but not the sizes that they state
-        mode = model.training
-        with torch.no_grad():
-            model.eval()(draw_inputs(shape, 2, device=next(model.parameters()).device))
-        model.train(mode)
+        place, kind = next(model.parameters()).device, number_format(model)
+        with evaluating(model), torch.no_grad():
+            model(draw_inputs(shape, 2, device=place, dtype=kind))
     try:
         model.load_state_dict(torch.load(path, map_location="cpu", weights_only=True))
     except (OSError, RuntimeError) as error:

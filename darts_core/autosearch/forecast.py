@@ -126,7 +126,7 @@ def _of_supernet(step: SearchSpec) -> list[str]:
     if passed_over:
         notes.append(
             f"{step.algorithm} runs its few trials one by one to their ends and keeps their models, whatever "
-            f"{', '.join(passed_over)} says"
+            f"the job file says of {', '.join(passed_over)}"
         )
     if step.limits.trainings or step.limits.seconds:
         notes.append(f"a budget does not end {step.algorithm}: its trials need each other")

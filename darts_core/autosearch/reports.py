@@ -64,8 +64,8 @@ class Reports:
     def __init__(self) -> None:
         self.iterations: list[tuple[int, Metrics]] = []
         self.final: dict[str, Any] = {}
-        # of the newest iteration with a latency
-        self.iteration_flag = ""
+        # of each iteration with a latency, the newest last
+        self.flags: dict[int, str] = {}
         self.ignored = 0
 
     @property
@@ -81,7 +81,7 @@ class Reports:
         """Why the latency that counts, the final report's or else the newest, was disturbed; "" if not."""
         names = self.final.get("additional_data", {})
         own = self.final.get("latency") is not None or any("latency" in name for name in names)
-        return str(self.final["latency_flag"]) if own else self.iteration_flag
+        return str(self.final["latency_flag"]) if own else next(reversed(self.flags.values()), "")
 
     def add(self, row: Any) -> tuple[int, Metrics] | None:
         """Take one decoded line; returns the iteration it was, if it was one."""
@@ -110,7 +110,7 @@ class Reports:
             return None
         self.iterations.append((number, metrics))
         if any("latency" in name for name in metrics):
-            self.iteration_flag = _flag(row)
+            self.flags[number] = _flag(row)
         return number, metrics
 
 
@@ -173,7 +173,8 @@ def reports_of(folder: Path) -> Reports:
             begun = found.iterations[0][0]
             kept.iterations = [item for item in kept.iterations if item[0] < begun]
             kept.iterations += found.iterations
-            kept.final, kept.iteration_flag = {}, found.iteration_flag
+            kept.flags = {n: flag for n, flag in kept.flags.items() if n < begun} | found.flags
+            kept.final = {}
         kept.final = {**kept.final, **found.final}
     return kept
 

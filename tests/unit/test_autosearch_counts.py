@@ -99,7 +99,7 @@ def test_what_does_not_count_for_a_supernet_is_noted(tmp_path):
     )
     notes = plan_notes(build_plan([write(tmp_path, text)]), ["cpu"])
     assert "network alone, with your own values of lr; give a second job file" in notes[0]
-    assert notes[1].endswith("keeps their models, whatever scheduler, save_model_count says")
+    assert notes[1].endswith("whatever the job file says of scheduler, save_model_count")
     code = "search_space: [{type: resnet_code, name: code, default: resnet50/3}]\n"
     goal = "search_algorithm: {type: differentiable_search, reward_attr: acc}\n"
     assert plan_notes(build_plan([write(tmp_path, code + goal)]), ["cpu"]) == []

@@ -8,7 +8,7 @@ from autosearch_workshop import BASE
 
 from darts_core.autosearch import contract
 from darts_core.autosearch.driver import Search
-from darts_core.autosearch.reports import ReportReader
+from darts_core.autosearch.reports import ReportReader, reports_of
 from darts_core.autosearch.spec import Limits, Objective
 from darts_core.autosearch.trials import Workshop
 from darts_core.study.space import SearchDimension
@@ -50,15 +50,23 @@ def test_a_disturbed_latency_is_marked_in_the_result_table(tmp_path, monkeypatch
     assert reader.reports.latency_flag == trial.latency_flag
     assert net.training
     assert count_params(net) == 10
-    # in the model's own precision, and token numbers for one that looks them up
-    monkeypatch.setattr(timer, "measure", lambda call, **_: (call(), row)[1])
-    table = torch.nn.Sequential(torch.nn.Embedding(3, 2), torch.nn.Flatten(), torch.nn.Linear(8, 2))
-    for made in (net.float, net.double, net.bfloat16, table.float):
-        assert latency_ms(made(), (4,)) == 2.0
     goals = [{"metric": "acc", "mode": "max"}]
     rows = [{"number": 1, "config": {}, "latency": 2.0, "latency_flag": flags[0]}]
     assert "latency_flag" in result_table(rows, goals, None)[0]
     assert "latency_flag" not in result_table([{**rows[0], "latency_flag": ""}], goals, None)[0]
+
+
+def test_a_latency_that_an_attempt_before_reported_stays_marked(tmp_path):
+    row = {"kind": "iteration", "metrics": {"latency_ms": 2.0}, "latency_flag": "busy"}
+    (tmp_path / "reports.1.jsonl").write_text(json.dumps({**row, "iteration": 1}) + "\n")
+    row = {"kind": "iteration", "metrics": {"acc": 0.5}}
+    for iteration, flag in ((2, "busy"), (1, "")):  # from 1 on it began anew
+        (tmp_path / "reports.jsonl").write_text(json.dumps({**row, "iteration": iteration}) + "\n")
+        reports = reports_of(tmp_path)
+        assert (reports.last.get("latency_ms"), reports.latency_flag) == (
+            2.0 if flag else None,
+            flag,
+        )
 
 
 def test_a_latency_is_measured_on_inputs_that_the_network_takes(monkeypatch):
@@ -78,7 +86,8 @@ def test_a_latency_is_measured_on_inputs_that_the_network_takes(monkeypatch):
     tokens[0].eval()  # a frozen part of a network in training
     assert latency_ms(tokens, (6,)) == 2.0
     assert [tokens.training, tokens[0].training, tokens[1].training] == [True, False, True]
-    assert latency_ms(torch.nn.Linear(4, 2).bfloat16(), (3, 4)) == 2.0
+    for shape in ((4,), (3, 4)):
+        assert latency_ms(torch.nn.Linear(4, 2).bfloat16(), shape) == 2.0
 
 
 SEARCH = """

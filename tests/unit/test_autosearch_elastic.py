@@ -202,10 +202,14 @@ def test_a_setting_that_names_no_sub_network_is_refused(trial):
 def test_layers_that_are_built_by_their_first_input_state_their_sizes_in_the_elastic_trial(
     tmp_path,
 ):
-    built, lazy = nn.Sequential(nn.Conv2d(2, 4, 1)), nn.Sequential(nn.LazyConv2d(4, 1))
+    half = {"dtype": torch.bfloat16}
+    built = nn.Sequential(nn.Conv2d(2, 4, 1, **half), nn.BatchNorm2d(4, **half))
+    lazy = nn.Sequential(nn.LazyConv2d(4, 1, **half), nn.LazyBatchNorm2d(**half))
+    lazy[1].eval()  # held fast
     torch.save(built.state_dict(), tmp_path / "network.pt")
     found = _started(lazy, tmp_path / "network.pt", (2, 3, 3))
-    assert (type(found[0]), found[0].in_channels, found.training) == (nn.Conv2d, 2, True)
+    assert (type(found[0]), found[0].in_channels) == (nn.Conv2d, 2)
+    assert [module.training for module in found.modules()] == [True, True, False]
     assert torch.equal(found[0].weight, built[0].weight)
 
 

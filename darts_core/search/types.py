@@ -89,7 +89,11 @@ class Guard:
         cls.NODE = f"search.guards.{cls.name}"
 
     def after_epoch(self, context: GuardContext) -> GuardFinding | None:
-        """A finding if something is wrong, else None; nothing by default."""
+        """A finding if something is wrong, else None; nothing by default of one that has `doubt`."""
+        if type(self).doubt is Guard.doubt:
+            raise ConfigError(
+                f"The guard {self.name!r} defines neither after_epoch(context) nor doubt(context)."
+            )
         return None
 
     def doubt(self, context: GuardContext) -> Doubt | None:

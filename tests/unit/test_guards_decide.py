@@ -215,6 +215,8 @@ def test_what_a_guard_gives_is_looked_at(method, words):
     odd = type("Odd", (Guard,), {"name": "odd", method: lambda self, context: "all skips"})
     with pytest.raises(ConfigError, match=words):
         found([SOUND], [odd()])
+    with pytest.raises(ConfigError, match="'odd' defines neither"):
+        found([SOUND], [type("Odd", (Guard,), {"name": "odd"})()])
 
 
 def test_doubts_survive_a_resume(tmp_path):

@@ -216,10 +216,7 @@ def find_network(config: TrainStage, version: Path, bundle: DataBundle) -> Netwo
         if config.architecture is not None:
             raise ConfigError("Give model= or architecture=, not both.")
         if not is_named(config.model) and config.weights is None and not config.model_args:
-            found = _saved_network(config.model, version, bundle)
-            if found.saved is not None:
-                tell_other_test(found.saved.parent, to_plain(config.data))
-            return found
+            return _saved_network(config.model, version, bundle)
         return named_network(config.model, config.model_args, config.weights, bundle)
     if config.weights is not None or config.model_args:
         raise ConfigError("weights= and model_args= go with model=; give it.")

@@ -11,7 +11,7 @@ from darts_core.settings import Train, Tune, bounds_of, type_of
 from darts_core.settings.field import Bounds, check_value
 from darts_core.study.space import SearchDimension, parse_space
 
-__all__ = ["recipe_space"]
+__all__ = ["choices_first", "recipe_space"]
 
 
 def recipe_space(space: Mapping[str, Any]) -> dict[str, Any]:
@@ -30,6 +30,18 @@ def recipe_space(space: Mapping[str, Any]) -> dict[str, Any]:
     for name, dimension in parse_space(found).items():
         _check_values(dimension, known[name])
     return found
+
+
+def choices_first(space: Mapping[str, Any]) -> dict[str, Any]:
+    """The node as older programs read it: choices took the place of a range beside them, any value passed."""
+    return {
+        name: (
+            {key: node[key] for key in ("choices", "when") if key in node}
+            if isinstance(node, Mapping) and node.get("choices") is not None
+            else node
+        )
+        for name, node in space.items()
+    }
 
 
 def _one_kind(node: Any, usual: Any) -> Any:

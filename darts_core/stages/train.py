@@ -9,6 +9,7 @@ from typing import Any
 import torch
 
 from darts_core.models.by_name import inner
+from darts_core.settings import to_plain
 from darts_core.stages.callbacks import asking, make_callbacks
 from darts_core.stages.forecast import forecast
 from darts_core.stages.inputs import (
@@ -23,6 +24,7 @@ from darts_core.stages.schema import TrainStage
 from darts_core.stages.shared_run import open_run
 from darts_core.supernet import count
 from darts_core.train import evaluate, fit, save_model
+from darts_core.train.model_data import tell_other_test
 
 __all__ = ["train"]
 
@@ -48,6 +50,8 @@ def train(config: TrainStage, folder: Path) -> dict[str, Any]:
     network = find_network(config, folder.parent, bundle)
     settings = recipe(config, folder)
     if run is not None:
+        if network.saved is not None:  # said here, not by each trial of a study
+            tell_other_test(network.saved.parent, to_plain(config.data))
         forecast(
             network.make,
             bundle,

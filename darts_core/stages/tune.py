@@ -17,7 +17,7 @@ from darts_core.stages.inputs import find_device, find_network
 from darts_core.stages.logging import make_loggers
 from darts_core.stages.one_training import one_training
 from darts_core.stages.policy import search_augmentation
-from darts_core.stages.recipe_space import recipe_space
+from darts_core.stages.recipe_space import choices_first, recipe_space
 from darts_core.stages.schema import TuneStage
 from darts_core.stages.trial import COSTS, SPLITS, RecipeTrial, trial_bundle
 from darts_core.study import StudyResult, current_trial, parse_space, run_study
@@ -55,9 +55,7 @@ def tune(config: TuneStage, folder: Path) -> dict[str, Any]:
     task = bundle.task
     metric, direction = _judged(config, task)
     check_metrics(options, task)
-    varied = recipe_space(settings.space)
-    fitting = _that_fit(varied, len(bundle.split(SPLITS)))
-    space = _as_begun(varied, fitting, folder)
+    space = _varied(settings.space, len(bundle.split(SPLITS)), folder)
     training_seconds = settings.training_seconds or one_training(config, folder)
     found = run_study(
         objective,
@@ -149,15 +147,15 @@ def _cut(node: Mapping[str, Any], samples: int) -> Mapping[str, Any]:
     return {**node, "high": type(high)(samples)}
 
 
-def _as_begun(
-    space: Mapping[str, Any], fitting: Mapping[str, Any], folder: Path
-) -> Mapping[str, Any]:
-    """`fitting`, or `space` as it is where the study in `folder` was begun with that by an older program."""
+def _varied(given: Mapping[str, Any], samples: int, folder: Path) -> Mapping[str, Any]:
+    """What the study in `folder` varies; one that an older program began goes on as that read its space."""
     description = folder / "study.json"
-    if space is fitting or not description.is_file():
-        return fitting
-    known = read_mapping(description).get("space")
-    return space if known == space_to_dict(parse_space(space)) else fitting
+    if description.is_file():
+        known, older = read_mapping(description).get("space"), choices_first(given)
+        for space in (_that_fit(older, samples), older):
+            if known == space_to_dict(parse_space(space)):
+                return space
+    return _that_fit(recipe_space(given), samples)
 
 
 def _judged(config: TuneStage, task: Task) -> tuple[str, str]:

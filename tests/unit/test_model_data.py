@@ -11,9 +11,10 @@ from darts_core.augment.by_kind import augment_for
 from darts_core.data import RawData, make_bundle
 from darts_core.errors import ConfigError
 from darts_core.runlog import write_yaml
-from darts_core.settings import Data, TrainConfig, from_plain
+from darts_core.settings import Data, Train, TrainConfig, from_plain
 from darts_core.stages.inputs import find_network, open_model
 from darts_core.stages.schema import PruneStage, TrainStage
+from darts_core.stages.train import train
 from darts_core.tasks import Classification
 from darts_core.testing import tiny_bundle
 from darts_core.train import of_model, save, save_model
@@ -186,3 +187,24 @@ def test_a_network_that_may_have_learned_from_the_test_split_is_told(tmp_path, m
     tell_other_test(tmp_path / "train", here)
     tell_other_test(tmp_path / "train", None)
     assert not caplog.text
+
+
+def test_a_training_tells_it_once_and_the_trials_of_a_study_do_not(tmp_path, monkeypatch, caplog):
+    bundle = tiny_bundle(channels=1)
+    monkeypatch.setattr(save, "_rebuild", lambda *_: Pooled())
+    described = {"baseline": {"name": "of the test's own"}, **meta_of(bundle)}
+    save_model(tmp_path / "model.pt", Pooled(), described)
+    write_yaml(tmp_path / "config.yaml", {"data": {"leave_out": "theo"}})
+    small = from_plain(Train, {"batch_size": 8})
+    config = TrainStage(model=str(tmp_path / "model.pt"), device="cpu", train=small)
+    find_network(config, tmp_path, bundle)  # as each trial does
+    assert "test split" not in caplog.text
+
+    def enough(*_, **__):
+        raise ConfigError("enough")
+
+    monkeypatch.setattr("darts_core.stages.train.load_bundle", lambda *_: bundle)
+    monkeypatch.setattr("darts_core.stages.train.forecast", enough)
+    with pytest.raises(ConfigError, match="enough"):
+        train(config, tmp_path / "V001" / "train")
+    assert caplog.text.count("may have learned from samples of the test split") == 1

@@ -6,8 +6,10 @@ import optuna
 import pytest
 
 from darts_core.errors import ConfigError, TuneError
+from darts_core.runlog import write_json
 from darts_core.settings import Tune
 from darts_core.stages.recipe_space import recipe_space
+from darts_core.stages.tune import _varied
 from darts_core.study.space import check_params, parse_space, space_to_dict, suggest
 
 SPACE = {
@@ -162,6 +164,23 @@ def test_a_dimension_given_over_the_default_s_other_kind_is_what_was_given(name,
 def test_what_no_training_takes_is_refused_before_one_runs(name, node, words):
     with pytest.raises(ConfigError, match=words):
         recipe_space({name: node})
+
+
+@pytest.mark.parametrize(
+    ("given", "begun", "varied"),
+    [
+        ({"low": 8, "high": 16}, None, {"low": 8, "high": 16}),
+        ({"low": 8, "high": 16}, [32, 64, 96, 128], {"choices": [32, 64, 96, 128]}),
+        # of 100 samples
+        ({"low": 8, "high": 16}, [32, 64, 96], {"choices": [32, 64, 96]}),
+        ({"choices": [32, 0]}, [32, 0], {"choices": [32, 0]}),
+    ],
+)
+def test_a_study_of_an_older_program_goes_on_as_that_read_its_space(tmp_path, given, begun, varied):
+    if begun is not None:
+        write_json(tmp_path / "study.json", {"space": {"batch_size": {"choices": begun}}})
+    space = {"batch_size": {**Tune().space["batch_size"], **given}}
+    assert _varied(space, 100, tmp_path) == {"batch_size": varied}
 
 
 def test_choices_beside_a_range_are_refused():

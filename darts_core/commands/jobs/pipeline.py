@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from darts_core.commands.jobs.options import place_of
-from darts_core.commands.overrides import quoted
+from darts_core.commands.overrides import key_of, quoted
 from darts_core.errors import ConfigError, JobError
 from darts_core.report.columns import Column
 from darts_core.report.elements import best_element, elements, labels
@@ -30,10 +30,6 @@ from darts_core.store.version import Version
 __all__ = ["Recipe", "heard", "recipe_of", "show_best", "start"]
 
 _PLACES = ("out", "job", "version")
-
-
-def _key(override: str) -> str:
-    return override.lstrip("+~").partition("=")[0]
 
 
 @dataclass(frozen=True)
@@ -62,13 +58,13 @@ class Recipe:
         Raises:
             JobError: one says where results go, which the job and the root decide.
         """
-        keys = {_key(key) for key in settings}
+        keys = {key_of(key) for key in settings}
         for key in keys.intersection(("job", "out")):
             raise JobError(
                 f"--set {key}= would not count: a new version stays in its job and root. For another job "
                 "keep the settings with jobs params save, and give --name to jobs params use."
             )
-        kept = [text for text in self.overrides if _key(text) not in keys]
+        kept = [text for text in self.overrides if key_of(text) not in keys]
         added = [f"{key}={value}" for key, value in settings.items()]
         return Recipe.from_dict({**self.to_dict(), "overrides": (*kept, *added)})
 
@@ -94,7 +90,7 @@ def recipe_of(version: Version) -> Recipe:
             f"{version.label} was run by several processes, which are not started from here; type its line "
             f"with other settings:  {command['resume_line']}"
         )
-    kept = [text for text in command.get("overrides") or () if _key(text) not in _PLACES]
+    kept = [text for text in command.get("overrides") or () if key_of(text) not in _PLACES]
     return Recipe.from_dict({**command, "command": name, "overrides": kept})
 
 

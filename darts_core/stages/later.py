@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import numpy as np
 import torch
 
@@ -26,8 +28,12 @@ from darts_core.train.trainer import Trainer
 __all__ = ["check_later", "check_on_data"]
 
 
-def check_later(config: Pipeline) -> None:
+def check_later(config: Pipeline, version: Path) -> None:
     """Refuse what is wrong with the settings of a later stage by themselves.
+
+    Args:
+        config: of the pipeline.
+        version: its folder.
 
     Raises:
         ConfigError: the study is one of a policy, or of settings or values that a training does not take; a
@@ -38,7 +44,7 @@ def check_later(config: Pipeline) -> None:
         TuneError: the study could not begin: its space, sampler, pruner, objectives, constraints, settings to
             try first or budget; ray and slurm are both set, or a value of ray is wrong.
     """
-    _check_study(config)
+    _check_study(config, version / "tune")
     if config.reduce == "shrink":
         check_shrink(config.part(ShrinkStage))
     if config.reduce == "prune" and config.prune.budget is not None:
@@ -46,8 +52,8 @@ def check_later(config: Pipeline) -> None:
     check_formats(config.export.formats)
 
 
-def _check_study(config: Pipeline) -> None:
-    """Refuse a study that is none of the recipe."""
+def _check_study(config: Pipeline, folder: Path) -> None:
+    """Refuse a study that is none of the recipe, or that could not begin in `folder`."""
     study = config.tune
     if study.policy is not None:
         raise ConfigError(
@@ -58,6 +64,8 @@ def _check_study(config: Pipeline) -> None:
     options = study.options
     elsewhere(options.ray, options.slurm)
     refuse_password(study.warm_start, "tune.warm_start")
+    if (folder / "study.json").is_file():
+        return  # it has begun: an older program may have let more pass, and the stage goes on with that
     StudySpec.make(
         recipe_space(study.space),
         # of a budget in trainings it is the number that can be wrong

@@ -27,6 +27,7 @@ def train_like_the_network(
     folder: Path,
     *,
     seconds: float,
+    beside: Path,
     width: int | None = None,
 ) -> dict[str, dict[str, Any]]:
     """Tune and train another network over the epochs and splits of the searched one.
@@ -39,6 +40,7 @@ def train_like_the_network(
         architecture: a hand-designed network, a name, or an architecture's file or text.
         folder: receives `tune/` and `train/`.
         seconds: on the device, of everything that was spent on the searched one before its training.
+        beside: folder of the searched one's study.
         width: first channels of a hand-designed network; None: `train.channels`, as the searched one.
     """
     study = config.tune
@@ -47,7 +49,7 @@ def train_like_the_network(
         study = replace(study, trials=None, epochs=None, trainings=None, device_seconds=seconds)
     recipe = config.train if width is None else replace(config.train, channels=width)
     base = config.part(TuneStage, architecture=architecture, train=recipe, tune=study)
-    tuned = tune(base, folder / "tune")
+    tuned = tune(base, folder / "tune", beside=beside)
     best = base.part(TrainStage, train=replace(base.train, **tuned["best"]))
     return {"tune": tuned, "train": train(best, folder / "train")}
 
@@ -106,12 +108,11 @@ def train_rivals(
     """(name and step, result) of every network of `bench.rivals`, in `rivals/<name>/`."""
     for rival in config.bench.rivals:
         name = rival_name(config, rival)
-        folder = version / "rivals" / slug(name)
-        if rival.isdecimal():
-            found = train_like_the_network(
-                config, rival_baseline(config), folder, width=int(rival), seconds=seconds
-            )
-        else:
-            found = train_like_the_network(config, rival, folder, seconds=seconds)
+        folder, ours = version / "rivals" / slug(name), version / "tune"
+        width = int(rival) if rival.isdecimal() else None
+        network = rival if width is None else rival_baseline(config)
+        found = train_like_the_network(
+            config, network, folder, seconds=seconds, beside=ours, width=width
+        )
         for step, result in found.items():
             yield f"rival {name} {step}", result

@@ -66,7 +66,7 @@ def run(config: Pipeline, version: Path) -> dict[str, Any]:
         ArchitectureError: the search's guards doubt whatever it found, and `allow_doubtful` is false.
         DartsError: a setting of a later stage is wrong; see `check_later` and `check_on_data`.
     """
-    check_later(config)
+    check_later(config, version)
     config = _on_its_data(config)
     check_rivals(config, version)
     found = {"search": search(_search_part(config), version / "search")}
@@ -85,7 +85,7 @@ def run(config: Pipeline, version: Path) -> dict[str, Any]:
     seconds = sum(
         float(result["device_seconds"]) for name, result in found.items() if name in _BEFORE
     )
-    found |= _baseline(config, version / "baseline", seconds)
+    found |= _baseline(config, version, seconds)
     found |= dict(train_rivals(config, version, seconds=seconds))
     found["bench"] = bench(config.part(BenchStage), version / "bench")
     costs = _costs(found)
@@ -164,11 +164,16 @@ def _require_trusted(result: Mapping[str, Any], version: Path, *, allowed: bool)
     log.warning("going on with a doubtful architecture (allow_doubtful=true): %s", doubt)
 
 
-def _baseline(config: Pipeline, folder: Path, seconds: float) -> dict[str, dict[str, Any]]:
+def _baseline(config: Pipeline, version: Path, seconds: float) -> dict[str, dict[str, Any]]:
     """The hand-designed network: same epochs, same space of trials, same splits."""
     width = config.bench.baseline_width
     found = train_like_the_network(
-        config, rival_baseline(config), folder, seconds=seconds, width=width
+        config,
+        rival_baseline(config),
+        version / "baseline",
+        seconds=seconds,
+        beside=version / "tune",
+        width=width,
     )
     return {f"baseline {step}": result for step, result in found.items()}
 

@@ -29,11 +29,16 @@ __all__ = ["check_metrics", "tune"]
 log = logging.getLogger("darts_core")
 
 
-def tune(config: TuneStage, folder: Path) -> dict[str, Any]:
+def tune(config: TuneStage, folder: Path, *, beside: Path | None = None) -> dict[str, Any]:
     """Tune the recipe of the network of `architecture=`; goes on where a study was stopped.
 
     With `tune.policy` it searches an augmentation policy instead (see `stages.policy`).
     Under a sweeper, which calls this once a trial, it trains that one trial and returns its metrics.
+
+    Args:
+        config: of the stage.
+        folder: of the study.
+        beside: folder of the study of the network that this one's is compared with, which varies the same.
 
     Returns:
         best (settings), best_value (of the metric), trials, spent, device_seconds.
@@ -55,7 +60,7 @@ def tune(config: TuneStage, folder: Path) -> dict[str, Any]:
     task = bundle.task
     metric, direction = _judged(config, task)
     check_metrics(options, task)
-    space = _varied(settings.space, len(bundle.split(SPLITS)), folder)
+    space = _varied(settings.space, len(bundle.split(SPLITS)), folder, beside)
     training_seconds = settings.training_seconds or one_training(config, folder)
     found = run_study(
         objective,
@@ -147,9 +152,16 @@ def _cut(node: Mapping[str, Any], samples: int) -> Mapping[str, Any]:
     return {**node, "high": type(high)(samples)}
 
 
-def _varied(given: Mapping[str, Any], samples: int, folder: Path) -> Mapping[str, Any]:
-    """What the study in `folder` varies; one that an older program began goes on as that read its space."""
+def _varied(
+    given: Mapping[str, Any], samples: int, folder: Path, beside: Path | None = None
+) -> Mapping[str, Any]:
+    """What the study in `folder` varies; one that an older program began goes on as that read its space.
+
+    One that begins now varies what the study `beside` it does, whoever began that.
+    """
     description = folder / "study.json"
+    if beside is not None and not description.is_file():
+        description = beside / "study.json"
     if description.is_file():
         known, older = read_mapping(description).get("space"), choices_first(given)
         for space in (_that_fit(older, samples), older):

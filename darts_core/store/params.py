@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import logging
 import shutil
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +19,9 @@ from darts_core.store.sweep import sweep_job, temporary_name
 __all__ = ["SavedParams"]
 
 KIND = "darts-core saved parameters"
+SCHEMA_VERSION = 1
+
+log = logging.getLogger("darts_core")
 
 
 class SavedParams:
@@ -47,21 +51,38 @@ class SavedParams:
         """The saved values; `config_paths`, and `code` where it was copied, are paths of the saved copies.
 
         Raises:
-            JobError: there is none of that name.
+            JobError: there is none of that name, its file is damaged, or a newer program wrote it.
         """
+        path = self._path(name) / "params.json"
+        if not path.is_file():
+            known = ", ".join(self.names()) or "none"
+            raise JobError(f"There are no saved parameters {name!r}; saved are {known}.")
         try:
-            content = read_json(self._path(name) / "params.json")
+            content = read_json(path)
         except ResumeError:
             content = None
         if not isinstance(content, dict) or content.get("kind") != KIND:
-            known = ", ".join(self.names()) or "none"
-            raise JobError(f"There are no saved parameters {name!r}; saved are {known}.")
+            raise JobError(f"{path} holds no saved parameters or is damaged; move its folder away.")
+        schema = content.get("schema_version", 1)
+        if type(schema) is not int or schema > SCHEMA_VERSION:
+            raise JobError(
+                f"{path} was written by a newer program, whose settings would be left out here; update "
+                "darts-core."
+            )
         content["config_paths"] = [
             str(self._path(name) / n) for n in content.get("config_files", [])
         ]
         if content.pop("code_copied", False):
             content["code"] = str(self._path(name) / "code")
         return content
+
+    def readable(self) -> Iterator[dict[str, Any]]:
+        """What `load` gives of each name; what cannot be read is left out with a line in the log."""
+        for name in self.names():
+            try:
+                yield {**self.load(name), "name": name}
+            except JobError as error:
+                log.warning("left out: %s", error)
 
     def check_free(self, name: str) -> None:
         """Refuse a name under which nothing can be saved.
@@ -111,7 +132,7 @@ class SavedParams:
                 # what was loaded to be changed brings an older description with it
                 **{k: v for k, v in values.items() if k != "config_paths"},
                 "kind": KIND,
-                "schema_version": 1,
+                "schema_version": SCHEMA_VERSION,
                 "name": name,
                 "description": description[:10_000],
                 "saved": time.time(),

@@ -202,16 +202,15 @@ def actions_page(request: Request) -> Response:
 
 def params_page(request: Request) -> Response:
     """`/params`: the saved parameters."""
-    saved, sets = SavedParams(site_of(request).store), []
-    for name in saved.names():
-        content = saved.load(name)
+    sets = []
+    for content in SavedParams(site_of(request).store).readable():
         left_out = ("kind", "schema_version", "name", "description", "config_paths", "saved")
         kept = {
             k: v for k, v in content.items() if k not in left_out and v not in (None, "", [], {})
         }
         sets.append(
             {
-                "name": name,
+                "name": content["name"],
                 "description": content.get("description") or "",
                 "table": plain_table(kept),
             }

@@ -96,6 +96,32 @@ def test_a_cluster_is_edited_as_in_a_new_version_and_left_for_another_one(store)
         changes_of(parsed("new-version", "a", "--ray", ""))
 
 
+@pytest.mark.parametrize(
+    ("content", "words"),
+    [
+        (
+            '{"kind": "darts-core saved parameters", "schema_version": 2, "code": "c"}',
+            "newer program",
+        ),
+        ("{", "damaged"),
+        ("[]", "damaged"),
+    ],
+)
+def test_what_cannot_be_read_here_is_refused_by_name_and_hides_nothing_else(
+    store, capsys, caplog, content, words
+):
+    saved = SavedParams(store)
+    for name in ("first", "second"):
+        saved.save(name, {"code": "c"}, [])
+    (saved.folder / "first" / "params.json").write_text(content)
+    with pytest.raises(JobError, match=words) as told:
+        saved.load("first")
+    run_params(store, parsed("params", "list", "--json"))
+    rows = json.loads(capsys.readouterr().out)
+    assert [row["name"] for row in rows] == ["second"]
+    assert f"left out: {told.value}" in caplog.text
+
+
 def test_a_job_file_that_is_not_there_is_a_sentence(store):
     SavedParams(store).save("mine", {"code": "/c"}, [])
     with pytest.raises(JobError, match=r"no file none\.yaml"):

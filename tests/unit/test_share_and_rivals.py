@@ -8,8 +8,9 @@ import torch
 
 from darts_core.commands.compose import compose, session
 from darts_core.errors import ConfigError, DartsError
-from darts_core.runlog import read_json
+from darts_core.runlog import read_json, write_json
 from darts_core.stages import aim, rivals
+from darts_core.stages.later import check_later
 from darts_core.stages.rivals import check_rivals, rival_baseline
 from darts_core.stages.run import _search_part
 
@@ -71,7 +72,8 @@ def test_rivals_are_tuned_over_as_many_trials_or_for_as_long(
 ) -> None:
     given: list[tuple[str, Any, Path]] = []
 
-    def tune(config: Any, folder: Path) -> dict[str, Any]:
+    def tune(config: Any, folder: Path, *, beside: Path) -> dict[str, Any]:
+        assert beside == tmp_path / "tune"
         given.append(("tune", config, folder))
         return {"best": {"learning_rate": 0.125}}
 
@@ -102,12 +104,16 @@ def test_at_equal_cost_a_rival_s_study_has_no_other_bound(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     given: list[Any] = []
-    monkeypatch.setattr(rivals, "tune", lambda config, _: given.append(config.tune) or {"best": {}})
+    monkeypatch.setattr(
+        rivals, "tune", lambda config, *_, **__: given.append(config.tune) or {"best": {}}
+    )
     monkeypatch.setattr(rivals, "train", lambda *_: {})
     config = pipeline(
         "bench.equal_cost=true", "tune.trials=null", "tune.trainings=2", "tune.epochs=9"
     )
-    rivals.train_like_the_network(config, "resnet8", tmp_path, seconds=12.5)
+    rivals.train_like_the_network(
+        config, "resnet8", tmp_path, seconds=12.5, beside=tmp_path / "tune"
+    )
     (study,) = given
     assert study.device_seconds == 12.5
     assert (study.trials, study.trainings, study.epochs) == (None, None, None)
@@ -123,6 +129,16 @@ def test_a_rival_that_is_none_is_refused_before_any_work(
 ) -> None:
     with pytest.raises(DartsError, match=words):
         rivals.check_rivals(pipeline(f"bench.rivals=[{given}]"), tmp_path)
+
+
+def test_a_study_that_an_older_program_began_is_not_refused_by_what_begins_now(
+    tmp_path: Path,
+) -> None:
+    config = pipeline("tune.space.batch_size.choices=[32,0]")
+    with pytest.raises(ConfigError, match=r"tune\.space\.batch_size"):
+        check_later(config, tmp_path)
+    write_json(tmp_path / "tune" / "study.json", {})
+    check_later(config, tmp_path)
 
 
 def test_sound_rivals_pass(tmp_path: Path) -> None:

@@ -181,6 +181,17 @@ def test_a_study_of_an_older_program_goes_on_as_that_read_its_space(tmp_path, gi
         write_json(tmp_path / "study.json", {"space": {"batch_size": {"choices": begun}}})
     space = {"batch_size": {**Tune().space["batch_size"], **given}}
     assert _varied(space, 100, tmp_path) == {"batch_size": varied}
+    # and so does the study of a network that is compared with it
+    assert _varied(space, 100, tmp_path / "baseline", tmp_path) == {"batch_size": varied}
+
+
+def test_a_study_that_has_begun_keeps_its_space_whatever_another_varies(tmp_path):
+    ends = {"low": 8, "high": 16}
+    write_json(tmp_path / "study.json", {"space": {"batch_size": Tune().space["batch_size"]}})
+    write_json(tmp_path / "baseline" / "study.json", {"space": {"batch_size": ends}})
+    space = {"batch_size": {**Tune().space["batch_size"], **ends}}
+    assert _varied(space, 1000, tmp_path / "baseline", tmp_path) == {"batch_size": ends}
+    assert _varied(space, 1000, tmp_path / "rival", tmp_path) != {"batch_size": ends}
 
 
 def test_choices_beside_a_range_are_refused():

@@ -42,7 +42,7 @@ def run_params(store: Store, args: argparse.Namespace) -> int:
         save_params(store, args.saved, store.version(args.job), args.description)
         print(f"Saved as {args.saved}.")
     elif verb == "list":
-        rows = [saved.load(name) for name in saved.names()]
+        rows = list(saved.readable())
         print(render(("name", "description", "code", "boot_file", "config_files"), rows, args.form))
     elif verb == "show":
         print(json.dumps(plain(saved.load(args.saved)), indent=2))

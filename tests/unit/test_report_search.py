@@ -117,6 +117,13 @@ def test_a_trial_of_one_iteration_is_a_dot_and_a_level_crosses_the_plot():
     )
     assert "<circle" in drawn
     assert "mine" in drawn
+    # what lies beyond the range stands at its edge (290 - 46 pixels down), the end of a named line too
+    for label, points in (("", [(1, 0.0)]), ("yours", [(0, 0.9), (1, 0.0)])):
+        drawn = line_chart(
+            [Line(label, points, "sep"), Line("", [(0, 0.9), (1, 1.0)], "none")],
+            x_label="x", y_label="y", title="t", y_range=(0.8, 1.0),
+        )  # fmt: skip
+        assert re.findall(r'<circle cx="[0-9.]+" cy="([0-9.]+)"', drawn) == ["244"]
     low = line_chart(
         [Line("", [(0, 5.0), (1, 6.0)], "sep")], x_label="x", y_label="y", title="t", from_zero=True
     )

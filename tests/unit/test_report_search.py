@@ -287,6 +287,8 @@ def test_what_breaks_a_constraint_is_never_the_best():
     ]
     drawn = best_so_far(trials, maximize=True, label="acc", percent=False)
     assert "best: 0.6 at 2" in drawn
+    # trials are numbered as they are drawn, whichever ends first
+    assert "trial, in the order in which they began" in drawn
     assert "outside the constraints" in drawn
     told = re.findall(r"<title>(trial \d)[^<]*</title><path[^>]*coord best", parallel(
         trials, maximize=True, label="acc", percent=False))  # fmt: skip

@@ -20,7 +20,7 @@ from darts_core.report.job_details import log_path, tail
 from darts_core.report.page import Content
 from darts_core.report.progress import progress
 from darts_core.report.rows import finite
-from darts_core.report.tables import short, span
+from darts_core.report.tables import clock, short, span
 from darts_core.report.versions import content_of
 from darts_core.store.record import LIVE, SCRIPT
 from darts_core.store.version import Version
@@ -192,6 +192,8 @@ def trial_page(request: Request) -> Response:
             for k, v in row.items()
             if k not in ("config", "folder", "metrics", "additional_data")
         }
+        if facts.get("ended") is not None:
+            facts["ended"] = clock(facts["ended"])
         body = pair(
             card(plain_table(row["config"]), title="Settings"),
             card(plain_table(row.get("metrics") or {}), title="Metrics"),

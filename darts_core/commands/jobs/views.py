@@ -168,7 +168,7 @@ def _show_trial(version: Version, args: argparse.Namespace) -> int:
         return 0
     for name, value in row.items():
         if name != "iterations":
-            print(f"{neutral(name):20} {short(value)}")
+            print(f"{neutral(name):20} {clock(value) if name == 'ended' else short(value)}")
     print(
         "\n".join(
             f"  {r.get('iteration')}: {short(r.get('metrics'))}" for r in row["iterations"][-20:]

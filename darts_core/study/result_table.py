@@ -77,7 +77,7 @@ def _sorted(
         elif isinstance(value, str) and value:
             words.append((value.lower(), row))
         else:
-            # a running trial may have reported NaN, with which nothing compares
+            # NaN too, with which nothing compares
             lost.append(row)
     numbers.sort(key=lambda pair: pair[0], reverse=largest_first)
     words.sort(key=lambda pair: pair[0])

@@ -85,6 +85,12 @@ def test_slices_show_numbers_and_names_of_what_differs():
     assert list(drawn) == ["Slice: lr", "Slice: kind"]
     assert "&lt;b&gt;" in drawn["Slice: kind"]
     assert all(picture.count("<circle") == 4 for picture in drawn.values())
+    assert "the first" not in drawn["Slice: kind"]
+    rows = [row(i, i / 10, config={"code": f"1-{i}-1-2112"}) for i in range(30)]
+    ((_, picture),) = slices(as_trials(rows, GOALS[:1]), label="acc")
+    assert ">code (the first 12 of 30 values)<" in picture
+    # names that would cover each other are cut; the hover text has the whole
+    assert "<title>1-0-1-2112</title>1-0-…</text>" in picture
 
 
 def test_a_version_without_a_prepared_search_says_so(tmp_path):

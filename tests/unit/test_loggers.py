@@ -198,6 +198,20 @@ def test_csv_holds_each_epoch_once_also_after_a_resume(tmp_path):
     ]
 
 
+def test_tensorboard_shows_each_epoch_once_also_after_a_resume(tmp_path):
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    for first, losses in ((0, (2.0, 1.5)), (1, (1.25,))):
+        # killed after epoch 1, and gone on from the checkpoint before it
+        made = RunFolder.create(tmp_path, CONFIG, loggers=Loggers([TensorBoard()]))
+        made.rewind(first)
+        for epoch, loss in enumerate(losses, start=first):
+            made.log_metrics(epoch, loss=loss)
+        made.close()
+    events = EventAccumulator(str(tmp_path / "tensorboard")).Reload().Scalars("loss")
+    assert [(event.step, event.value) for event in events] == [(0, 2.0), (1, 1.25)]
+
+
 def test_tensorboard_is_written_where_it_is_chosen_alone(tmp_path):
     run(tmp_path / "with", [TensorBoard()])
     run(tmp_path / "without", [Csv()])

@@ -128,7 +128,8 @@ def test_a_sweep_stands_in_lists_and_reports_with_its_best_trial(version):
     assert (stage.number("params"), stage.number("schema_version")) == (9.0, 1.0)
     told = summarize(version)
     assert (told["metric"], told["best"]) == ("val_perplexity", 12.5)
-    title, _ = headline(VersionRun(version.path, "pipe", "V001", {"tune": stage}), [])
+    title, under = headline(VersionRun(version.path, "pipe", "V001", {"tune": stage}), [])
+    assert under.startswith("1 trial in ")
     assert title == f"{PERPLEXITY.text(12.5, 1)} val perplexity with the best settings"
 
 

@@ -234,12 +234,13 @@ def test_a_labelled_choice_is_drawn_with_its_options_and_not_as_a_cell(tmp_path,
 
 
 def test_a_training_that_was_ended_early_says_why(tmp_path):
-    make_train(tmp_path / "train", epochs=4)
-    path = tmp_path / "train" / "result.json"
-    result = json.loads(path.read_text(encoding="utf-8"))
-    path.write_text(json.dumps({**result, "stopped": "mine: enough"}), encoding="utf-8")
-    note = train_section(read_version(tmp_path)).note
-    assert note.endswith("It ended after 4 epochs: mine: enough.")
+    for epochs, words in ((4, "4 epochs"), (1, "1 epoch")):
+        make_train(tmp_path / "train", epochs=epochs)
+        path = tmp_path / "train" / "result.json"
+        result = json.loads(path.read_text(encoding="utf-8"))
+        path.write_text(json.dumps({**result, "stopped": "mine: enough"}), encoding="utf-8")
+        note = train_section(read_version(tmp_path)).note
+        assert note.endswith(f"It ended after {words}: mine: enough.")
 
 
 def test_the_command_that_does_it_again_names_the_function_and_the_cluster(searched):

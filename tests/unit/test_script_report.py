@@ -7,6 +7,7 @@ import pytest
 from job_rows import row
 
 from darts_core.autosearch.curves import trial_curves
+from darts_core.report.script_content import _headline
 from darts_core.report.script_pictures import as_trials
 from darts_core.report.slices import slices
 from darts_core.report.timeline import timeline
@@ -103,5 +104,6 @@ def test_a_version_without_a_prepared_search_says_so(tmp_path):
         pass
     content = content_of(store.version("bare").path, curves=trial_curves)
     assert content.title == "The search failed"
+    assert _headline({"state": "stopped"}, {"trials": {"done": 1}}) == "Stopped after 1 trial"
     assert content.lead == "No GPU."
     assert [part.key for part in content.sections][:2] == ["state", "trials"]

@@ -9,6 +9,7 @@ import pytest
 from job_rows import row
 from report_fixture import make_search, make_train
 
+from darts_core import cli
 from darts_core.commands.jobs.cli import configure
 from darts_core.commands.jobs.options import changes_of
 from darts_core.report.charts import Line, line_chart
@@ -94,6 +95,17 @@ def test_a_trial_that_was_stopped_early_is_drawn_with_its_last_value():
     assert [(t.value, t.complete) for t in trials] == [(0.5, True), (0.4, False)]
     drawn = best_so_far(trials, maximize=True, label="acc", percent=False)
     assert "stopped early, its last value" in drawn
+
+
+def test_a_csv_of_some_of_the_results_says_so_beside_it(searched, capsys):
+    words = ["jobs", f"--root={searched.path.parent.parent}", "show", "a", "--csv"]
+    for more, lines, said in (
+        (["--limit", "4"], 5, "darts-core: 4 of 10 results; --limit 10 prints all\n"),
+        ([], 11, ""),
+    ):
+        assert cli.main([*words, *more]) == 0
+        found = capsys.readouterr()
+        assert (len(found.out.splitlines()), found.err) == (lines, said)
 
 
 def test_disturbed_timings_are_said_above_the_results(searched):

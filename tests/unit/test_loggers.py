@@ -130,6 +130,25 @@ def test_a_stage_that_goes_on_goes_on_in_its_run_of_wandb(
     assert "is left out" not in caplog.text
 
 
+def test_runs_of_wandb_are_named_after_their_job_those_of_trials_and_elements_too(
+    tmp_path, monkeypatch
+):
+    names = []
+    package = ModuleType("wandb")
+    package.init = lambda **given: names.append(given["name"])
+    monkeypatch.setitem(sys.modules, "wandb", package)
+    version = tmp_path / "runs" / "mine" / "V001"
+    version.mkdir(parents=True)
+    for marked in (False, True):
+        if marked:
+            (version / "version.json").touch()
+        for stage in ("train", "0/search", "tune/trials/0003"):
+            WandB().start(version / stage, CONFIG)
+    # a folder that belongs to no job is named by its last three parts
+    assert names[0] == "mine/V001/train"
+    assert names[3:] == ["mine/V001/train", "mine/V001/0/search", "mine/V001/tune/trials/0003"]
+
+
 class Tracking:
     """Stands for `MlflowClient`; the store is what all of them share."""
 

@@ -27,7 +27,7 @@ from darts_core.store.version import Version
 from darts_core.study.result_table import result_table
 from darts_core.study.results import objectives, read_rows
 from darts_core.web.files import files_of
-from darts_core.web.shell import Site, kept_page, link, page_links, part, site_of, whole
+from darts_core.web.shell import Site, kept_page, last_page, link, page_links, part, site_of, whole
 
 __all__ = ["log_page", "trial_page", "version_of", "version_page"]
 
@@ -148,7 +148,7 @@ def _trials(version: Version, request: Request) -> Section | None:
     if asked["search"]:
         wanted = asked["search"].lower()
         table = [r for r in table if wanted in " ".join(short(r.get(c)) for c in columns).lower()]
-    at = whole(query.get("page"), 1, 1, 10**6)
+    at = min(whole(query.get("page"), 1, 1, 10**6), last_page(len(table), _ROWS))
     place = f"/jobs/{version.job}/{version.name}"
     shown = [
         {

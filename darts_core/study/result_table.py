@@ -81,7 +81,7 @@ def _sorted(
             lost.append(row)
     numbers.sort(key=lambda pair: pair[0], reverse=largest_first)
     words.sort(key=lambda pair: pair[0])
-    return [row for _, row in (*numbers, *words)] + lost
+    return [row for _, row in numbers] + [row for _, row in words] + lost
 
 
 def _own(name: str) -> str:

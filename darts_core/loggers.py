@@ -42,6 +42,13 @@ def artifacts(folder: Path) -> list[Path]:
     return [p for p in found if not _STATES.fullmatch(p.name) and p.stat().st_size <= _MOST_BYTES]
 
 
+def _place(folder: Path) -> str:
+    """A stage's folder by its job: `mine/V001/train`; of a trial or an element `mine/V001/0/search`."""
+    folder = folder.absolute()
+    version = next((p for p in folder.parents if (p / "version.json").is_file()), folder.parent)
+    return folder.relative_to(version.parent.parent).as_posix()
+
+
 def _begun(path: Path) -> str | None:
     """The id of the run that an earlier sitting of the stage began; None in the first one."""
     return path.read_text(encoding="utf-8").strip() or None if path.is_file() else None
@@ -129,7 +136,7 @@ class WandB(Logger):
         self._run = wandb.init(
             project=self.project, mode=self.mode, dir=str(folder), config=flat(params), id=begun,
             resume=None if begun is None else "allow", reinit="create_new",
-            name=f"{folder.parent.parent.name}/{folder.parent.name}/{folder.name}",
+            name=_place(folder),
         )  # fmt: skip
         if online:
             _keep(kept, str(self._run.id))

@@ -268,6 +268,7 @@ class RunFolder:
         self.loggers = Loggers() if loggers is None else loggers
         self._tensorboard_wanted = tensorboard if loggers is None else loggers.tensorboard
         self._writer: Any = None
+        self._first: int | None = None
 
     @classmethod
     def create(
@@ -328,6 +329,7 @@ class RunFolder:
         found = read_jsonl(self.metrics_path)
         rows = [row for row in found if isinstance(row.get("epoch"), int) and row["epoch"] < epoch]
         write_text(self.metrics_path, "".join(json.dumps(row) + "\n" for row in rows))
+        self._first = epoch
 
     @property
     def tensorboard(self) -> Any:
@@ -337,7 +339,8 @@ class RunFolder:
 
             _leave_to_the_caller("tensorboard")
             with named_errors(self.path / "tensorboard"):
-                self._writer = SummaryWriter(str(self.path / "tensorboard"))
+                # TensorBoard hides what an earlier sitting wrote of these epochs
+                self._writer = SummaryWriter(str(self.path / "tensorboard"), purge_step=self._first)
         return self._writer
 
     def finish(self, **result: Any) -> None:

@@ -92,7 +92,8 @@ def value_text(value: Any) -> str:
     if known is not None:
         return f"{value:,}" if isinstance(value, int) else number(known, 4)
     if isinstance(value, Mapping):
-        return ", ".join(f"{key}={value_text(item)}" for key, item in list(value.items())[:12])
+        shown = ", ".join(f"{key}={value_text(item)}" for key, item in list(value.items())[:12])
+        return shown + (" …" if len(value) > 12 else "")
     if isinstance(value, (list, tuple)):
         return ", ".join(value_text(item) for item in value[:12]) + (
             " …" if len(value) > 12 else ""

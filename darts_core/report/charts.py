@@ -129,10 +129,15 @@ def line_chart(
     x_scale = Scale.fit(xs, left, right, pad=0.0 if max(xs) > min(xs) else 0.5)
     y_scale = Scale(*y_range, bottom, top) if y_range else Scale.fit(ys, bottom, top, pad=0.08)
     low, high = min(y_scale.low, y_scale.high), max(y_scale.low, y_scale.high)
+
+    def up(value: float) -> float:
+        # what lies beyond a given range stands at its edge, not on the axis' numbers
+        return y_scale(min(max(value, low), high))
+
     body = [axes(x_scale, y_scale, x_label=x_label, y_label=y_label, percent_y=percent,
                  whole_x=whole_x)]  # fmt: skip
     if level is not None:
-        at = y_scale(min(max(level[1], low), high))
+        at = up(level[1])
         body.append(line(left, at, right, at, class_="base-line"))
         body.append(text(left + 6, at - 5, level[0], class_="tick halo"))
     for item in kept:
@@ -140,21 +145,21 @@ def line_chart(
         drawn = _stepped(data) if item.steps else data
         body.append(
             path(
-                [(x_scale(a), y_scale(min(max(b, low), high))) for a, b in drawn],
+                [(x_scale(a), up(b)) for a, b in drawn],
                 class_=f"series s-{item.color}" + (" faint" if item.faint else ""),
                 stroke_dasharray=item.dash,
             )
         )
         if item.dots or len(data) == 1:
             body += [
-                tag("circle", cx=x_scale(a), cy=y_scale(b), r=2.6, class_=f"fill-{item.color}")
+                tag("circle", cx=x_scale(a), cy=up(b), r=2.6, class_=f"fill-{item.color}")
                 for a, b in data
             ]
     ends = [max(item.points) for item in named]
     heights = spread([y_scale(y) for _, y in ends], 15, top, bottom)
     for item, (x, y), at in zip(named, ends, heights, strict=True):
         shown = f"{number(y * 100)} %" if percent else number(y)
-        body.append(tag("circle", cx=x_scale(x), cy=y_scale(y), r=3.2, class_=f"fill-{item.color}"))
+        body.append(tag("circle", cx=x_scale(x), cy=up(y), r=3.2, class_=f"fill-{item.color}"))
         body.append(
             text(
                 x_scale(x) + 9,

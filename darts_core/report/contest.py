@@ -98,12 +98,17 @@ def _figures(
     have = [own for own in each if name in own]
     spent = [finite(own[name].extra.get("device_seconds")) for own in have]
     gains = [scale * (own[OURS].rating - own[name].rating) for own in have]
+    # all seeds are tested on the same examples: more of them make the choice of examples no smaller a chance
+    by_examples = [
+        scale * math.hypot(own[OURS].standard_error, own[name].standard_error) for own in have
+    ]
     return {
         "n": len(have),
         "metric": _spread([own[name].accuracy_mean or 0.0 for own in have]),
         "time_share": _spread([_share(own[name], own, batch) for own in have]),
         "device_seconds": None if None in spent else float(np.mean([s or 0.0 for s in spent])),
         "found_better_by": _paired(gains) if name != OURS else None,
+        "examples_error": float(np.mean(by_examples)) if name != OURS else None,
     }
 
 
@@ -126,14 +131,16 @@ def contest_sentence(told: Mapping[str, Any] | None, metric: Metric) -> str:
         return ""
     (_, ours), (name, base), *_ = told["networks"].items()
     share, gain = ours["time_share"]["mean"], base["found_better_by"]
-    sure = 2 * (gain["error"] or 0.0)
+    by_seeds = 2 * (gain["error"] or 0.0)
+    sure = max(by_seeds, base["examples_error"])
     won = (share < 1 and gain["mean"] >= -sure) or (share == 1 and gain["mean"] > sure)
     start = "What was found" if won else "Nothing was won: what was found"
-    unit = "points" if metric.share else metric.words
+    unit = _unit(metric)
     word = "better" if gain["mean"] > 0 else "worse"
     better = f"is {word} by {_with_error({**gain, 'mean': abs(gain['mean'])}).lstrip('+')} {unit}"
     if abs(gain["mean"]) <= sure:
-        better = f"differs by no more than the noise ({_with_error(gain)} {unit})"
+        noise = "the noise" if abs(gain["mean"]) <= by_seeds else "what the test examples can show"
+        better = f"differs by no more than {noise} ({_with_error(gain)} {unit})"
     cost = cost_words(ours["device_seconds"], base["device_seconds"])
     return (
         f" {start} takes {number(share)}× of {plain_text(name, limit=60)}'s time and {better}"
@@ -153,7 +160,7 @@ def contest_section(told: Mapping[str, Any] | None, run: VersionRun) -> Section 
         rows.append({
             "network": name,
             f"test {metric.words}": f"{metric.text(mean)}{spread}",
-            "what was found is better by": _with_error(own["found_better_by"]),
+            f"what was found is better by ({_unit(metric)})": _with_error(own["found_better_by"]),
             "time over the baseline's": _with_std(own["time_share"]),
             "device time": "" if own["device_seconds"] is None else duration(own["device_seconds"]),
             "seeds": own["n"],
@@ -167,6 +174,11 @@ def contest_section(told: Mapping[str, Any] | None, run: VersionRun) -> Section 
         f"over {told['n']} seeds."
     )
     return Section("contest", "Against the rivals", card(records(rows)), note)
+
+
+def _unit(metric: Metric) -> str:
+    """What differences are measured in."""
+    return "points" if metric.share else metric.words
 
 
 def _with_error(told: Mapping[str, Any] | None) -> str:

@@ -16,6 +16,7 @@ from darts_core.report.read import VersionRun, series
 from darts_core.report.rows import finite
 from darts_core.report.svg import number
 from darts_core.report.svg_front import front_svg
+from darts_core.report.verdict import change
 
 __all__ = ["family_front", "family_headline", "family_rows", "shrink_section"]
 
@@ -165,7 +166,7 @@ def family_headline(content: Mapping[str, Any], picked: str) -> tuple[str, str] 
     )
     under = (
         f"The given network has {metric.text(before, 1)} at {number(whole)} ms "
-        f"({content.get('runtime')}, batch {content.get('batch')}): {metric.gain_text(gain)}{spread}."
+        f"({content.get('runtime')}, batch {content.get('batch')}): {change(metric, gain)}{spread}."
     )
     if len(times) > 1:
         under += (

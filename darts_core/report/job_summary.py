@@ -60,7 +60,9 @@ def _pipeline(version: Version) -> dict[str, Any]:
         if values and not finals:
             finals = {on_val: max(values, key=stage.metric.rating)}
         for metric, best in list(finals.items())[:1]:
-            found = {"metric": metric, "best": best, "sparkline": values or [best]}
+            # an export has no epochs of its own: those of the training stay the way there
+            course = values or found.get("sparkline") or [best]
+            found = {"metric": metric, "best": best, "sparkline": course}
     rows = _mapping(place / "bench" / "results.json").get("rows")
     for row in rows if isinstance(rows, list) else ():
         if (
@@ -68,7 +70,9 @@ def _pipeline(version: Version) -> dict[str, Any]:
             and isinstance(row, Mapping)
             and row.get("baseline")
         ):
+            # the first one, as the page takes it: behind it are its forms of lower precision
             found["baseline"] = finite(row.get("accuracy_mean"))
+            break
     return found
 
 

@@ -22,7 +22,8 @@ __all__ = ["Element", "judged", "methods_section", "result", "table_of", "write_
 
 # (method, seed, what it has left)
 Element = tuple[str, str, VersionRun | None]
-_IN_METRIC = ("mean", "std", "difference", "standard error")
+_IN_METRIC = ("mean", "std")
+_DIFFERENCES = ("difference", "standard error")
 
 
 def judged(runs: Sequence[VersionRun | None]) -> tuple[Metric, str] | None:
@@ -85,7 +86,11 @@ def _note(table: MethodTable) -> str:
 
 
 def _cell(column: str, value: str | int | float | None, table: MethodTable) -> str:
-    of_metric = column in _IN_METRIC or column.startswith("seed ")
+    # a difference of two shares is in points: "1 %" of it could be taken for a part of one of them
+    if column in _DIFFERENCES and isinstance(value, float) and table.metric.share:
+        sign = "+" if column == "difference" else ""
+        return f"{100 * value:{sign}.2f} points"
+    of_metric = column in (*_IN_METRIC, *_DIFFERENCES) or column.startswith("seed ")
     if of_metric and isinstance(value, float):
         return table.metric.text(value)
     return _shown(value)

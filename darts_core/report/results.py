@@ -130,7 +130,8 @@ def _headline(run: VersionRun, rows: Sequence[ModelRow]) -> tuple[str, str]:
         count = len(tune.result.get("trials") or ())
         spent = duration(tune.number("device_seconds"))
         return f"{_judged(tune.metric, value, 'val')} with the best settings", (
-            f"{count} trials in {spent}. They have not been trained on all samples or tested yet."
+            f"{count} trial{'' if count == 1 else 's'} in {spent}. They have not been trained on all "
+            "samples or tested yet."
         )
     waiting = ", ".join(name for name, stage in run.stages.items() if not stage.finished)
     if not waiting:

@@ -131,14 +131,15 @@ def _headline(details: Mapping[str, Any], found: Mapping[str, Any]) -> str:
     if found.get("gain") and details["state"] == "succeeded":
         return "No gain over your own configuration is shown"
     ended = sum(found.get("trials", {}).get(s, 0) for s in ("done", "stopped", "failed"))
+    trials = f"{ended} trial{'' if ended == 1 else 's'}"
     words = {
         "queued": "Waiting for its device",
-        "running": f"Searching: {ended} trial{'' if ended == 1 else 's'} ended",
+        "running": f"Searching: {trials} ended",
         "failed": "The search failed",
-        "stopped": f"Stopped after {ended} trials",
-        "interrupted": f"Interrupted after {ended} trials",
+        "stopped": f"Stopped after {trials}",
+        "interrupted": f"Interrupted after {trials}",
     }
-    return words.get(details["state"], f"{details['state']}: {ended} trials")
+    return words.get(details["state"], f"{details['state']}: {trials}")
 
 
 def _spread(side: Mapping[str, Any]) -> str:

@@ -16,6 +16,7 @@ __all__ = ["slices"]
 
 _MOST, _MOST_NAMES = 8, 12
 _LOG_RANGE = 20.0
+_LETTER = 7.6  # pixels of a letter of a tick's text, on the safe side
 
 
 def slices(trials: Sequence[Trial], *, label: str) -> list[tuple[str, Markup]]:
@@ -41,7 +42,9 @@ def _slice(trials: Sequence[Trial], name: str, label: str) -> Markup:
         places = [x(value) for value in known]
         body = axes(x, y, x_label=name + (" (log)" if log else ""), y_label=label)
     else:
-        kinds = list(dict.fromkeys(str(trial.params[name]) for trial in have))[:_MOST_NAMES]
+        every = list(dict.fromkeys(str(trial.params[name]) for trial in have))
+        kinds = every[:_MOST_NAMES]
+        left_out = f" (the first {len(kinds)} of {len(every)} values)" * (len(every) > len(kinds))
         x = Scale(-0.5, len(kinds) - 0.5, 56.0, width - 18)
         index = {kind: float(i) for i, kind in enumerate(kinds)}
         have = [trial for trial in have if str(trial.params[name]) in index]
@@ -49,9 +52,11 @@ def _slice(trials: Sequence[Trial], name: str, label: str) -> Markup:
         # an axis without numbers of its own: the names stand at its marks
         # no mark of this scale is a whole number: the names stand there instead
         none = Scale(0.1, 0.2, x.start, x.stop)
-        body = axes(none, y, x_label=name, y_label=label, whole_x=True)
+        body = axes(none, y, x_label=name + left_out, y_label=label, whole_x=True)
+        # as many characters as stand beside each other; the whole name is the hover text
+        fitting = max(3, min(14, int((x.stop - x.start) / len(kinds) / _LETTER) - 1))
         for kind, at in index.items():
-            shown = plain_text(kind, limit=14)
+            shown = plain_text(kind, limit=fitting)
             body += text(x(at), y.start + 18, shown, tip=kind, class_="tick mid")
     for trial, at in zip(have, places, strict=True):
         own = trial.is_baseline

@@ -157,5 +157,5 @@ def train_section(run: VersionRun) -> Section | None:
         note += f" The test split was read once, at the end: {metric.text(test)}."
     stopped = stage.result.get("stopped")
     if isinstance(stopped, str):
-        note += f" It ended after {len(rows)} epochs: {stopped}."
+        note += f" It ended after {len(rows)} epoch{'' if len(rows) == 1 else 's'}: {stopped}."
     return Section("train", "Training", body, note.strip())

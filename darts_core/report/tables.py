@@ -94,7 +94,7 @@ def _text(columns: Sequence[str], rows: Sequence[Mapping[str, Any]]) -> str:
 def _csv(columns: Sequence[str], rows: Sequence[Mapping[str, Any]]) -> str:
     stream = io.StringIO()
     writer = csv.writer(stream, lineterminator="\n")
-    writer.writerow([neutral(column) for column in columns])
+    writer.writerow([_cell(column) for column in columns])
     for row in rows:
         writer.writerow([_cell(row.get(column)) for column in columns])
     return stream.getvalue().rstrip("\n")

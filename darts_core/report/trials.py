@@ -120,7 +120,7 @@ def best_so_far(trials: Sequence[Trial], *, maximize: bool, label: str, percent:
     ]
     drawn = line_chart(
         lines,
-        x_label="trial, in the order of their ends",
+        x_label="trial, in the order in which they began",
         y_label=label,
         title="Best value so far",
         percent=percent,

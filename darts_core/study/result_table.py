@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -60,11 +61,27 @@ def result_table(
         )  # fmt: skip
     if sort is not None or goals:
         key, mode = _sort_key(sort, goals, columns)
-        numbers = [(float(v), r) for r in table if isinstance(v := r.get(key), (int, float))]
-        numbers.sort(key=lambda pair: pair[0], reverse=mode == "max")
-        lost = [r for r in table if not isinstance(r.get(key), (int, float))]
-        table = [row for _, row in numbers] + lost
+        table = _sorted(table, key, largest_first=mode == "max")
     return [c for c in columns if any(r[c] not in (None, "", {}) for r in table)], table
+
+
+def _sorted(
+    table: Sequence[dict[str, Any]], key: str, *, largest_first: bool
+) -> list[dict[str, Any]]:
+    """By the numbers of a column; behind them its words by the alphabet, then what has no value."""
+    numbers, words, lost = [], [], []
+    for row in table:
+        value = row.get(key)
+        if isinstance(value, (int, float)) and math.isfinite(value):
+            numbers.append((float(value), row))
+        elif isinstance(value, str) and value:
+            words.append((value.lower(), row))
+        else:
+            # NaN too, with which nothing compares
+            lost.append(row)
+    numbers.sort(key=lambda pair: pair[0], reverse=largest_first)
+    words.sort(key=lambda pair: pair[0])
+    return [row for _, row in numbers] + [row for _, row in words] + lost
 
 
 def _own(name: str) -> str:

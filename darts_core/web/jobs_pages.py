@@ -17,7 +17,7 @@ from darts_core.report.version_tree import version_lines
 from darts_core.store.record import LIVE, STATES
 from darts_core.store.version import Version
 from darts_core.web.marks import store_mark
-from darts_core.web.shell import clock, kept_page, page_links, site_of, whole
+from darts_core.web.shell import clock, kept_page, last_page, page_links, site_of, whole
 
 __all__ = ["job_page", "jobs_page", "shown_row", "sparkline_svg"]
 
@@ -77,7 +77,7 @@ def _asked(request: Request) -> dict[str, str]:
 def jobs_page(request: Request) -> Response:
     """`/`: one row a job, searched, filtered and sorted by the address."""
     site, asked = site_of(request), _asked(request)
-    at = whole(request.query_params.get("page"), 1, 1, 10**6)
+    wanted = whole(request.query_params.get("page"), 1, 1, 10**6)
 
     def make() -> dict[str, Any]:
         rows = newest_rows(version_rows(site.store))
@@ -89,6 +89,8 @@ def jobs_page(request: Request) -> Response:
             sort=asked["sort"] or "created",
             reverse=(asked["order"] or ("down" if not asked["sort"] else "up")) == "down",
         )
+        # a page beyond the last one is left of jobs that were deleted meanwhile
+        at = min(wanted, last_page(len(table), _PAGE))
         begin = (at - 1) * _PAGE
         shown = [
             shown_row(row, Version(site.store.root / row["job"] / row["version"]))

@@ -23,7 +23,7 @@ from darts_core.web.options import WebOptions
 from darts_core.web.shares import RemoteShares
 from darts_core.web.verbs import export_folder
 
-__all__ = ["Site", "kept_page", "link", "page_links", "show", "site_of"]
+__all__ = ["Site", "kept_page", "last_page", "link", "page_links", "show", "site_of"]
 
 _TEMPLATES = (Path(__file__).with_name("templates"),)
 
@@ -123,11 +123,16 @@ def link(path: str, **query: object) -> str:
     return path + (f"?{urlencode(kept, doseq=True)}" if kept else "")
 
 
+def last_page(count: int, size: int) -> int:
+    """The number of the last page of a long list; one that is empty has one page."""
+    return max(1, -(-count // size))
+
+
 def page_links(
     path: str, count: int, size: int, at: int, query: dict[str, Any]
 ) -> list[dict[str, Any]]:
     """Links to the pages of a long list: the first, the last, and those around `at` (from 1)."""
-    last = max(1, -(-count // size))
+    last = last_page(count, size)
     shown = sorted({1, last, *range(max(1, at - 3), min(last, at + 3) + 1)})
     return [
         {"name": str(n), "here": n == at, "link": link(path, **{**query, "page": n})} for n in shown

@@ -20,14 +20,14 @@ from darts_core.report.job_details import log_path, tail
 from darts_core.report.page import Content
 from darts_core.report.progress import progress
 from darts_core.report.rows import finite
-from darts_core.report.tables import short, span
+from darts_core.report.tables import clock, short, span
 from darts_core.report.versions import content_of
 from darts_core.store.record import LIVE, SCRIPT
 from darts_core.store.version import Version
 from darts_core.study.result_table import result_table
 from darts_core.study.results import objectives, read_rows
 from darts_core.web.files import files_of
-from darts_core.web.shell import Site, kept_page, link, page_links, part, site_of, whole
+from darts_core.web.shell import Site, kept_page, last_page, link, page_links, part, site_of, whole
 
 __all__ = ["log_page", "trial_page", "version_of", "version_page"]
 
@@ -148,7 +148,7 @@ def _trials(version: Version, request: Request) -> Section | None:
     if asked["search"]:
         wanted = asked["search"].lower()
         table = [r for r in table if wanted in " ".join(short(r.get(c)) for c in columns).lower()]
-    at = whole(query.get("page"), 1, 1, 10**6)
+    at = min(whole(query.get("page"), 1, 1, 10**6), last_page(len(table), _ROWS))
     place = f"/jobs/{version.job}/{version.name}"
     shown = [
         {
@@ -192,6 +192,8 @@ def trial_page(request: Request) -> Response:
             for k, v in row.items()
             if k not in ("config", "folder", "metrics", "additional_data")
         }
+        if facts.get("ended") is not None:
+            facts["ended"] = clock(facts["ended"])
         body = pair(
             card(plain_table(row["config"]), title="Settings"),
             card(plain_table(row.get("metrics") or {}), title="Metrics"),

@@ -1,5 +1,6 @@
 """The command line that a user's script gets: service, named, none, or a template."""
 
+import math
 from dataclasses import replace
 
 import pytest
@@ -302,6 +303,13 @@ def test_the_table_is_sorted_by_a_switch_and_by_any_metric_s_better_side():
     assert [r["flag"] for r in table] == [True, True, False, False]
     _, table = result_table(rows, goals, "rmse")
     assert [r["rmse"] for r in table] == [0.0, 1.0, 2.0, 3.0]
+    # a setting of words by the alphabet; what a running trial reports as NaN comes last
+    for each, name, rmse in zip(rows, "bAca", (math.nan, 2.0, 3.0, 1.0), strict=True):
+        each["config"]["kind"], each["metrics"]["rmse"] = name, rmse
+    _, table = result_table(rows, goals, "kind")
+    assert [r["kind"] for r in table] == ["A", "a", "b", "c"]
+    _, table = result_table(rows, goals, "rmse")
+    assert [r["trial_id"] for r in table] == ["d", "b", "c", "a"]
 
 
 def test_a_setting_called_like_a_column_is_not_hidden_by_it():

@@ -86,5 +86,7 @@ def test_a_front_is_told_in_words():
     assert family_headline(content, "points/03") is None
     assert family_headline({**content, "base": None}, "points/02") is None
     errors = {**content, "metric": "mean_absolute_error", "direction": "minimize", "share": False}
-    assert "+0.02 mean absolute error (" in family_headline(errors, "points/02")[1]
+    # a plus would say that there is more of the error
+    assert ": 0.02 mean absolute error better (" in family_headline(errors, "points/02")[1]
+    assert ": 0.01 mean absolute error worse (" in family_headline(errors, "points/01")[1]
     assert [one["of its time"] for one in family_rows(content)] == ["1×", "0.75×", "0.25×"]

@@ -130,6 +130,25 @@ def test_a_stage_that_goes_on_goes_on_in_its_run_of_wandb(
     assert "is left out" not in caplog.text
 
 
+def test_runs_of_wandb_are_named_after_their_job_those_of_trials_and_elements_too(
+    tmp_path, monkeypatch
+):
+    names = []
+    package = ModuleType("wandb")
+    package.init = lambda **given: names.append(given["name"])
+    monkeypatch.setitem(sys.modules, "wandb", package)
+    version = tmp_path / "runs" / "mine" / "V001"
+    version.mkdir(parents=True)
+    for marked in (False, True):
+        if marked:
+            (version / "version.json").touch()
+        for stage in ("train", "0/search", "tune/trials/0003"):
+            WandB().start(version / stage, CONFIG)
+    # a folder that belongs to no job is named by its last three parts
+    assert names[0] == "mine/V001/train"
+    assert names[3:] == ["mine/V001/train", "mine/V001/0/search", "mine/V001/tune/trials/0003"]
+
+
 class Tracking:
     """Stands for `MlflowClient`; the store is what all of them share."""
 
@@ -196,6 +215,20 @@ def test_csv_holds_each_epoch_once_also_after_a_resume(tmp_path):
         ("0", "2.0", ""),
         ("1", "1.25", "3.0"),
     ]
+
+
+def test_tensorboard_shows_each_epoch_once_also_after_a_resume(tmp_path):
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    for first, losses in ((0, (2.0, 1.5)), (1, (1.25,))):
+        # killed after epoch 1, and gone on from the checkpoint before it
+        made = RunFolder.create(tmp_path, CONFIG, loggers=Loggers([TensorBoard()]))
+        made.rewind(first)
+        for epoch, loss in enumerate(losses, start=first):
+            made.log_metrics(epoch, loss=loss)
+        made.close()
+    events = EventAccumulator(str(tmp_path / "tensorboard")).Reload().Scalars("loss")
+    assert [(event.step, event.value) for event in events] == [(0, 2.0), (1, 1.25)]
 
 
 def test_tensorboard_is_written_where_it_is_chosen_alone(tmp_path):

@@ -60,6 +60,7 @@ def test_differences_are_paired_and_hypervolumes_have_their_spread(tmp_path: Pat
     assert section is not None
     assert "over 2 seeds" in section.note
     assert "resnet8-w4" in str(section.body)
+    assert "what was found is better by (points)" in str(section.body)
 
 
 def test_what_is_worse_beyond_the_noise_is_no_win(tmp_path: Path) -> None:
@@ -69,6 +70,20 @@ def test_what_is_worse_beyond_the_noise_is_no_win(tmp_path: Path) -> None:
     assert said.startswith(" Nothing was won: what was found takes 0.5×")
     assert "is worse by 5 ± 0 points" in said
     assert contest_sentence(None, runs[0].metric) == ""
+
+
+@pytest.mark.parametrize(("examples", "words"), [
+    (400, "and differs by no more than what the test examples can show (+0.25 ± 0 points)"),
+    (4_000_000, "and is better by 0.25 ± 0 points"),
+])  # fmt: skip
+def test_seeds_that_agree_show_no_more_than_their_test_examples_can(
+    tmp_path: Path, examples: int, words: str
+) -> None:
+    rows = [row("resnet8", "baseline", 0.95, 2.0), row("ours", "exported", 0.9525, 1.0)]
+    for each in rows:
+        each["extra"]["test_examples"] = examples
+    runs = [version(tmp_path / str(number), rows) for number in range(2)]
+    assert words in contest_sentence(contest(runs), runs[0].metric)
 
 
 def test_what_was_timed_beside_other_work_does_not_compare(tmp_path: Path) -> None:

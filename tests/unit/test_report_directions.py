@@ -70,6 +70,22 @@ def test_the_training_after_a_study_stands_for_the_version(version):
     assert seeds_summary([version.path])["val_accuracy"]["mean"] == pytest.approx(0.979)
 
 
+def test_what_was_exported_and_measured_keeps_the_course_and_the_baseline_of_the_page(version):
+    fixture.make_train(version.path / "train", epochs=3, test=0.95)
+    write_json(version.path / "export" / "result.json", {"test_accuracy": 0.95})
+    rows = [
+        ModelRow(name, kind, precision=precision, accuracies=(value,), baseline=kind == "baseline")
+        for name, kind, precision, value in (
+            ("resnet8", "baseline", "fp32", 0.9),
+            ("resnet8", "baseline", "bf16", 0.2),
+            ("exported", "exported", "fp32", 0.95),
+        )
+    ]
+    write_json(version.path / "bench" / "results.json", {"rows": [row.to_dict() for row in rows]})
+    found = summarize(version)
+    assert (found["best"], found["baseline"], len(found["sparkline"])) == (0.95, 0.9, 3)
+
+
 def test_an_element_is_chosen_by_its_network_and_not_by_its_study(tmp_path):
     for place, tuned, trained in (("0", 0.9, 0.7), ("1", 0.6, 0.8)):
         for stage, value in (("tune", tuned), ("train", trained)):
@@ -112,7 +128,8 @@ def test_a_sweep_stands_in_lists_and_reports_with_its_best_trial(version):
     assert (stage.number("params"), stage.number("schema_version")) == (9.0, 1.0)
     told = summarize(version)
     assert (told["metric"], told["best"]) == ("val_perplexity", 12.5)
-    title, _ = headline(VersionRun(version.path, "pipe", "V001", {"tune": stage}), [])
+    title, under = headline(VersionRun(version.path, "pipe", "V001", {"tune": stage}), [])
+    assert under.startswith("1 trial in ")
     assert title == f"{PERPLEXITY.text(12.5, 1)} val perplexity with the best settings"
 
 

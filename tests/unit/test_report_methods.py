@@ -93,6 +93,10 @@ def test_a_multirun_leaves_a_table_as_csv_markdown_and_page(multirun):
     assert lines[0].startswith("| method | seed 0 | seed 1 | n | mean")
     assert "strategy==evil\\|<b>" in lines[3]
     assert "Methods and seeds" in page
+    # of two accuracies, in points; the spread of each in per cent
+    assert ">+15.00 points<" in page
+    assert ">5.00 points<" in page
+    assert ">7.78 %<" in page
     assert "val accuracy over time" in page
     assert "<b>" not in page.replace("&lt;b&gt;", "")
 

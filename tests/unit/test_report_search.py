@@ -9,6 +9,7 @@ import pytest
 from job_rows import row
 from report_fixture import make_search, make_train
 
+from darts_core import cli
 from darts_core.commands.jobs.cli import configure
 from darts_core.commands.jobs.options import changes_of
 from darts_core.report.charts import Line, line_chart
@@ -96,6 +97,17 @@ def test_a_trial_that_was_stopped_early_is_drawn_with_its_last_value():
     assert "stopped early, its last value" in drawn
 
 
+def test_a_csv_of_some_of_the_results_says_so_beside_it(searched, capsys):
+    words = ["jobs", f"--root={searched.path.parent.parent}", "show", "a", "--csv"]
+    for more, lines, said in (
+        (["--limit", "4"], 5, "darts-core: 4 of 10 results; --limit 10 prints all\n"),
+        ([], 11, ""),
+    ):
+        assert cli.main([*words, *more]) == 0
+        found = capsys.readouterr()
+        assert (len(found.out.splitlines()), found.err) == (lines, said)
+
+
 def test_disturbed_timings_are_said_above_the_results(searched):
     results = content_of(searched.path).sections[0].body
     assert "disturbed the latency of 1 of 10 trials (5)" in results
@@ -117,6 +129,13 @@ def test_a_trial_of_one_iteration_is_a_dot_and_a_level_crosses_the_plot():
     )
     assert "<circle" in drawn
     assert "mine" in drawn
+    # what lies beyond the range stands at its edge (290 - 46 pixels down), the end of a named line too
+    for label, points in (("", [(1, 0.0)]), ("yours", [(0, 0.9), (1, 0.0)])):
+        drawn = line_chart(
+            [Line(label, points, "sep"), Line("", [(0, 0.9), (1, 1.0)], "none")],
+            x_label="x", y_label="y", title="t", y_range=(0.8, 1.0),
+        )  # fmt: skip
+        assert re.findall(r'<circle cx="[0-9.]+" cy="([0-9.]+)"', drawn) == ["244"]
     low = line_chart(
         [Line("", [(0, 5.0), (1, 6.0)], "sep")], x_label="x", y_label="y", title="t", from_zero=True
     )
@@ -227,12 +246,13 @@ def test_a_labelled_choice_is_drawn_with_its_options_and_not_as_a_cell(tmp_path,
 
 
 def test_a_training_that_was_ended_early_says_why(tmp_path):
-    make_train(tmp_path / "train", epochs=4)
-    path = tmp_path / "train" / "result.json"
-    result = json.loads(path.read_text(encoding="utf-8"))
-    path.write_text(json.dumps({**result, "stopped": "mine: enough"}), encoding="utf-8")
-    note = train_section(read_version(tmp_path)).note
-    assert note.endswith("It ended after 4 epochs: mine: enough.")
+    for epochs, words in ((4, "4 epochs"), (1, "1 epoch")):
+        make_train(tmp_path / "train", epochs=epochs)
+        path = tmp_path / "train" / "result.json"
+        result = json.loads(path.read_text(encoding="utf-8"))
+        path.write_text(json.dumps({**result, "stopped": "mine: enough"}), encoding="utf-8")
+        note = train_section(read_version(tmp_path)).note
+        assert note.endswith(f"It ended after {words}: mine: enough.")
 
 
 def test_the_command_that_does_it_again_names_the_function_and_the_cluster(searched):
@@ -280,6 +300,8 @@ def test_what_breaks_a_constraint_is_never_the_best():
     ]
     drawn = best_so_far(trials, maximize=True, label="acc", percent=False)
     assert "best: 0.6 at 2" in drawn
+    # trials are numbered as they are drawn, whichever ends first
+    assert "trial, in the order in which they began" in drawn
     assert "outside the constraints" in drawn
     told = re.findall(r"<title>(trial \d)[^<]*</title><path[^>]*coord best", parallel(
         trials, maximize=True, label="acc", percent=False))  # fmt: skip

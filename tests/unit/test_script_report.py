@@ -7,6 +7,8 @@ import pytest
 from job_rows import row
 
 from darts_core.autosearch.curves import trial_curves
+from darts_core.report.blocks import plain_table
+from darts_core.report.script_content import _headline
 from darts_core.report.script_pictures import as_trials
 from darts_core.report.slices import slices
 from darts_core.report.timeline import timeline
@@ -85,6 +87,18 @@ def test_slices_show_numbers_and_names_of_what_differs():
     assert list(drawn) == ["Slice: lr", "Slice: kind"]
     assert "&lt;b&gt;" in drawn["Slice: kind"]
     assert all(picture.count("<circle") == 4 for picture in drawn.values())
+    assert "the first" not in drawn["Slice: kind"]
+    rows = [row(i, i / 10, config={"code": f"1-{i}-1-2112"}) for i in range(30)]
+    ((_, picture),) = slices(as_trials(rows, GOALS[:1]), label="acc")
+    assert ">code (the first 12 of 30 values)<" in picture
+    # names that would cover each other are cut; the hover text has the whole
+    assert "<title>1-0-1-2112</title>1-0-…</text>" in picture
+
+
+def test_a_cell_that_holds_a_part_of_a_mapping_says_so():
+    table = plain_table({"widths": {f"layer{n}": n for n in range(13)}, "few": {"a": 1}})
+    assert "layer11=11 …</td>" in table
+    assert "<td>a=1</td>" in table
 
 
 def test_a_version_without_a_prepared_search_says_so(tmp_path):
@@ -97,5 +111,6 @@ def test_a_version_without_a_prepared_search_says_so(tmp_path):
         pass
     content = content_of(store.version("bare").path, curves=trial_curves)
     assert content.title == "The search failed"
+    assert _headline({"state": "stopped"}, {"trials": {"done": 1}}) == "Stopped after 1 trial"
     assert content.lead == "No GPU."
     assert [part.key for part in content.sections][:2] == ["state", "trials"]

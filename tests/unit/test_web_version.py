@@ -9,6 +9,8 @@ import pytest
 sys.path.insert(0, str(Path(__file__).parent))
 from web_site import site
 
+from darts_core import cli
+from darts_core.report.tables import clock
 from darts_core.store.jobs import Store
 
 
@@ -21,6 +23,21 @@ def test_what_can_be_resumed_has_a_button_for_it(root):
     ):
         version.set_state(state, "autosearch", left=left)
         assert site(root).get("/jobs/one/V001").text.count(">Resume<") == shown
+
+
+def test_a_page_beyond_the_last_one_is_the_last_one(root):
+    client = site(root)
+    text = client.get("/?page=7").text
+    assert 'href="/jobs/one"' in text
+    assert "No job matches" not in text
+    assert "/jobs/one/V001/trials/t0" in client.get("/jobs/one/V001?page=7").text
+
+
+def test_a_trial_s_end_is_a_date_and_no_number_of_seconds(root, capsys):
+    text = site(root).get("/jobs/one/V001/trials/t3").text
+    assert f"<td>{clock(1003.0)}</td>" in text
+    assert cli.main(["jobs", f"--root={root}", "show", "one", "--trial", "t3"]) == 0
+    assert f"{'ended':20} {clock(1003.0)}" in capsys.readouterr().out.splitlines()
 
 
 @pytest.mark.parametrize(

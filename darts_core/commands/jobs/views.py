@@ -57,6 +57,10 @@ def run_show(store: Store, args: argparse.Namespace) -> int:
             {**details, "importance": shares, "total": len(table)} if args.form == "json" else None
         )
         print(render(columns, page, args.form, extra))
+        if extra is None and len(page) < len(table):
+            # JSON says how many there are; a file of commas has no place for it
+            told = f"{len(page)} of {len(table)} results; --limit {len(table)} prints all"
+            print(f"darts-core: {told}", file=sys.stderr)
         return 0
     _print_details(details, shares)
     numbers = f"{args.offset + 1}-{args.offset + len(page)}" if page else "none"
@@ -168,7 +172,7 @@ def _show_trial(version: Version, args: argparse.Namespace) -> int:
         return 0
     for name, value in row.items():
         if name != "iterations":
-            print(f"{neutral(name):20} {short(value)}")
+            print(f"{neutral(name):20} {clock(value) if name == 'ended' else short(value)}")
     print(
         "\n".join(
             f"  {r.get('iteration')}: {short(r.get('metrics'))}" for r in row["iterations"][-20:]

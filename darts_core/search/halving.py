@@ -157,10 +157,8 @@ class Halving:
 
     def rungs(self) -> list[int]:
         """Epochs after which finalists are compared: a quarter, a half and all of the recipe's."""
-        from darts_core.study.halving import HalvingPruner
-
         epochs = self.recipe.epochs
-        return [*HalvingPruner(max(1, epochs // 4), 2, epochs).rungs, epochs]
+        return sorted({max(1, epochs // 4), max(1, epochs // 2), epochs})
 
     def __call__(self, finalists: Sequence[Finalist]) -> Bracket:
         """The bracket of these finalists; the better half, rounded up, passes each rung but the last.

@@ -254,6 +254,14 @@ def test_the_worse_halves_end_early_and_the_best_of_the_last_rung_wins(bundle, t
     assert bracket.standings[0].accuracies[1] == pytest.approx(mean)
 
 
+@pytest.mark.parametrize(
+    ("epochs", "rungs"), [(9, [2, 4, 9]), (8, [2, 4, 8]), (6, [1, 3, 6]), (3, [1, 3]), (1, [1])]
+)
+def test_finalists_are_compared_after_a_quarter_a_half_and_all_epochs(tmp_path, epochs, rungs):
+    made = halving(None, tmp_path)
+    assert replace(made, recipe=replace(made.recipe, epochs=epochs)).rungs() == rungs
+
+
 def test_a_halving_that_was_interrupted_ends_as_one_that_was_not(bundle, tmp_path):
     whole = halving(bundle, tmp_path / "whole")(stacks(3))
     left = [5]

@@ -75,7 +75,8 @@ def best_first(standings: Sequence[Standing], epochs: int, examples: int) -> lis
     Args:
         standings: of finalists that were trained so far.
         epochs: of the rung.
-        examples: on which the metric was counted, over all starts.
+        examples: on which the metric was counted; all starts see the same ones, so that more of these make
+            their choice no smaller a chance.
     """
     best = max(standings, key=lambda standing: standing.rating(epochs))
     value = best.accuracies[epochs]
@@ -168,7 +169,7 @@ class Halving:
         """
         metric = self.bundle.task.metric
         standings = [Standing(f, place, metric=metric) for place, f in enumerate(finalists)]
-        examples = self.bundle.size("val") * self.seeds
+        examples = self.bundle.size("val")
         left, rungs, done, before = standings, self.rungs(), 0, 0
         out: list[Standing] = []
         planned = self._planned(len(left), rungs)

@@ -233,8 +233,16 @@ def table(bracket):
     return [(s.accuracies, s.losses) for s in bracket.standings]
 
 
-def test_the_worse_halves_end_early_and_the_best_of_the_last_rung_wins(bundle, tmp_path):
-    steps = []
+def test_the_worse_halves_end_early_and_the_best_of_the_last_rung_wins(
+    bundle, tmp_path, monkeypatch
+):
+    steps, counted = [], []
+
+    def noted(standings, epochs, examples):
+        counted.append(examples)
+        return best_first(standings, epochs, examples)
+
+    monkeypatch.setattr("darts_core.search.halving.best_first", noted)
     bracket = halving(bundle, tmp_path, progress=lambda done, all: steps.append((done, all)))(
         stacks(4)
     )
@@ -243,7 +251,8 @@ def test_the_worse_halves_end_early_and_the_best_of_the_last_rung_wins(bundle, t
     assert sorted(trained) == [1, 1, 3, 3]
     assert bracket.epochs == 2 * (2 * 1 + 2 * 4)
     assert steps[-1][0] == steps[-1][1] == bracket.epochs
-    examples = 2 * bundle.size("val")
+    examples = bundle.size("val")  # each seed's network is judged on the same ones
+    assert counted == [examples] * 3
     first = [s.place for s in best_first(bracket.standings, 1, examples)]
     assert {i for i, n in enumerate(trained) if n == 3} == set(first[:2])
     last = [bracket.standings[i] for i in first[:2]]

@@ -57,12 +57,14 @@ class MethodTable:
         seeds: in order.
         methods: in the order in which they were swept; the first is what the others are compared with.
         metric: what the values are.
+        searched: whether a value is what a search logged last, which is not that of the network it found.
     """
 
     key: str
     seeds: tuple[str, ...]
     methods: tuple[Method, ...]
     metric: Metric = ACCURACY
+    searched: bool = False
 
     def columns(self) -> list[str]:
         """The heads of `rows`."""

@@ -103,6 +103,13 @@ def test_a_multirun_leaves_a_table_as_csv_markdown_and_page(multirun):
     assert "strategy==evil\\|<b>" in lines[3]
     assert "Methods and seeds" in page
     assert "val accuracy over time" in page
+    told = "not of what it found: train that to compare methods."
+    assert told in lines[-1]
+    assert told in page
+    for element in multirun.glob("[0-9]"):
+        (element / "search").rename(element / "train")
+    write_multirun_report(multirun)
+    assert told not in (multirun / "methods.md").read_text()
     assert "<b>" not in page.replace("&lt;b&gt;", "")
 
 

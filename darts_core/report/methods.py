@@ -57,12 +57,14 @@ class MethodTable:
         seeds: in order.
         methods: in the order in which they were swept; the first is what the others are compared with.
         metric: what the values are.
+        searched: whether a value is what a search logged last, which is not that of the network it found.
     """
 
     key: str
     seeds: tuple[str, ...]
     methods: tuple[Method, ...]
     metric: Metric = ACCURACY
+    searched: bool = False
 
     def columns(self) -> list[str]:
         """The heads of `rows`."""
@@ -105,7 +107,10 @@ def method_table(
 
 
 def paired_p(differences: Sequence[float]) -> float | None:
-    """Student's two-sided p that the mean of paired differences is 0; None below two, or without spread."""
+    """Student's two-sided p that the mean of paired differences is 0; None below two, or without spread.
+
+    What rounding leaves of equal differences is no spread: see `_differences`.
+    """
     spread = _std(differences)
     if not spread:
         return None
@@ -120,9 +125,22 @@ def _std(values: Sequence[float]) -> float | None:
     return statistics.stdev(values) if len(values) > 1 else None
 
 
+def _differences(pairs: Sequence[tuple[float, float]]) -> list[float]:
+    """Value less other of each pair; all their mean where they differ by rounding alone.
+
+    0.52 - 0.50 and 0.48 - 0.46 are not the same number, and a spread of their last bits would make any
+    difference significant.
+    """
+    found = [value - other for value, other in pairs]
+    least = 1e-12 * max((abs(number) for pair in pairs for number in pair), default=0.0)
+    if found and max(found) - min(found) <= least:
+        return [sum(found) / len(found)] * len(found)
+    return found
+
+
 def _against(first: Mapping[str, float], name: str, values: Mapping[str, float]) -> Method:
     """A method's line, compared with the first one over the seeds that both have."""
-    differences = [values[seed] - first[seed] for seed in values if seed in first]
+    differences = _differences([(values[seed], first[seed]) for seed in values if seed in first])
     if not differences:
         return Method(name, values)
     spread = _std(differences)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 from darts_core.metric import Metric
@@ -39,9 +40,14 @@ def judged(runs: Sequence[VersionRun | None]) -> tuple[Metric, str] | None:
 
 def result(run: VersionRun | None, metric: str) -> float | None:
     """What the last stage that knows the metric ended with."""
+    stage = _knowing(run, metric)
+    return None if stage is None else stage.number(metric)
+
+
+def _knowing(run: VersionRun | None, metric: str) -> StageRun | None:
+    """The last stage that knows the metric."""
     stages = list(run.stages.values()) if run is not None else []
-    known = [value for stage in stages if (value := stage.number(metric)) is not None]
-    return known[-1] if known else None
+    return next((stage for stage in reversed(stages) if stage.number(metric) is not None), None)
 
 
 def table_of(elements: Sequence[Element]) -> MethodTable | None:
@@ -50,9 +56,11 @@ def table_of(elements: Sequence[Element]) -> MethodTable | None:
     if found is None or len(elements) < 2:
         return None
     metric, key = found
-    return method_table(
+    table = method_table(
         key, [(name, seed, result(run, key)) for name, seed, run in elements], metric=metric
     )
+    knowing = [stage for _, _, run in elements if (stage := _knowing(run, key)) is not None]
+    return replace(table, searched=any(stage.name == "search" for stage in knowing))
 
 
 def write_methods(table: MethodTable, folder: Path) -> None:
@@ -76,6 +84,11 @@ def methods_section(table: MethodTable, elements: Sequence[Element]) -> Section:
 
 def _note(table: MethodTable) -> str:
     better = "" if table.metric.direction == "maximize" else "Lower is better. "
+    if table.searched:
+        better += (
+            "Values of a search are those of its supernet, or of the network that it trained last, not of "
+            "what it found: train that to compare methods. "
+        )
     if len(table.methods) < 2:
         return f"{better}std is the sample standard deviation over the seeds."
     return (

@@ -33,7 +33,7 @@ log = logging.getLogger("darts_core")
 
 
 class ShardedBundle:
-    """A data bundle whose shuffled batches hold this process's part of each whole batch.
+    """A data bundle whose batches of training hold this process's part of each whole batch.
 
     Order and augmentation are those of one process. Everything else is the bundle's.
     """
@@ -45,11 +45,19 @@ class ShardedBundle:
         return getattr(self._bundle, name)
 
     def batches(
-        self, names: str | Sequence[str], batch_size: int, *, shuffle: bool = True, **options: Any
+        self,
+        names: str | Sequence[str],
+        batch_size: int,
+        *,
+        shuffle: bool = True,
+        drop_last: bool = True,
+        **options: Any,
     ) -> Iterator[Batch]:
-        """Parts of batches when shuffled (training), whole ones otherwise (evaluation)."""
-        whole = self._bundle.batches(names, batch_size, shuffle=shuffle, **options)
-        if not shuffle:
+        """Parts of whole batches in a new order (training), else batches as they are (evaluation)."""
+        whole = self._bundle.batches(
+            names, batch_size, shuffle=shuffle, drop_last=drop_last, **options
+        )
+        if not (shuffle and drop_last):
             yield from whole
             return
         for images, labels in whole:

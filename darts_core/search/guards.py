@@ -225,10 +225,14 @@ def _rests(strategy: Strategy) -> bool:
 
 
 def fixed_batch(context: GuardContext, split: str) -> Batch:
-    """The first batch of the split in its own order, without augmentation: the same in every epoch."""
+    """One batch from all of the split (its first samples may be of one class), the same in every epoch.
+
+    It is not augmented.
+    """
     bundle: DataBundle = context.bundle
     size = min(context.config.batch_size, bundle.size(split))
-    return next(iter(bundle.batches(split, size, shuffle=False)))
+    # a batch of evaluation, as `ShardedBundle` knows it: whole in every process
+    return next(iter(bundle.batches(split, size, drop_last=False)))
 
 
 def alpha_gradient_function(

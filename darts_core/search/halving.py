@@ -75,7 +75,8 @@ def best_first(standings: Sequence[Standing], epochs: int, examples: int) -> lis
     Args:
         standings: of finalists that were trained so far.
         epochs: of the rung.
-        examples: on which the metric was counted, over all starts.
+        examples: on which the metric was counted; all starts see the same ones, so that more of these make
+            their choice no smaller a chance.
     """
     best = max(standings, key=lambda standing: standing.rating(epochs))
     value = best.accuracies[epochs]
@@ -157,10 +158,8 @@ class Halving:
 
     def rungs(self) -> list[int]:
         """Epochs after which finalists are compared: a quarter, a half and all of the recipe's."""
-        from darts_core.study.halving import HalvingPruner
-
         epochs = self.recipe.epochs
-        return [*HalvingPruner(max(1, epochs // 4), 2, epochs).rungs, epochs]
+        return sorted({max(1, epochs // 4), max(1, epochs // 2), epochs})
 
     def __call__(self, finalists: Sequence[Finalist]) -> Bracket:
         """The bracket of these finalists; the better half, rounded up, passes each rung but the last.
@@ -170,7 +169,7 @@ class Halving:
         """
         metric = self.bundle.task.metric
         standings = [Standing(f, place, metric=metric) for place, f in enumerate(finalists)]
-        examples = self.bundle.size("val") * self.seeds
+        examples = self.bundle.size("val")
         left, rungs, done, before = standings, self.rungs(), 0, 0
         out: list[Standing] = []
         planned = self._planned(len(left), rungs)

@@ -169,8 +169,9 @@ class _Loop:
         self.supernet.train()
         self.strategy.alpha_active = epoch >= config.alpha_warmup_epochs
         self.strategy.set_learning_rate(self._learning_rate(epoch))
-        self.strategy.start_epoch(epoch, config.epochs)
+        # what a strategy measures before an epoch is part of what the search costs
         started = time.perf_counter()
+        self.strategy.start_epoch(epoch, config.epochs)
         try:
             for step, params_batch, alpha_batch in self.stepper.batches(epoch, state.step):
                 self._set_progress(epoch, step)

@@ -19,9 +19,13 @@ __all__ = ["metric_on"]
 def metric_on(
     forward: Forward, bundle: DataBundle, batch_size: int, split: str, batches: int | None = None
 ) -> float:
-    """The task's metric on `split`, or on its first `batches` batches."""
+    """The task's metric on `split`, or on `batches` batches of it, each time the same ones.
+
+    They are drawn from all of the split: in its own order those of images from folders are of one class each,
+    by whose statistics a network with norms would be judged.
+    """
     meter = bundle.task.meter(bundle.device)
-    data = bundle.batches(split, batch_size, drop_last=False, shuffle=False)
+    data = bundle.batches(split, batch_size, drop_last=False)
     for inputs, targets in itertools.islice(data, batches):
         meter.update(forward(inputs), targets)
     # a task of one's own may give a number of numpy, with which no checkpoint could be read again

@@ -39,7 +39,7 @@ from darts_core.stages.inputs import (
     policy_node,
     recipe,
 )
-from darts_core.stages.models import trained_kind
+from darts_core.stages.models import trained_kind, with_whole_cost
 from darts_core.stages.schema import PLACES, BenchStage
 from darts_core.store.locks import FileLock
 from darts_core.train import save_model
@@ -95,6 +95,9 @@ def compare(
         folder=folder / "files",
         precisions=options.precisions or ("fp32",),
     )
+    if len(case.trained) == 1:  # of a version, whose search and study are part of what it cost
+        place = case.trained[0].absolute().parent
+        rows = (replace(one, row=with_whole_cost(one.row, place)) for one in rows)
     return with_times(
         rows, device=device, batch_sizes=options.batch_sizes, seconds=config.bench.seconds
     )

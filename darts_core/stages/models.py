@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -25,7 +25,15 @@ from darts_core.supernet import count
 from darts_core.train import evaluate, evaluate_callable, load_model, of_model
 from darts_core.train.model_data import tell_other_test
 
-__all__ = ["Entry", "entries_of", "holds_model", "measurable", "trained_kind", "untimed_row"]
+__all__ = [
+    "Entry",
+    "entries_of",
+    "holds_model",
+    "measurable",
+    "trained_kind",
+    "untimed_row",
+    "with_whole_cost",
+]
 
 log = logging.getLogger("darts_core")
 
@@ -199,6 +207,24 @@ def _spent(folder: Path, kind: str) -> dict[str, Any]:
     seconds = [_took(place) for place in (folder, *(folder.parent / stage for stage in before))]
     known = [value for value in seconds if value is not None]
     return {"device_seconds": sum(known)} if len(known) == len(seconds) else {}
+
+
+def with_whole_cost(row: ModelRow, folder: Path) -> ModelRow:
+    """`row` with what was spent before the network in a stage's folder, too: on its search and its tuning.
+
+    As it is where its version holds nothing of the kind; without a cost where one of these states none.
+
+    Args:
+        row: states the cost of the stage alone.
+        folder: of the stage.
+    """
+    version = folder.parent
+    kind = "baseline" if version.name == "baseline" or version.parent.name == "rivals" else ""
+    before = _stages_before(folder.name, kind, version) or ()
+    if not any((version / stage).is_dir() for stage in before):
+        return row
+    extra = {key: value for key, value in row.extra.items() if key != "device_seconds"}
+    return replace(row, extra={**extra, **_spent(folder, kind)})
 
 
 def _took(stage: Path) -> float | None:

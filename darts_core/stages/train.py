@@ -7,9 +7,10 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from torch import nn
 
 from darts_core.models.by_name import inner
-from darts_core.settings import to_plain
+from darts_core.settings import Train, to_plain
 from darts_core.stages.callbacks import asking, make_callbacks
 from darts_core.stages.forecast import forecast
 from darts_core.stages.inputs import (
@@ -26,7 +27,7 @@ from darts_core.supernet import count
 from darts_core.train import evaluate, fit, save_model
 from darts_core.train.model_data import tell_other_test
 
-__all__ = ["train"]
+__all__ = ["say_unread", "train"]
 
 log = logging.getLogger("darts_core")
 SPLITS = ("params", "alpha")
@@ -64,6 +65,8 @@ def train(config: TrainStage, folder: Path) -> dict[str, Any]:
             network.architecture.to_yaml(folder / "architecture.yaml")
     torch.manual_seed(config.seed)
     model = network.make()
+    if run is not None:
+        say_unread(config.train, model, network.name)
     title = f"train {network.name}"
     with progress_bar(title, shown=run is not None) as progress, deferred_stop():
         fitted = fit(
@@ -115,3 +118,11 @@ def train(config: TrainStage, folder: Path) -> dict[str, Any]:
     )
     callbacks.finish(run.result())
     return run.result()
+
+
+def say_unread(settings: Train, model: nn.Module, name: str) -> None:
+    """A line where drop-path was set, by the user or by a study, and the network has no paths to drop."""
+    rate = settings.drop_path
+    if rate in (0.0, Train().drop_path) or hasattr(model, "drop_path_prob"):
+        return
+    log.info("train.drop_path=%g changes nothing: %s has no paths to drop", rate, name)

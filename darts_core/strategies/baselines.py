@@ -70,10 +70,15 @@ class RandomSearch(Strategy):
             self._begin(self.propose(self._rng()))
         settings = self.settings
         low, high = settings.min_learning_rate, settings.learning_rate
-        within = (epoch % length) / length
+        within = self.schedule_position(epoch, epochs)
         super().set_learning_rate(low + (high - low) * (1 + math.cos(math.pi * within)) / 2)
         if self.network is not None:
             self.network.train()
+
+    def schedule_position(self, epoch: int, epochs: int) -> float:
+        """The learning rate decays anew for every candidate."""
+        length = self._length(epochs)
+        return (epoch % length) / length
 
     def _length(self, epochs: int) -> int:
         """Epochs of each candidate."""

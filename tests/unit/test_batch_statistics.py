@@ -1,6 +1,7 @@
 """Single architectures out of a supernet are judged with norms on the batch's statistics."""
 
 import copy
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -9,6 +10,8 @@ import torch
 from darts_core.data import RawData, make_bundle
 from darts_core.relax import GumbelStraightThrough, ReinMax, Softmax
 from darts_core.search import SearchConfig, search
+from darts_core.search.guards import fixed_batch
+from darts_core.search.measure import metric_on
 from darts_core.spaces import get_space
 from darts_core.strategies import FirstOrder
 from darts_core.supernet import create_supernet, frozen_statistics, under_batch_statistics
@@ -74,9 +77,7 @@ def test_a_single_sample_is_answered_with_running_statistics():
 def test_val_is_that_of_the_pick_where_single_architectures_are_trained(relax, single):
     net, data = supernet("convnet", relax), bundle(300)
     found = search(net, FirstOrder(), data, SearchConfig(epochs=3, batch_size=8), seed=3)
-    inputs, targets = map(
-        torch.cat, zip(*data.batches("val", 8, drop_last=False, shuffle=False), strict=True)
-    )
+    inputs, targets = map(torch.cat, zip(*data.batches("val", 8, drop_last=False), strict=True))
     weights = {label: torch.as_tensor(w).float() for label, w in net.final_weights().items()}
 
     def right(outputs):
@@ -89,3 +90,24 @@ def test_val_is_that_of_the_pick_where_single_architectures_are_trained(relax, s
     of_mixture = in_batches(lambda x: net.eval()(x, weights))
     assert found.val == pytest.approx(of_pick if single else of_mixture)
     assert of_pick != of_mixture, "the two must differ for this test to tell them apart"
+
+
+def test_batches_that_judge_are_of_all_classes_where_the_samples_lie_class_by_class():
+    """As those of image folders do."""
+    labels = np.repeat(np.arange(3), 60)
+    images = np.broadcast_to((80 * labels).astype(np.uint8)[:, None, None, None], (180, 1, 8, 8))
+    raw = RawData(np.ascontiguousarray(images), labels, ("a", "b", "c"), "made")
+    data = make_bundle("made", raw).without_test()
+    seen = []
+
+    def forward(inputs):
+        seen.append(inputs[:, 0, 0, 0].unique().tolist())
+        return torch.zeros(len(inputs), 3)
+
+    for _ in range(2):
+        metric_on(forward, data, 16, "alpha", batches=2)
+    assert [len(values) for values in seen] == [3, 3, 3, 3]
+    context = SimpleNamespace(bundle=data, config=SearchConfig(batch_size=16))
+    (_, targets), (_, again) = (fixed_batch(context, "alpha") for _ in range(2))
+    assert sorted(targets.unique().tolist()) == [0, 1, 2]
+    assert torch.equal(targets, again)

@@ -13,11 +13,13 @@ import pytest
 import torch
 
 from darts_core.bench.results import read_results
+from darts_core.bench.timed import Untimed
 from darts_core.commands.compose import compose, session
 from darts_core.data import DataBundle
 from darts_core.errors import ConfigError, ExportError
 from darts_core.export.manifest import sha256
 from darts_core.models.baselines import baseline
+from darts_core.report import ModelRow
 from darts_core.settings import BenchOptions
 from darts_core.stages import compare, models
 from darts_core.stages.bench import _READ, _say_unread, bench
@@ -123,6 +125,28 @@ def test_what_was_exported_is_found_from_any_folder(
     assert exported_row(version, "mynets:small", bundle).macs is None
     # another one's file is looked for from here
     assert exported_row(version, "nets/model.pt", bundle).macs == 9
+
+
+def test_a_network_that_is_named_by_its_path_cost_what_its_search_took_too(
+    version: Path, bundle: DataBundle, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    told(version / "searched", device_seconds=2.0)
+    row = ModelRow("searched", extra={"device_seconds": 2.0, "test_examples": 100})
+    monkeypatch.setattr(compare, "train_seeds", lambda *_, **__: [])
+    monkeypatch.setattr(compare, "bench_case", lambda *_, **__: [Untimed(row, None, ())])
+    monkeypatch.setattr(compare, "with_times", lambda rows, **_: [one.row for one in rows])
+    config = settings(f"model={version / 'searched'}", "runtime=eager")
+
+    def cost() -> Any:
+        (found,) = compare.compare(config, version / "bench", bundle, CPU)
+        assert found.extra["test_examples"] == 100
+        return found.extra.get("device_seconds")
+
+    assert cost() == 2.0, "of a network that was not searched here its training is all"
+    told(version / "search", device_seconds=1.0)
+    assert cost() == 3.0
+    told(version / "search")
+    assert cost() is None
 
 
 def test_an_exported_int8_file_is_of_the_kind_that_no_headline_is_of(

@@ -179,8 +179,9 @@ def test_parts_of_a_batch_join_to_the_whole_and_evaluation_sees_everything():
     ):  # fmt: skip
         assert torch.equal(torch.cat([a[0], b[0]]), whole[0])
         assert torch.equal(torch.cat([a[1], b[1]]), whole[1])
-    seen = sum(len(y) for _, y in parts[0].batches("val", 4, shuffle=False, drop_last=False))
-    assert seen == bundle.size("val") == parts[0].size("val")
+    for shuffle in (False, True):
+        of_val = parts[0].batches("val", 4, shuffle=shuffle, drop_last=False)
+        assert sum(len(y) for _, y in of_val) == bundle.size("val") == parts[0].size("val")
 
 
 def test_more_processes_than_gpus_are_refused(monkeypatch):

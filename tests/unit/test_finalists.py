@@ -233,8 +233,16 @@ def table(bracket):
     return [(s.accuracies, s.losses) for s in bracket.standings]
 
 
-def test_the_worse_halves_end_early_and_the_best_of_the_last_rung_wins(bundle, tmp_path):
-    steps = []
+def test_the_worse_halves_end_early_and_the_best_of_the_last_rung_wins(
+    bundle, tmp_path, monkeypatch
+):
+    steps, counted = [], []
+
+    def noted(standings, epochs, examples):
+        counted.append(examples)
+        return best_first(standings, epochs, examples)
+
+    monkeypatch.setattr("darts_core.search.halving.best_first", noted)
     bracket = halving(bundle, tmp_path, progress=lambda done, all: steps.append((done, all)))(
         stacks(4)
     )
@@ -243,7 +251,8 @@ def test_the_worse_halves_end_early_and_the_best_of_the_last_rung_wins(bundle, t
     assert sorted(trained) == [1, 1, 3, 3]
     assert bracket.epochs == 2 * (2 * 1 + 2 * 4)
     assert steps[-1][0] == steps[-1][1] == bracket.epochs
-    examples = 2 * bundle.size("val")
+    examples = bundle.size("val")  # each seed's network is judged on the same ones
+    assert counted == [examples] * 3
     first = [s.place for s in best_first(bracket.standings, 1, examples)]
     assert {i for i, n in enumerate(trained) if n == 3} == set(first[:2])
     last = [bracket.standings[i] for i in first[:2]]
@@ -252,6 +261,14 @@ def test_the_worse_halves_end_early_and_the_best_of_the_last_rung_wins(bundle, t
     others = list(RunFolder(tmp_path / "00" / "seed4", tensorboard=False).metrics())
     mean = (rows[0]["val_accuracy"] + others[0]["val_accuracy"]) / 2
     assert bracket.standings[0].accuracies[1] == pytest.approx(mean)
+
+
+@pytest.mark.parametrize(
+    ("epochs", "rungs"), [(9, [2, 4, 9]), (8, [2, 4, 8]), (6, [1, 3, 6]), (3, [1, 3]), (1, [1])]
+)
+def test_finalists_are_compared_after_a_quarter_a_half_and_all_epochs(tmp_path, epochs, rungs):
+    made = halving(None, tmp_path)
+    assert replace(made, recipe=replace(made.recipe, epochs=epochs)).rungs() == rungs
 
 
 def test_a_halving_that_was_interrupted_ends_as_one_that_was_not(bundle, tmp_path):

@@ -41,6 +41,15 @@ def test_differences_are_taken_over_the_seeds_that_both_have():
     assert third.p is None
 
 
+def test_equal_differences_of_decimals_have_no_spread_to_test_by():
+    """0.52 - 0.50 and 0.48 - 0.46 differ in their last bits, of which p would be 1e-15."""
+    rows = [("a", "0", 0.50), ("a", "1", 0.46), ("b", "0", 0.52), ("b", "1", 0.48)]
+    assert rows[2][2] - rows[0][2] != rows[3][2] - rows[1][2]
+    second = method_table("val_accuracy", rows).methods[1]
+    assert second.difference == pytest.approx(0.02)
+    assert (second.error, second.p) == (0.0, None)
+
+
 def test_several_comparisons_are_corrected_after_holm():
     rng = np.random.default_rng(3)
     shifts = {"a": 0.0, "b": 0.9, "c": 0.05, "d": 0.4}
@@ -98,6 +107,13 @@ def test_a_multirun_leaves_a_table_as_csv_markdown_and_page(multirun):
     assert ">5.00 points<" in page
     assert ">7.78 %<" in page
     assert "val accuracy over time" in page
+    told = "not of what it found: train that to compare methods."
+    assert told in lines[-1]
+    assert told in page
+    for element in multirun.glob("[0-9]"):
+        (element / "search").rename(element / "train")
+    write_multirun_report(multirun)
+    assert told not in (multirun / "methods.md").read_text()
     assert "<b>" not in page.replace("&lt;b&gt;", "")
 
 

@@ -5,6 +5,7 @@ import logging
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -285,6 +286,23 @@ def test_the_search_reads_params_alpha_and_val_only(digits: DataBundle) -> None:
 def test_a_batch_larger_than_a_split_is_refused(digits: DataBundle) -> None:
     with pytest.raises(DataError, match="batch_size=1000"):
         search(small_net(digits), FirstOrder(), digits, SearchConfig(epochs=1, batch_size=1000))
+
+
+def test_what_a_strategy_does_before_an_epoch_counts_as_time_of_the_search(
+    digits: DataBundle, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As the decisions of DARTS-PT, which measure every operation of an edge."""
+    clock = [0.0]
+
+    class Deciding(FirstOrder):
+        def start_epoch(self, epoch: int, epochs: int) -> None:
+            clock[0] += 100.0
+
+    fake = SimpleNamespace(perf_counter=lambda: clock[0])
+    monkeypatch.setattr("darts_core.search.loop.time", fake)
+    found = search(small_net(digits), Deciding(), digits, replace(CONFIG, epochs=2), seed=5)
+    assert [row["seconds"] for row in found.history] == [100.0, 200.0]
+    assert found.seconds == 200.0
 
 
 def test_alpha_rests_during_its_warm_up(digits: DataBundle) -> None:

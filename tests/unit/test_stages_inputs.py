@@ -23,6 +23,7 @@ from darts_core.stages.inputs import (
     recipe,
 )
 from darts_core.stages.schema import SearchStage
+from darts_core.stages.train import say_unread
 from darts_core.supernet import count
 
 
@@ -42,6 +43,19 @@ def test_devices() -> None:
     for name in ("gpu", "cuda:99", "mps"):
         with pytest.raises(DeviceError, match=name):
             find_device(name)
+
+
+def test_a_drop_path_that_a_network_does_not_have_is_told(
+    bundle: DataBundle, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level("INFO", logger="darts_core")
+    sizes = ("train.channels=4", "train.layers=3")
+    for name in ("resnet8", "DARTS_V2"):
+        for setting in ("train.drop_path=0.3", "train.drop_path=0", "train.drop_path=0.2"):
+            settings = config("train", *sizes, setting, f"architecture={name}")
+            network = find_network(settings, tmp_path, bundle)
+            say_unread(settings.train, network.make(), network.name)
+    assert caplog.messages == ["train.drop_path=0.3 changes nothing: resnet8 has no paths to drop"]
 
 
 def test_the_division_does_not_follow_the_seed_of_the_run(bundle: DataBundle) -> None:

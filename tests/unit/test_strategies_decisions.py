@@ -354,6 +354,8 @@ def test_as_many_candidates_are_trained_as_asked_for_each_as_long(tmp_path, epoc
     strategy, found = go()
     assert len(strategy.history) == len(trained)
     assert len(found.history) == sum(trained)
+    rates = [rate for number in trained for rate in [0.025, 0.013][:number]]  # a cosine each
+    assert [row["learning_rate"] for row in found.history] == pytest.approx(rates)
     assert found.stopped is None
     assert found.architecture == max(strategy.history, key=lambda pair: pair[0])[1]
     again, resumed = go()

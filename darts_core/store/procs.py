@@ -30,6 +30,7 @@ __all__ = [
     "die_with_parent",
     "end_children",
     "end_tree",
+    "handle_of",
     "identity",
     "is_alive",
     "reap_orphans",
@@ -186,27 +187,44 @@ def cpu_seconds(members: Iterable[Identity]) -> float:
     return _sum(members, lambda process: sum(process.cpu_times()[:2]))
 
 
+def handle_of(pid: int) -> int | None:
+    """A file descriptor that stands for a process; None where the system gives none.
+
+    macOS knows none; Linux before 5.3, and a container's filter of calls, refuse it.
+
+    Raises:
+        ProcessLookupError: there is no such process.
+    """
+    if not hasattr(os, "pidfd_open"):
+        return None
+    try:
+        return os.pidfd_open(pid)
+    except ProcessLookupError:
+        raise
+    except OSError:
+        return None
+
+
 def send(who: Identity, number: int) -> None:
     """Signal exactly this process. A file descriptor of it is held while its start time is checked, so
     its id cannot pass to another process in between.
     """
     if who.pid == os.getpid():
         return
-    if not hasattr(os, "pidfd_open"):
-        if is_alive(who):
-            with contextlib.suppress(OSError):
-                os.kill(who.pid, number)
-        return
     try:
-        handle = os.pidfd_open(who.pid)
-    except OSError:
+        handle = handle_of(who.pid)
+    except ProcessLookupError:
         return
     try:
         if is_alive(who):
             with contextlib.suppress(OSError):
-                signal.pidfd_send_signal(handle, number)
+                if handle is None:
+                    os.kill(who.pid, number)
+                else:
+                    signal.pidfd_send_signal(handle, number)
     finally:
-        os.close(handle)
+        if handle is not None:
+            os.close(handle)
 
 
 def end_tree(

@@ -1,3 +1,4 @@
+import errno
 import os
 import re
 import signal
@@ -10,7 +11,7 @@ import pytest
 from autosearch_workshop import BASE, one
 
 from darts_core.autosearch.spec import Limits, Objective
-from darts_core.store import procs
+from darts_core.store import keeper, procs
 
 
 def test_what_a_trial_leaves_behind_ends_with_it(shop):
@@ -157,6 +158,30 @@ def test_end_tree_finds_a_setsid_grandchild_and_spares_a_recycled_id(tmp_path):
     finally:
         innocent.kill()
         innocent.wait()
+
+
+def test_processes_are_ended_and_waited_for_where_the_kernel_gives_no_handles(monkeypatch):
+    """Before Linux 5.3, and below a filter of calls: nothing was signalled, and a keeper ended a living job."""
+
+    def refused(_pid):
+        raise OSError(errno.ENOSYS, "Function not implemented")
+
+    monkeypatch.setattr(os, "pidfd_open", refused, raising=False)
+    child = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(60)"])
+    try:
+        who, looks = procs.identity(child.pid), []
+
+        def ends_while_looked_at(_seconds):
+            looks.append(procs.is_alive(who))
+            procs.send(who, signal.SIGKILL)
+            child.wait()
+
+        monkeypatch.setattr(keeper.time, "sleep", ends_while_looked_at)
+        keeper._wait_for(who)
+        assert (looks, child.returncode) == ([True], -signal.SIGKILL)
+    finally:
+        child.kill()
+        child.wait()
 
 
 def test_a_trial_needs_the_standard_library_only():

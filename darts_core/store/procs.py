@@ -41,6 +41,8 @@ __all__ = [
 
 MARK = "DARTS_PROCESS_MARK"
 _PROC = Path("/proc")
+# the kernel's number of the machine's own namespace; in another one, a container's, process 1 is its command
+_MACHINE = "pid:[4026531836]"
 _PR_SET_PDEATHSIG = 1
 _PR_SET_CHILD_SUBREAPER = 36
 
@@ -62,9 +64,18 @@ class Identity:
         """The identity in a JSON record, or None where the record holds none."""
         if not isinstance(record, dict) or not isinstance(record.get("pid"), int):
             return None
-        if record["pid"] <= 1:  # 0 and below mean process groups, 1 is not ours
+        # 0 and below mean process groups, and the machine's first process is not ours
+        if record["pid"] < 1 or (record["pid"] == 1 and not _in_a_container()):
             return None
         return cls(record["pid"], str(record.get("start")), str(record.get("boot")))
+
+
+def _in_a_container() -> bool:
+    """Whether process numbers are a container's, whose first process is the command it was started for."""
+    try:
+        return os.readlink("/proc/self/ns/pid") != _MACHINE
+    except OSError:
+        return False
 
 
 @lru_cache(maxsize=1)

@@ -161,7 +161,7 @@ def test_end_tree_finds_a_setsid_grandchild_and_spares_a_recycled_id(tmp_path):
 
 
 def test_processes_are_ended_and_waited_for_where_the_kernel_gives_no_handles(monkeypatch):
-    """Before Linux 5.3, and below a filter of calls: nothing was signalled, and a keeper ended a living job."""
+    """Before Linux 5.3, below a filter of calls: nothing was signalled, and a keeper ended a living job."""
 
     def refused(_pid):
         raise OSError(errno.ENOSYS, "Function not implemented")
@@ -182,6 +182,17 @@ def test_processes_are_ended_and_waited_for_where_the_kernel_gives_no_handles(mo
     finally:
         child.kill()
         child.wait()
+
+
+def test_the_first_process_of_a_container_is_a_command_and_that_of_a_machine_is_not(monkeypatch):
+    """`docker run IMAGE darts-core train` was shown as interrupted by `docker exec ... jobs list`."""
+    record = {"pid": 1, "start": "7", "boot": "b"}
+    for namespace, found in (
+        ("pid:[4026532201]", procs.Identity(1, "7", "b")),
+        ("pid:[4026531836]", None),
+    ):
+        monkeypatch.setattr(os, "readlink", lambda path, name=namespace: name)
+        assert procs.Identity.from_dict(record) == found
 
 
 def test_a_trial_needs_the_standard_library_only():

@@ -119,8 +119,8 @@ def _server(kind: Any, url: str) -> Any:
         kind = "postgresql" if parsed.get_backend_name() == "postgresql" else "mysql"
         package, name = _DRIVERS[kind]
         raise TuneError(
-            f"The storage {masked(url)} needs a driver that is not installed ({error}); pip install {package} "
-            f"and let the URL begin with {kind}+{name}://."
+            f"The storage {masked(url)} needs a driver that is not installed ({error}); pip install {package}"
+            f" and let the URL begin with {kind}+{name}://."
         ) from None
     arguments, options = dialect.create_connect_args(parsed)
     if dialect.driver.startswith("psycopg"):

@@ -11,8 +11,9 @@ from pathlib import Path
 import pytest
 
 from darts_core import cli
+from darts_core.commands import mistakes, overrides
 from darts_core.crash import write_crash_report
-from darts_core.errors import DartsError, sentence_of
+from darts_core.errors import ConfigError, DartsError, sentence_of
 from darts_core.models import trust
 from darts_core.store.jobs import Store
 
@@ -232,6 +233,20 @@ def test_what_the_system_refuses_is_a_sentence(
     _raising(monkeypatch, error)
     status, err = run(capsys, "search")
     assert (status, words in err, "None" in err) == (2, True, False)
+
+
+@pytest.mark.parametrize(
+    ("launcher", "package"),
+    [("joblib", "'darts-core[joblib]'"), ("submitit_slurm", "hydra-submitit-launcher")],
+)
+def test_a_launcher_that_is_not_installed_says_what_to_install(
+    launcher: str, package: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(mistakes, "group_options", lambda *_: ["basic"])
+    line = f"hydra/launcher={launcher}"
+    with pytest.raises(ConfigError) as caught:
+        mistakes._look_for_names("tune", [overrides.parse(line)], [], None)
+    assert str(caught.value) == f"{line} is not installed here: pip install {package}."
 
 
 @pytest.mark.parametrize(

@@ -249,6 +249,15 @@ def test_a_launcher_that_is_not_installed_says_what_to_install(
     assert str(caught.value) == f"{line} is not installed here: pip install {package}."
 
 
+def test_windows_is_told_where_to_run_it(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its first file ended in `module 'os' has no attribute 'O_NONBLOCK'`, as a defect to report."""
+    monkeypatch.setattr(sys, "platform", "win32")
+    status, err = run(capsys, "jobs", "list")
+    assert (status, "runs on Linux and macOS" in err, "WSL" in err) == (2, True, True)
+
+
 @pytest.mark.parametrize(
     ("error", "words"),
     [

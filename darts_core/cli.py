@@ -110,6 +110,11 @@ def _dispatch(argv: list[str]) -> int:
 
         print(f"darts-core {metadata.version('darts-core')}")
         return 0
+    if sys.platform == "win32":
+        raise ConfigError(
+            "darts-core runs on Linux and macOS: what it reads, locks and starts asks for calls that Windows "
+            "lacks; run it in WSL (wsl --install)."
+        )
     command, rest = argv[0], argv[1:]
     if command in COMMANDS:
         if any(a in ("-h", "--help") for a in rest):

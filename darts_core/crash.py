@@ -55,8 +55,8 @@ def write_crash_report(error: BaseException, argv: Sequence[str]) -> Path | None
         "".join(traceback.format_exception(error)).rstrip(),
     ]
     moment = time.strftime("%Y%m%d-%H%M%S")
-    path = Path(tempfile.gettempdir()) / f"darts-core-crash-{moment}-{os.getpid()}.txt"
     try:
+        path = Path(tempfile.gettempdir()) / f"darts-core-crash-{moment}-{os.getpid()}.txt"
         # a file name may hold bytes that are no text
         write_bytes(path, f"{masked(chr(10).join(lines))}\n".encode(errors="backslashreplace"))
         path.chmod(0o600)

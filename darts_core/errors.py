@@ -29,6 +29,8 @@ __all__ = [
 ]
 
 _FULL = (errno.ENOSPC, errno.EDQUOT)
+_FAULTY = (errno.EIO, errno.ESTALE)  # the second of NFS, whose server has forgotten the file
+_TOO_MANY = (errno.EMFILE, errno.ENFILE)
 
 
 class DartsError(Exception):
@@ -106,8 +108,28 @@ def _with_causes(error: BaseException | None) -> Iterator[BaseException]:
 def disk_failure(error: BaseException | None) -> OSError | None:
     """The error of a full or faulty disk that `error` is or comes from, if it does."""
     for seen in _with_causes(error):
-        if isinstance(seen, OSError) and seen.errno in (*_FULL, errno.EIO):
+        if isinstance(seen, OSError) and seen.errno in (*_FULL, *_FAULTY):
             return seen
+    return None
+
+
+def _lacking(error: BaseException) -> str | None:
+    """The text for what the system does not give: file handles, a place, a process that loads data."""
+    if isinstance(error, OSError) and error.errno in _TOO_MANY:
+        return (
+            f"Too many files are open at once ({error.strerror}); allow more (ulimit -n 4096), or use "
+            "fewer workers, and run the same command again to go on."
+        )
+    text = str(error)
+    if isinstance(error, FileNotFoundError) and error.filename is None and "temporary dir" in text:
+        return f"No folder takes temporary files ({error.strerror}); set TMPDIR to one that does."
+    if isinstance(error, RuntimeError) and "determine home directory" in text:
+        return "A path begins with ~, but this user has no home here; set HOME, or give it whole."
+    if isinstance(error, RuntimeError) and text.startswith("DataLoader worker"):
+        return (
+            f"A process that loads data was ended ({text.splitlines()[0]}), mostly for want of memory; use "
+            "fewer (data.workers=1, or 0 for none) or a smaller batch, and run the same command again."
+        )
     return None
 
 
@@ -122,13 +144,16 @@ def sentence_of(error: BaseException) -> str | None:
                 f"The disk is full{where}; what was saved before is intact. Free some space (or set "
                 "out= to another disk) and run the same command again to go on."
             )
-        if isinstance(seen, OSError) and seen.errno == errno.EIO:
+        if isinstance(seen, OSError) and seen.errno in _FAULTY:
             what = seen.filename or "a file"
             return (
                 f"{what} cannot be read or written ({seen.strerror}): its disk, or the connection to it, is "
                 "faulty. What was saved before is intact; run the same command again to go on, or set "
                 "out= to another disk."
             )
+        lacking = _lacking(seen)
+        if lacking is not None:
+            return lacking
         if is_memory_shortage(seen):
             return (
                 f"The memory does not suffice ({str(seen).splitlines()[0] if str(seen) else 'host memory'})"

@@ -41,10 +41,18 @@ _OPTIONAL = {
     "pyarrow": ("pyarrow", "parquet data; extra [parquet]"),
     "submitit": ("submitit", "Slurm; extra [slurm]"),
     "ray": ("ray", "the Ray launcher; extra [ray]"),
+    "hydra-joblib-launcher": (
+        "hydra_plugins.hydra_joblib_launcher",
+        "the joblib launcher; extra [joblib]",
+    ),
     "optuna-dashboard": ("optuna_dashboard", "a web page of studies; extra [ui]"),
     "sqlalchemy": ("sqlalchemy", "studies in a data base; extra [sql]"),
-    "openvino": ("openvino", "OpenVINO timings"),
-    "tensorrt": ("tensorrt", "TensorRT engines"),
+    "psycopg": ("psycopg", "studies in PostgreSQL; extra [sql]"),
+    "timm": ("timm", "model=timm:NAME; extra [timm]"),
+    "starlette": ("starlette", "the live page; extra [web]"),
+    "uvicorn": ("uvicorn", "the live page; extra [web]"),
+    "openvino": ("openvino", "OpenVINO timings; extra [openvino]"),
+    "tensorrt": ("tensorrt", "TensorRT engines; extra [tensorrt]"),
 }
 
 

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from darts_core.commands.overrides import first_line, key_of, parse
-from darts_core.commands.user_tree import GROUPS, group_of, takes_group
+from darts_core.commands.user_tree import EXTRAS, GROUPS, group_of, takes_group
 from darts_core.errors import ConfigError, nearest_names, unknown_name
 from darts_core.reading_yaml import read_yaml
 from darts_core.settings import Settings, kind_words, type_of
@@ -164,6 +164,10 @@ def _look_for_names(
             if not isinstance(choice, (str, list)) and not override.is_delete():
                 raise ConfigError(f"{line} chooses no file; choose one of {', '.join(options)}.")
             if isinstance(choice, str) and choice not in options:
+                if key == "hydra/launcher" and choice in EXTRAS:
+                    raise ConfigError(
+                        f"{line} is not installed here: pip install {EXTRAS[choice]}."
+                    )
                 raise ConfigError(unknown_name(f"choice for {key}=", choice, options))
             chosen.append(line)
         elif not key.startswith("hydra."):

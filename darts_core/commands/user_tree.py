@@ -51,6 +51,12 @@ LAUNCHERS: Mapping[str, str] = {
     "slurm": "hydra_plugins.darts_slurm_launcher.slurm_launcher.SlurmLauncher",
     "ray": "hydra_plugins.darts_ray_launcher.ray_launcher.RayLauncher",
 }
+# launchers that come with a package of their own, and how it is installed
+EXTRAS: Mapping[str, str] = {
+    "joblib": "'darts-core[joblib]'",
+    "submitit_local": "hydra-submitit-launcher",
+    "submitit_slurm": "hydra-submitit-launcher",
+}
 SWEEPERS: Mapping[str, str] = {
     "basic": "hydra._internal.core_plugins.basic_sweeper.BasicSweeper",
     "darts": "hydra_plugins.darts_sweeper.sweeper.DartsSweeper",

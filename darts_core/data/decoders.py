@@ -13,10 +13,11 @@ from collections.abc import Iterator, Sequence
 import numpy as np
 import torch
 from torch import Tensor
-from torch.utils.data import DataLoader, Dataset
+from torch.utils.data import DataLoader, Dataset, get_worker_info
 
 from darts_core.data.encoded import EncodedImages
 from darts_core.errors import DataError
+from darts_core.reading import why
 
 __all__ = ["decoded", "usable_workers"]
 
@@ -35,9 +36,29 @@ class _Batches(Dataset[Tensor | DataError]):
 
     def __getitem__(self, step: int) -> Tensor | DataError:
         try:
-            return torch.from_numpy(self.images[self.parts[step]])
+            return _sendable(torch.from_numpy(self.images[self.parts[step]]))
         except DataError as error:
             return error  # raised in the process that trains, as the sentence that it is
+
+
+def _sendable(batch: Tensor) -> Tensor:
+    """The batch, of a decoding process in the memory that it shares with the one that trains.
+
+    A queue would put it there in a thread whose errors nobody hears: the training would wait for ever.
+
+    Raises:
+        DataError: there is no room for it, as in a container, whose `/dev/shm` has 64 MiB.
+    """
+    if get_worker_info() is None:
+        return batch
+    try:
+        return batch.share_memory_()
+    except RuntimeError as error:
+        raise DataError(
+            f"The memory that processes share (/dev/shm) lacks room for a batch of {batch.nbytes / 2**20:.1f}"
+            f" MiB ({why(error)}); start the container with more (docker run --shm-size=2g), or give a "
+            "smaller data.workers, 0 for none."
+        ) from None
 
 
 def usable_workers(images: EncodedImages) -> int:

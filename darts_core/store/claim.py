@@ -24,7 +24,7 @@ from darts_core.store.record import (
     write_job,
     write_record,
 )
-from darts_core.store.sweep import sweep_job, sweep_unrecorded, sweep_version
+from darts_core.store.sweep import sweep_job, sweep_unrecorded, sweep_version, temporary_name
 from darts_core.store.version import Version
 
 __all__ = ["Claim", "claim"]
@@ -81,7 +81,7 @@ class Claim:
         if self.resumes:
             return False
         with self.store.lock.held(30.0):
-            gone = _undo(self.version, self.command)
+            gone = _undo(self.version, self.command, self.lock)
             # whoever is last takes the job away, unless somebody has said something about it
             if gone and not (read_job(self.path.parent) or {}).get("description"):
                 self.store.drop_if_empty(self.version.job)
@@ -92,11 +92,11 @@ class Claim:
         self.lock.release()
 
 
-def _undo(version: Version, command: str) -> bool:
+def _undo(version: Version, command: str, lock: FileLock) -> bool:
     """Take a command out of a version, and the version with it when nothing else was run there.
 
-    False, and nothing is touched, when more than configurations was written. Whoever calls it holds the
-    version's lock and the store's.
+    False, and nothing is touched, when more than configurations was written. Whoever calls it holds `lock`,
+    the version's, and the store's; with the version its lock goes.
     """
     names = (command, *_BESIDE.get(command, ()))
     stages = [version.path / name for name in names]
@@ -119,7 +119,12 @@ def _undo(version: Version, command: str) -> bool:
     record["commands"].pop(command, None)
     write_record(version.path, record)
     if not record["commands"] and {p.name for p in version.path.iterdir()} <= _MARKS:
-        shutil.rmtree(version.path)
+        # NFS keeps a folder in which a file is open, as the lock's is: it is closed first. What stays for the
+        # sake of an open log is swept by a later command
+        doomed = version.path.with_name(temporary_name("deleted"))
+        version.path.rename(doomed)
+        lock.release()
+        shutil.rmtree(doomed, ignore_errors=True)
     return True
 
 
@@ -136,7 +141,7 @@ def _sweep_empty(store: Store, job: str) -> None:
         if lock.try_acquire():
             try:
                 sweep_version(version.path)
-                _undo(version, names[0])
+                _undo(version, names[0], lock)
             finally:
                 lock.release()
 

@@ -168,7 +168,9 @@ def copy_code(source: str | Path, target: Path, *, skip: Path | None = None) -> 
         destination = target / relative
         destination.parent.mkdir(parents=True, exist_ok=True)
         shutil.copyfile(path, destination)
-        digest.update(str(relative).encode() + b"\0" + destination.read_bytes() + b"\0")
+        # a file name may hold bytes that are no text
+        name = str(relative).encode(errors="surrogateescape")
+        digest.update(name + b"\0" + destination.read_bytes() + b"\0")
     return digest.hexdigest()[:12]
 
 

@@ -35,19 +35,19 @@ def start_keeper(mark: str) -> subprocess.Popen[bytes]:
 
 def _wait_for(who: procs.Identity) -> None:
     """Return when exactly this process is gone."""
-    if hasattr(os, "pidfd_open"):
-        try:
-            handle = os.pidfd_open(who.pid)
-        except OSError:
-            return
-        try:
-            if procs.is_alive(who):
-                select.select([handle], [], [])
-        finally:
-            os.close(handle)
+    try:
+        handle = procs.handle_of(who.pid)
+    except ProcessLookupError:
         return
-    while procs.is_alive(who):
-        time.sleep(_LOOK_SECONDS)
+    if handle is None:
+        while procs.is_alive(who):
+            time.sleep(_LOOK_SECONDS)
+        return
+    try:
+        if procs.is_alive(who):
+            select.select([handle], [], [])
+    finally:
+        os.close(handle)
 
 
 def main(argv: list[str]) -> int:

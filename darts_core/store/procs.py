@@ -30,6 +30,7 @@ __all__ = [
     "die_with_parent",
     "end_children",
     "end_tree",
+    "handle_of",
     "identity",
     "is_alive",
     "reap_orphans",
@@ -40,6 +41,8 @@ __all__ = [
 
 MARK = "DARTS_PROCESS_MARK"
 _PROC = Path("/proc")
+# the kernel's number of the machine's own namespace; in another one, a container's, process 1 is its command
+_MACHINE = "pid:[4026531836]"
 _PR_SET_PDEATHSIG = 1
 _PR_SET_CHILD_SUBREAPER = 36
 
@@ -61,9 +64,18 @@ class Identity:
         """The identity in a JSON record, or None where the record holds none."""
         if not isinstance(record, dict) or not isinstance(record.get("pid"), int):
             return None
-        if record["pid"] <= 1:  # 0 and below mean process groups, 1 is not ours
+        # 0 and below mean process groups, and the machine's first process is not ours
+        if record["pid"] < 1 or (record["pid"] == 1 and not _in_a_container()):
             return None
         return cls(record["pid"], str(record.get("start")), str(record.get("boot")))
+
+
+def _in_a_container() -> bool:
+    """Whether process numbers are a container's, whose first process is the command it was started for."""
+    try:
+        return os.readlink("/proc/self/ns/pid") != _MACHINE
+    except OSError:
+        return False
 
 
 @lru_cache(maxsize=1)
@@ -186,27 +198,44 @@ def cpu_seconds(members: Iterable[Identity]) -> float:
     return _sum(members, lambda process: sum(process.cpu_times()[:2]))
 
 
+def handle_of(pid: int) -> int | None:
+    """A file descriptor that stands for a process; None where the system gives none.
+
+    macOS knows none; Linux before 5.3, and a container's filter of calls, refuse it.
+
+    Raises:
+        ProcessLookupError: there is no such process.
+    """
+    if not hasattr(os, "pidfd_open"):
+        return None
+    try:
+        return os.pidfd_open(pid)
+    except ProcessLookupError:
+        raise
+    except OSError:
+        return None
+
+
 def send(who: Identity, number: int) -> None:
     """Signal exactly this process. A file descriptor of it is held while its start time is checked, so
     its id cannot pass to another process in between.
     """
     if who.pid == os.getpid():
         return
-    if not hasattr(os, "pidfd_open"):
-        if is_alive(who):
-            with contextlib.suppress(OSError):
-                os.kill(who.pid, number)
-        return
     try:
-        handle = os.pidfd_open(who.pid)
-    except OSError:
+        handle = handle_of(who.pid)
+    except ProcessLookupError:
         return
     try:
         if is_alive(who):
             with contextlib.suppress(OSError):
-                signal.pidfd_send_signal(handle, number)
+                if handle is None:
+                    os.kill(who.pid, number)
+                else:
+                    signal.pidfd_send_signal(handle, number)
     finally:
-        os.close(handle)
+        if handle is not None:
+            os.close(handle)
 
 
 def end_tree(

@@ -52,6 +52,8 @@ _PAUSES_SECONDS = (0.02, 2.0)
 _ROOM = threading.BoundedSemaphore(4)
 # a piece of work that lost its connection on the way is done again
 _TIMES = 5
+# what to install, and the name in a URL: without one SQLAlchemy 2.0 takes psycopg2 and MySQLdb
+_DRIVERS = {"postgresql": ("'darts-core[sql]'", "psycopg"), "mysql": ("pymysql", "pymysql")}
 
 
 def open_database(url: str) -> Any:
@@ -63,7 +65,7 @@ def open_database(url: str) -> Any:
     if not url.startswith(("sqlite:///", "postgresql://", "postgresql+", "mysql")):
         raise TuneError(
             f"The storage {masked(url)!r} is not understood; leave it out for a journal file, or give "
-            "sqlite:///FILE or postgresql://USER@HOST/NAME."
+            "sqlite:///FILE or postgresql+psycopg://USER@HOST/NAME."
         )
     try:
         from optuna.storages import RDBStorage
@@ -78,6 +80,8 @@ def open_database(url: str) -> Any:
             storage = RDBStorage(full, engine_kwargs={"connect_args": {"timeout": 60}})
         else:
             storage = _server(RDBStorage, full)
+    except TuneError:
+        raise
     except Exception as error:  # drivers raise their own kinds
         first = str(error).splitlines()[0].replace(full, str(masked(url)))
         # no `from`: the driver's own text may hold the password
@@ -99,13 +103,25 @@ def _begin_immediate(connection: Any) -> None:
 
 
 def _server(kind: Any, url: str) -> Any:
-    """A storage in a server, which keeps no connection open."""
+    """A storage in a server, which keeps no connection open.
+
+    Raises:
+        TuneError: the driver that the URL asks for is not installed.
+    """
     from sqlalchemy.engine import make_url
     from sqlalchemy.pool import NullPool
 
     parsed = make_url(url)
     family: Any = parsed.get_dialect()
-    dialect = family(dbapi=family.import_dbapi())
+    try:
+        dialect = family(dbapi=family.import_dbapi())
+    except ImportError as error:
+        kind = "postgresql" if parsed.get_backend_name() == "postgresql" else "mysql"
+        package, name = _DRIVERS[kind]
+        raise TuneError(
+            f"The storage {masked(url)} needs a driver that is not installed ({error}); pip install {package}"
+            f" and let the URL begin with {kind}+{name}://."
+        ) from None
     arguments, options = dialect.create_connect_args(parsed)
     if dialect.driver.startswith("psycopg"):
         options = {**_LIBPQ, "options": _OF_SERVER, **options}

@@ -8,15 +8,17 @@ import os
 import re
 import subprocess
 import sys
+import tomllib
 from pathlib import Path
 
 import pytest
 
 from darts_core import cli
-from darts_core.commands import latency, listing
+from darts_core.commands import doctor, latency, listing
 from darts_core.commands.help import ARGPARSE, HYDRA
 from darts_core.runlog import read_json, read_jsonl, read_yaml
 
+ROOT = Path(__file__).resolve().parents[2]
 TINY = ["data=digits", "data.limit=320", "search.epochs=1", "search.finalists=1", "search.channels=2",
         "search.layers=1", "search.batch_size=128"]  # fmt: skip
 
@@ -122,6 +124,10 @@ def test_doctor_states_versions_device_and_kernel_path(capsys: pytest.CaptureFix
     assert found["versions"]["torch"] == torch.__version__
     assert found["missing"] == []
     assert found["kernel_path"].startswith("GPU" if torch.cuda.is_available() else "CPU")
+    declared = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
+    extras = {*declared["project"]["optional-dependencies"]} - {"dev", "fuzz"}
+    told = " ".join(use for _, use in doctor._OPTIONAL.values())
+    assert {*re.findall(r"extra \[(\w+)\]", told)} == extras
 
 
 def test_a_multirun_searches_every_combination_and_is_finished_once(tmp_path: Path) -> None:

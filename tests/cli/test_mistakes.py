@@ -5,13 +5,15 @@ from __future__ import annotations
 import contextlib
 import errno
 import sys
+import tempfile
 from pathlib import Path
 
 import pytest
 
 from darts_core import cli
+from darts_core.commands import mistakes, overrides
 from darts_core.crash import write_crash_report
-from darts_core.errors import DartsError
+from darts_core.errors import ConfigError, DartsError, sentence_of
 from darts_core.models import trust
 from darts_core.store.jobs import Store
 
@@ -231,6 +233,68 @@ def test_what_the_system_refuses_is_a_sentence(
     _raising(monkeypatch, error)
     status, err = run(capsys, "search")
     assert (status, words in err, "None" in err) == (2, True, False)
+
+
+@pytest.mark.parametrize(
+    ("launcher", "package"),
+    [("joblib", "'darts-core[joblib]'"), ("submitit_slurm", "hydra-submitit-launcher")],
+)
+def test_a_launcher_that_is_not_installed_says_what_to_install(
+    launcher: str, package: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(mistakes, "group_options", lambda *_: ["basic"])
+    line = f"hydra/launcher={launcher}"
+    with pytest.raises(ConfigError) as caught:
+        mistakes._look_for_names("tune", [overrides.parse(line)], [], None)
+    assert str(caught.value) == f"{line} is not installed here: pip install {package}."
+
+
+def test_windows_is_told_where_to_run_it(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its first file ended in `module 'os' has no attribute 'O_NONBLOCK'`, as a defect to report."""
+    monkeypatch.setattr(sys, "platform", "win32")
+    status, err = run(capsys, "jobs", "list")
+    assert (status, "runs on Linux and macOS" in err, "WSL" in err) == (2, True, True)
+
+
+@pytest.mark.parametrize(
+    ("error", "words"),
+    [
+        (
+            OSError(errno.EMFILE, "Too many open files"),
+            "(Too many open files); allow more (ulimit -n",
+        ),
+        (
+            OSError(errno.ESTALE, "Stale file handle", "x/a.pt"),
+            "x/a.pt cannot be read or written (Stale",
+        ),
+        (
+            RuntimeError("Could not determine home directory."),
+            "this user has no home here; set HOME",
+        ),
+        (
+            RuntimeError("DataLoader worker (pid(s) 7) exited unexpectedly"),
+            "was ended (DataLoader worker (pid(s) 7) exited unexpectedly), mostly for want of memory",
+        ),
+        (RuntimeError("another"), "None"),
+        (FileNotFoundError(errno.ENOENT, "No such file", "my temporary directory"), "None"),
+    ],
+)
+def test_what_containers_and_file_servers_lack_is_a_sentence(error: Exception, words: str) -> None:
+    assert words in str(sentence_of(error))
+
+
+def test_without_a_folder_for_temporary_files_a_sentence_says_so_and_a_defect_is_told(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """In a container whose file systems are read-only the report of a crash crashed itself."""
+    monkeypatch.setattr(tempfile, "tempdir", None)
+    monkeypatch.setattr(tempfile, "_candidate_tempdir_list", lambda: [str(tmp_path / "none")])
+    with pytest.raises(FileNotFoundError) as caught:
+        tempfile.gettempdir()
+    assert "set TMPDIR to one that does" in str(sentence_of(caught.value))
+    assert write_crash_report(ValueError("oh"), ["search"]) is None
 
 
 def test_an_error_behind_another_keeps_its_sentence(

@@ -1,3 +1,4 @@
+import errno
 import os
 import re
 import signal
@@ -10,7 +11,7 @@ import pytest
 from autosearch_workshop import BASE, one
 
 from darts_core.autosearch.spec import Limits, Objective
-from darts_core.store import procs
+from darts_core.store import keeper, procs
 
 
 def test_what_a_trial_leaves_behind_ends_with_it(shop):
@@ -157,6 +158,41 @@ def test_end_tree_finds_a_setsid_grandchild_and_spares_a_recycled_id(tmp_path):
     finally:
         innocent.kill()
         innocent.wait()
+
+
+def test_processes_are_ended_and_waited_for_where_the_kernel_gives_no_handles(monkeypatch):
+    """Before Linux 5.3, below a filter of calls: nothing was signalled, and a keeper ended a living job."""
+
+    def refused(_pid):
+        raise OSError(errno.ENOSYS, "Function not implemented")
+
+    monkeypatch.setattr(os, "pidfd_open", refused, raising=False)
+    child = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(60)"])
+    try:
+        who, looks = procs.identity(child.pid), []
+
+        def ends_while_looked_at(_seconds):
+            looks.append(procs.is_alive(who))
+            procs.send(who, signal.SIGKILL)
+            child.wait()
+
+        monkeypatch.setattr(keeper.time, "sleep", ends_while_looked_at)
+        keeper._wait_for(who)
+        assert (looks, child.returncode) == ([True], -signal.SIGKILL)
+    finally:
+        child.kill()
+        child.wait()
+
+
+def test_the_first_process_of_a_container_is_a_command_and_that_of_a_machine_is_not(monkeypatch):
+    """`docker run IMAGE darts-core train` was shown as interrupted by `docker exec ... jobs list`."""
+    record = {"pid": 1, "start": "7", "boot": "b"}
+    for namespace, found in (
+        ("pid:[4026532201]", procs.Identity(1, "7", "b")),
+        ("pid:[4026531836]", None),
+    ):
+        monkeypatch.setattr(os, "readlink", lambda path, name=namespace: name)
+        assert procs.Identity.from_dict(record) == found
 
 
 def test_a_trial_needs_the_standard_library_only():

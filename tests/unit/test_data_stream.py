@@ -10,7 +10,7 @@ import pytest
 import torch
 from PIL import Image
 
-from darts_core.data import RawData, load_data, make_bundle
+from darts_core.data import RawData, decoders, load_data, make_bundle
 from darts_core.data.contract import DatasetContract
 from darts_core.data.encoded import EncodedImages
 from darts_core.data.image_folder import load_image_folder
@@ -153,6 +153,23 @@ def test_a_damaged_file_is_named_when_it_is_reached(folder, tmp_path, workers):
     bad.write_bytes(b"no picture")
     with pytest.raises(DataError, match=bad.name):
         list(bundle.batches("val", 2, drop_last=False))
+
+
+def test_too_little_memory_to_share_is_said_where_it_is_missed(folder, monkeypatch):
+    """In a container of a small /dev/shm a thread lost the batch, and the training waited for ever."""
+    images = streamed(folder, 1).pool.inputs_N
+    batches = decoders._Batches(images, [np.arange(4)])
+    assert not batches[0].is_shared()
+    monkeypatch.setattr(decoders, "get_worker_info", lambda: "a decoding process")
+    assert batches[0].is_shared()
+
+    def full(_):
+        raise RuntimeError("unable to allocate shared memory(shm): No space left on device (28)")
+
+    monkeypatch.setattr(torch.Tensor, "share_memory_", full)
+    said = str(batches[0])
+    assert "lacks room for a batch of 0.0 MiB (unable to allocate shared memory" in said
+    assert "--shm-size=2g" in said
 
 
 def test_the_middle_of_an_image_is_taken_undistorted(tmp_path):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import os
+import shutil
 import subprocess
 import sys
 from concurrent.futures import ThreadPoolExecutor
@@ -167,6 +168,25 @@ def test_a_claim_under_which_nothing_was_computed_can_be_undone(tmp_path: Path) 
     other = claim(tmp_path, "job", command="train", stamp="bbb", version="V001")
     assert not other.resumes
     other.release()
+
+
+def test_a_claim_that_came_to_nothing_goes_on_nfs_too(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its lock was open while the folder was removed: `Directory not empty`, and V001 stayed for good."""
+    removed, really = [], shutil.rmtree
+
+    def rmtree(path: Path, **options: Any) -> None:
+        lock = FileLock(path / ".lock")
+        removed.append((path.name.startswith(".deleted-"), lock.try_acquire()))
+        lock.release()
+        really(path, **options)
+
+    monkeypatch.setattr(shutil, "rmtree", rmtree)
+    mine = claim(tmp_path, "job", command="train", stamp="aaa")
+    assert mine.forget()
+    mine.release()
+    assert (removed, (tmp_path / "job").exists()) == ([(True, True)], False)
 
 
 def test_what_was_computed_or_was_there_before_is_never_undone(tmp_path: Path) -> None:

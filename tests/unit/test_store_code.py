@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+import os
 from pathlib import Path
 
 import pytest
@@ -43,3 +45,13 @@ def test_a_link_to_a_folder_of_the_code_is_copied_as_that_folder(
     copy_code(source, tmp_path / "few", skip=runs)
     assert not (tmp_path / "few" / "pkg").exists()
     assert "pkg" in str(links_note(source, skip=runs)).partition("--data: ")[2].split(", ")
+
+
+def test_a_file_whose_name_is_no_text_is_copied(tmp_path: Path) -> None:
+    """An archive of another system left a name in its own letters: the job ended as a defect."""
+    name, source = os.fsdecode(b"\xfcbung.py"), tmp_path / "code"
+    source.mkdir()
+    (source / name).write_text("x")
+    told = hashlib.sha256(b"\xfcbung.py\0x\0").hexdigest()[:12]
+    assert copy_code(source, tmp_path / "copy") == told
+    assert (tmp_path / "copy" / name).read_text() == "x"

@@ -6,6 +6,7 @@ import errno
 import io
 import multiprocessing
 import os
+import sys
 import time
 from pathlib import Path
 
@@ -78,6 +79,22 @@ def test_sqlite_holds_a_study_and_bad_urls_are_sentences(tmp_path):
         open_storage(tmp_path, "redis://x")
     with pytest.raises(TuneError, match="cannot be opened"):
         open_storage(tmp_path, "sqlite:////no/such/folder/x.db")
+
+
+def test_a_missing_driver_of_a_database_says_what_to_install(tmp_path, monkeypatch):
+    """The plain URL of the docs takes another driver with SQLAlchemy 2.0 than the extra [sql] installs."""
+    pytest.importorskip("sqlalchemy")
+    for url, module, words in (
+        (
+            "postgresql+psycopg2://h/n",
+            "psycopg2",
+            r"'darts-core\[sql\]' .* postgresql\+psycopg://\.",
+        ),
+        ("mysql+mysqldb://h/n", "MySQLdb", r"pip install pymysql .* mysql\+pymysql://\."),
+    ):
+        monkeypatch.setitem(sys.modules, module, None)
+        with pytest.raises(TuneError, match=f"is not installed .*{module}.*{words}"):
+            open_storage(tmp_path, url)
 
 
 def test_leases_on_this_host_follow_the_process_table(tmp_path):

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from darts_core.runlog import write_json
-from darts_core.stages.tune import _as_begun, _that_fit
+from darts_core.stages.tune import _that_fit, _varied
 from darts_core.study.space import parse_space, space_to_dict
 
 
@@ -37,8 +37,8 @@ def test_what_fits_or_never_does_is_as_it_was_given(node):
 def test_a_study_goes_on_with_the_space_that_it_began_with(tmp_path):
     space = {"batch_size": {"low": 32, "high": 4096}}
     fitting = _that_fit(space, 500)
-    assert _as_begun(space, fitting, tmp_path) == fitting
+    assert _varied(space, 500, tmp_path) == fitting
     for begun in (space, fitting):
         description = {"schema_version": 1, "space": space_to_dict(parse_space(begun))}
         write_json(tmp_path / "study.json", description)
-        assert _as_begun(space, fitting, tmp_path) == begun
+        assert _varied(space, 500, tmp_path) == begun

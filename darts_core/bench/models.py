@@ -20,9 +20,10 @@ from torch import nn
 from darts_core.bench.results import slug
 from darts_core.bench.runtimes import Prepared, evaluate_prepared, prepare
 from darts_core.bench.timed import Untimed
+from darts_core.checkpoint import check_data
 from darts_core.errors import ConfigError, ExportError
 from darts_core.report.rows import ModelRow, finite
-from darts_core.runlog import RunFolder, read_mapping
+from darts_core.runlog import RunFolder, config_hash, read_mapping
 from darts_core.supernet import count
 from darts_core.train import TrainConfig, evaluate, fit, load_model, of_model, save_model
 from darts_core.train.judged import tested_before
@@ -102,6 +103,7 @@ def _train_one(
 ) -> SeedRun:
     """One seed, resumed from its checkpoint or taken as it is when finished."""
     run, name = RunFolder.create(folder, settings, tensorboard=False), bundle.task.metric.name
+    mark = config_hash(bundle.marks)
     if not run.finished:
         if case.make is None:
             raise ConfigError(f"The model {case.name!r} has neither a maker nor trained files.")
@@ -125,9 +127,11 @@ def _train_one(
             **{f"val_{name}": fitted.val},
             device_seconds=fitted.train_seconds,
             seed=seed,
+            data_mark=mark,
         )
         (folder / "checkpoint.pt").unlink(missing_ok=True)
     result = run.result()
+    check_data(folder / "result.json", result.get("data_mark"), mark)
     return SeedRun(
         seed,
         folder / "model.pt",
@@ -151,7 +155,7 @@ def train_seeds(
     Networks of a case that names trained files are only evaluated.
 
     Raises:
-        ResumeError: the folder holds runs of another recipe.
+        ResumeError: the folder holds runs of another recipe, or of other data.
         ConfigError: no seed is given, or the case can neither be made nor loaded.
     """
     if case.trained:

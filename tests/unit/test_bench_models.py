@@ -66,6 +66,10 @@ def test_seeds_are_trained_once_and_tested(
     changed = TrainConfig(**{**vars(CONFIG), "epochs": 2})
     with pytest.raises(ResumeError, match="another configuration"):
         train_seeds(case, bundle, changed, seeds=(0,), device=CPU, folder=folder)
+    for split in ("val", "test"):  # of a file that was changed, which no setting tells
+        other = replace(bundle, parts={**bundle.parts, split: bundle.parts[split][1:]})
+        with pytest.raises(ResumeError, match=r"result\.json was written on other data"):
+            train_seeds(case, other, CONFIG, seeds=(0,), device=CPU, folder=folder)
 
 
 def test_rows_hold_size_spread_and_times(

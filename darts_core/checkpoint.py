@@ -103,7 +103,7 @@ def load_checkpoint(
 
 
 def check_data(path: str | Path, then: str | None, now: str | None) -> None:
-    """Nothing, if a checkpoint is gone on with on the data that it was written on.
+    """Nothing, if a checkpoint, or a study, is gone on with on the data that it was written on.
 
     Args:
         path: the file.
@@ -115,7 +115,7 @@ def check_data(path: str | Path, then: str | None, now: str | None) -> None:
     """
     if None not in (then, now) and then != now:
         raise ResumeError(
-            f"The checkpoint {path} was written on other data: samples or targets have changed since. Use "
+            f"{path} was written on other data: samples or targets have changed since. Use "
             "another version=, or restore the data."
         )
 

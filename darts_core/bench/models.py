@@ -20,13 +20,14 @@ from torch import nn
 from darts_core.bench.results import slug
 from darts_core.bench.runtimes import Prepared, evaluate_prepared, prepare
 from darts_core.bench.timed import Untimed
+from darts_core.checkpoint import check_data
 from darts_core.errors import ConfigError, ExportError
 from darts_core.report.rows import ModelRow, finite
-from darts_core.runlog import RunFolder, plain, read_mapping
-from darts_core.settings import Data, to_plain
+from darts_core.runlog import RunFolder, config_hash, read_mapping
 from darts_core.supernet import count
 from darts_core.train import TrainConfig, evaluate, fit, load_model, of_model, save_model
-from darts_core.train.model_data import data_of_stage, tell_other_test
+from darts_core.train.judged import tested_before
+from darts_core.train.model_data import tell_other_test
 
 __all__ = [
     "ModelCase",
@@ -34,7 +35,6 @@ __all__ = [
     "bench_case",
     "saved_case",
     "saved_runs",
-    "tested_before",
     "train_seeds",
 ]
 
@@ -103,6 +103,7 @@ def _train_one(
 ) -> SeedRun:
     """One seed, resumed from its checkpoint or taken as it is when finished."""
     run, name = RunFolder.create(folder, settings, tensorboard=False), bundle.task.metric.name
+    mark = config_hash(bundle.marks)
     if not run.finished:
         if case.make is None:
             raise ConfigError(f"The model {case.name!r} has neither a maker nor trained files.")
@@ -126,9 +127,11 @@ def _train_one(
             **{f"val_{name}": fitted.val},
             device_seconds=fitted.train_seconds,
             seed=seed,
+            data_mark=mark,
         )
         (folder / "checkpoint.pt").unlink(missing_ok=True)
     result = run.result()
+    check_data(folder / "result.json", result.get("data_mark"), mark)
     return SeedRun(
         seed,
         folder / "model.pt",
@@ -152,7 +155,7 @@ def train_seeds(
     Networks of a case that names trained files are only evaluated.
 
     Raises:
-        ResumeError: the folder holds runs of another recipe.
+        ResumeError: the folder holds runs of another recipe, or of other data.
         ConfigError: no seed is given, or the case can neither be made nor loaded.
     """
     if case.trained:
@@ -175,6 +178,7 @@ def saved_runs(
     *,
     device: torch.device,
     data: Mapping[str, Any] | None = None,
+    tested: float | None = None,
 ) -> list[SeedRun]:
     """The trained files of `case`, each with the test accuracy that its stage found (or measured here).
 
@@ -183,36 +187,27 @@ def saved_runs(
         bundle: the data.
         device: where they are evaluated.
         data: the settings of `bundle`; what a stage found on other data, or without them, does not count.
+        tested: the metric on test of a single file, where the caller knows it.
     """
-    return [_saved_run(path, i, bundle, device, data) for i, path in enumerate(case.trained)]
-
-
-def tested_before(stage: Path, metric: str, data: Mapping[str, Any] | None) -> float | None:
-    """What a stage found on the test split of the data with these settings; None if it saw others.
-
-    Args:
-        stage: its folder.
-        metric: the name of what is asked for.
-        data: settings of the node `data`; None: not known.
-    """
-    known, then = stage / "result.json", data_of_stage(stage)
-    if data is None or then is None or not known.is_file():
-        return None
-    # a folder of an older program lacks what has its default
-    now, usual = plain(data), to_plain(Data())
-    if any(then.get(key, usual.get(key)) != now.get(key, usual.get(key)) for key in {*then, *now}):
-        return None
-    return finite(read_mapping(known).get(f"test_{metric}"))
+    return [
+        _saved_run(path, i, bundle, device, data, tested) for i, path in enumerate(case.trained)
+    ]
 
 
 def _saved_run(
-    path: Path, index: int, bundle: Any, device: torch.device, data: Mapping[str, Any] | None
+    path: Path,
+    index: int,
+    bundle: Any,
+    device: torch.device,
+    data: Mapping[str, Any] | None,
+    value: float | None,
 ) -> SeedRun:
     """A trained file with the test accuracy that its own stage found, else measured here once."""
     known = path.parent / "result.json"
     result = read_mapping(known) if known.is_file() else {}
     name = bundle.task.metric.name
-    value = tested_before(path.parent, name, data)
+    if value is None:
+        value = tested_before(path.parent, name, data, bundle)
     if value is None:
         tell_other_test(path.parent, data)
         model, meta = load_model(path, device=device)

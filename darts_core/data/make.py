@@ -17,6 +17,7 @@ from darts_core.data.checks import check_raw
 from darts_core.data.encoded import EncodedImages
 from darts_core.data.groups import divide_groups, divide_stretches, tell_groups
 from darts_core.data.pool import Pool
+from darts_core.data.repeats import tell_repeats
 from darts_core.data.source import RawData
 from darts_core.data.splits import check_fraction, check_limit, cut, divide
 from darts_core.data.statistics import channel_statistics
@@ -73,6 +74,8 @@ def make_bundle(
         ends = np.cumsum([len(index) for index in parts.values()])
         starts = [0, *ends[:-1]]
         parts = {n: np.arange(a, b) for n, a, b in zip(parts, starts, ends, strict=True)}
+    if isinstance(inputs, np.ndarray) and not raw.ordered:
+        tell_repeats(parts, inputs, raw.origin)
     target = _device(device)
     place = target if _fits(inputs, target, resident, name) else torch.device("cpu")
     pool = Pool(

@@ -31,6 +31,8 @@ LOW_PRECISION_AGREEMENT = 0.995  # share of val samples with the same answer
 INT8_POINTS = 0.5  # points (per cent) of a metric that INT8 may lose on val
 # so many numbers of each network's outputs are compared at once
 _GROUP = 2**26
+# from this size on, outputs of nearly one value are no answers: what rules answers out, such as -1e9
+_FILL, _ONE_VALUE = 1e4, 0.01
 
 Runner = Callable[[torch.Tensor], torch.Tensor]
 
@@ -84,13 +86,14 @@ def compare_on_fresh_inputs(
 ) -> float:
     """The largest relative error over random inputs drawn anew, one batch of each size.
 
-    Relative to the largest output of the reference, so that small ones do not blow it up. Of a shape (T,),
-    token numbers below `vocabulary` are drawn. Infinity where either gives NaN or infinity; minus infinity in
-    both at one place, which rules an answer out, agrees.
+    Relative to the largest output of the reference, so that small ones do not blow it up; what rules answers
+    out (-1e9 in place of a logit) is no such largest one, or the logits beside it could be anything. Of a
+    shape (T,), token numbers below `vocabulary` are drawn. Infinity where either gives NaN or infinity; minus
+    infinity in both at one place, which rules an answer out, agrees.
     """
     generator = torch.Generator()
     generator.seed()
-    worst = 0.0
+    pairs = []
     for size in batch_sizes:
         x = draw_inputs(input_shape, size, generator=generator, vocabulary=vocabulary).to(device)
         with torch.inference_mode():
@@ -103,10 +106,31 @@ def compare_on_fresh_inputs(
         # of the reference, too: a difference to NaN compares with nothing and would count as none
         if not bool(torch.isfinite(found).all() and torch.isfinite(wanted).all()):
             return math.inf
-        if len(found):
-            scale = max(float(wanted.abs().max()), 1e-12)
-            worst = max(worst, float((found - wanted).abs().max()) / scale)
-    return worst
+        pairs.append((found, wanted))
+    # of all batches together: one sample's largest output may be of one value by chance
+    return _relative_error(*(torch.cat(one) for one in zip(*pairs, strict=True)))
+
+
+def _relative_error(found: torch.Tensor, wanted: torch.Tensor) -> float:
+    """The largest difference, relative to the largest of `wanted`; fills are judged by themselves.
+
+    Beside fills a difference counts at least relative to 1, the scale of logits: where a single answer is
+    left, its log-probability is a rounding error in both.
+    """
+    if not len(wanted):
+        return 0.0
+    size, off = wanted.abs(), (found - wanted).abs()
+    big = size >= _FILL
+    fills = wanted[big]
+    if not len(fills) or len(fills) == len(wanted) or not _of_one_value(fills):
+        return float(off.max()) / max(float(size.max()), 1e-12)
+    beside = float(off[~big].max()) / max(float(size[~big].max()), 1.0)
+    return max(beside, float((off[big] / size[big]).max()))
+
+
+def _of_one_value(values: torch.Tensor) -> bool:
+    """Whether they differ by little, as a fill to which logits were added."""
+    return float(values.max() - values.min()) <= _ONE_VALUE * float(values.abs().min())
 
 
 class _Answers:

@@ -170,7 +170,8 @@ def _untimed_rows(
         if not runtimes:
             continue
         case = saved_case(entry.folder, name=entry.name, kind=entry.kind)
-        runs = saved_runs(case, bundle, device=device, data=data)
+        tested = own.row.accuracies[0]  # of the eager row: read once, and the same in all
+        runs = saved_runs(case, bundle, device=device, data=data, tested=tested)
         try:
             for one in bench_case(
                 case, runs, bundle, runtimes=runtimes, device=device, folder=folder / "files",

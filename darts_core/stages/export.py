@@ -8,11 +8,13 @@ from typing import Any
 from darts_core.export import export_model
 from darts_core.report.reduced import read_reduced
 from darts_core.runlog import RunFolder, read_mapping
+from darts_core.settings import to_plain
 from darts_core.stages.inputs import find_device, load_bundle, open_model
 from darts_core.stages.logging import make_loggers
 from darts_core.stages.schema import ExportStage
 from darts_core.stages.timing import stopwatch
 from darts_core.train import of_model
+from darts_core.train.judged import as_judged
 
 __all__ = ["export"]
 
@@ -47,6 +49,8 @@ def export(config: ExportStage, folder: Path) -> dict[str, Any]:
     result = path.parent / "result.json" if path is not None else None
     known = read_mapping(result) if result is not None and result.is_file() else {}
     metric = bundle.task.metric
+    if path is not None and not as_judged(model, bundle, path.parent, to_plain(config.data)):
+        known = {}  # the manifest would state what this network is not
     tested = known.get(f"test_{metric.name}")
     with stopwatch(device) as watch:
         manifest = export_model(

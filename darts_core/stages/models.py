@@ -10,7 +10,6 @@ from typing import Any
 
 import torch
 
-from darts_core.bench.models import tested_before
 from darts_core.bench.runtimes import Prepared, prepare
 from darts_core.bench.timed import Untimed
 from darts_core.data import DataBundle
@@ -23,6 +22,7 @@ from darts_core.report.reduced import read_reduced
 from darts_core.runlog import read_mapping
 from darts_core.supernet import count
 from darts_core.train import evaluate, evaluate_callable, load_model, of_model
+from darts_core.train.judged import as_judged, tested_before
 from darts_core.train.model_data import tell_other_test
 
 __all__ = [
@@ -142,8 +142,8 @@ def untimed_row(
 ) -> Untimed:
     """`entry` before it is timed: sizes, and the task's metric on the test split.
 
-    The metric of a stage's model is the one that its stage found, if the data are the same; an exported
-    file is run on the test split here, as it is, once.
+    The metric of a stage's model is the one that its stage found, if the data are the same and the network
+    is still worth on val what it was; an exported file is run on the test split here, as it is, once.
 
     Args:
         entry: of `entries_of`.
@@ -157,8 +157,8 @@ def untimed_row(
     bundle = of_model(bundle, meta, str(entry.folder / "model.pt"))
     size = count(model, bundle.input_shape)
     metric = bundle.task.metric
-    value = tested_before(entry.folder, metric.name, data)
-    if value is None:
+    value = tested_before(entry.folder, metric.name, data, bundle)
+    if value is None or not as_judged(model, bundle, entry.folder, data):
         tell_other_test(entry.folder, data)
         value = evaluate(model, bundle, "test").value
     row = ModelRow(

@@ -9,11 +9,13 @@ from typing import Any
 from darts_core.prune import prune_to_budget
 from darts_core.prune.store import Store
 from darts_core.runlog import RunFolder
+from darts_core.settings import to_plain
 from darts_core.stages.inputs import find_device, load_bundle, open_model, recipe
 from darts_core.stages.logging import make_loggers
 from darts_core.stages.schema import PruneStage
 from darts_core.supernet import count
 from darts_core.train import evaluate, of_model
+from darts_core.train.judged import as_judged
 
 __all__ = ["prune"]
 
@@ -47,6 +49,8 @@ def prune(config: PruneStage, folder: Path) -> dict[str, Any]:
     )
     found = Store(folder, meta).finished(device)
     if found is None:
+        if path is not None:
+            as_judged(model, bundle, path.parent, to_plain(config.data))
         found = prune_to_budget(
             model,
             bundle.without_test(),
@@ -91,5 +95,6 @@ def prune(config: PruneStage, folder: Path) -> dict[str, Any]:
         device_seconds=found.spent_seconds,
         fine_tuning_seconds=report["device_seconds"],
         seed=config.seed,
+        data_marks=bundle.marks,
     )
     return run.result()

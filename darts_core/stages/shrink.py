@@ -27,6 +27,7 @@ from darts_core.report.family import family_front, family_headline, family_rows
 from darts_core.report.png_front import save_front
 from darts_core.report.tables import render
 from darts_core.runlog import RunFolder, write_json
+from darts_core.settings import to_plain
 from darts_core.stages.export import export
 from darts_core.stages.inputs import find_device, load_bundle, open_model, recipe
 from darts_core.stages.interrupt import check_stop, deferred_stop, stop_wanted
@@ -38,6 +39,7 @@ from darts_core.stages.shrink_seconds import Spent, spent_on
 from darts_core.study.engines import elsewhere
 from darts_core.train import of_model
 from darts_core.train.config import TrainConfig
+from darts_core.train.judged import as_judged
 
 __all__ = ["check_shrink", "shrink"]
 
@@ -89,6 +91,8 @@ def shrink(config: ShrinkStage, folder: Path) -> dict[str, Any]:
     )
     if run is not None:
         _say_left_out(config.train)
+        if path is not None:
+            as_judged(given, bundle, path.parent, to_plain(config.data))
     with spent_on(device, None if run is None else folder / "spent.json") as spent:
         with deferred_stop():
             family = grow_family(
@@ -115,7 +119,10 @@ def shrink(config: ShrinkStage, folder: Path) -> dict[str, Any]:
     shutil.copyfile(folder / taken["folder"] / "model.pt", folder / "model.pt")
     counted = {"seed": config.seed, **({} if group is None else {"processes": group.processes})}
     told = {"warnings": left_out} if left_out else {}
-    _finish(run, family, metric, front, taken, device_seconds=spent.seconds, **counted, **told)
+    _finish(
+        run, family, metric, front, taken, device_seconds=spent.seconds, data_marks=bundle.marks,
+        **counted, **told,
+    )  # fmt: skip
     return run.result()
 
 

@@ -114,6 +114,7 @@ def train(config: TrainStage, folder: Path) -> dict[str, Any]:
         **({} if fitted.ended is None else {"stopped": fitted.ended}),
         seed=config.seed,
         device=str(device),
+        data_marks=bundle.marks,
         **({} if group is None else {"processes": group.processes}),
     )
     callbacks.finish(run.result())

@@ -7,10 +7,11 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from darts_core.checkpoint import check_data
 from darts_core.credentials import refuse_password
 from darts_core.data import DataBundle
 from darts_core.errors import ConfigError, unknown_name
-from darts_core.runlog import RunFolder, config_hash, read_mapping
+from darts_core.runlog import RunFolder, config_hash, read_mapping, write_json
 from darts_core.settings import Train, TuneOptions
 from darts_core.stages.callbacks import make_callbacks
 from darts_core.stages.inputs import find_device, find_network
@@ -61,6 +62,7 @@ def tune(config: TuneStage, folder: Path, *, beside: Path | None = None) -> dict
     metric, direction = _judged(config, task)
     check_metrics(options, task)
     space = _varied(settings.space, len(bundle.split(SPLITS)), folder, beside)
+    _on_the_same_data(folder, bundle)
     training_seconds = settings.training_seconds or one_training(config, folder)
     found = run_study(
         objective,
@@ -168,6 +170,19 @@ def _varied(
             if known == space_to_dict(parse_space(space)):
                 return space
     return _that_fit(recipe_space(given), samples)
+
+
+def _on_the_same_data(folder: Path, bundle: DataBundle) -> None:
+    """Note what the study in `folder` begins on; values of trials on other data compare with nothing.
+
+    Raises:
+        ResumeError: its data have changed since. An older program's study says nothing of it.
+    """
+    path = folder / "data.json"
+    if path.is_file():
+        check_data(path, read_mapping(path).get("mark"), bundle.mark)
+    elif not (folder / "study.json").is_file():
+        write_json(path, {"schema_version": 1, "mark": bundle.mark})
 
 
 def _judged(config: TuneStage, task: Task) -> tuple[str, str]:

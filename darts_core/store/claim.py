@@ -41,6 +41,7 @@ _FRESH = {
     "policy.yaml",
     "multirun.yaml",
     "forecast.json",
+    "data.json",
     "overrides.yaml",
 }
 # folders of the version in which a command computes, beside the one of its own name

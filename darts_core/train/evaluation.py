@@ -20,6 +20,8 @@ from darts_core.modes import evaluating
 __all__ = ["Evaluation", "evaluate", "evaluate_callable"]
 
 log = logging.getLogger("darts_core")
+# by so much sums in fp32 may leave 0..1
+_ROUNDING = 1e-4
 
 
 @dataclass(frozen=True)
@@ -91,6 +93,17 @@ def _say_smaller(batch_size: int, smaller: int) -> None:
     log.info("evaluating in batches of %d: %d do not fit into the memory", smaller, batch_size)
 
 
+@lru_cache
+def _say_no_share(task: str, metric: str) -> None:
+    """Once: such a value would be told with each epoch."""
+    log.warning(
+        "task=%s gives values of %s outside 0..1, though it is a share: what is shown in per cent and what "
+        "counts as a difference are wrong; divide per cent by 100, or give the task its own metric, such as "
+        "Metric('mae', 'minimize')",
+        task, metric,
+    )  # fmt: skip
+
+
 def _evaluated(
     model: nn.Module, bundle: Any, names: tuple[str, ...], batch_size: int
 ) -> Evaluation:
@@ -114,4 +127,7 @@ def _evaluated(
         raise DataError(f"The split {'+'.join(names)} is empty; nothing can be evaluated on it.")
     # plain numbers: a checkpoint that held numpy's (a task of somebody's own) could not be read again
     metrics = {name: float(value) for name, value in meter.result().items()}
-    return Evaluation(metrics[task.metric.name], float(loss_sum) / max(counted, 1), count, metrics)
+    value = metrics[task.metric.name]
+    if task.metric.share and (value < -_ROUNDING or value > 1 + _ROUNDING):
+        _say_no_share(task.name, task.metric.name)
+    return Evaluation(value, float(loss_sum) / max(counted, 1), count, metrics)

@@ -66,6 +66,10 @@ def test_seeds_are_trained_once_and_tested(
     changed = TrainConfig(**{**vars(CONFIG), "epochs": 2})
     with pytest.raises(ResumeError, match="another configuration"):
         train_seeds(case, bundle, changed, seeds=(0,), device=CPU, folder=folder)
+    for split in ("val", "test"):  # of a file that was changed, which no setting tells
+        other = replace(bundle, parts={**bundle.parts, split: bundle.parts[split][1:]})
+        with pytest.raises(ResumeError, match=r"result\.json was written on other data"):
+            train_seeds(case, other, CONFIG, seeds=(0,), device=CPU, folder=folder)
 
 
 def test_rows_hold_size_spread_and_times(
@@ -238,7 +242,7 @@ def test_trained_files_are_taken_as_they_are(
 
 
 def test_what_a_stage_found_counts_for_its_own_data_alone(
-    bundle: Any, runs: list[SeedRun], tmp_path: Path
+    bundle: Any, runs: list[SeedRun], tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     shutil.copy(runs[0].path, tmp_path / "model.pt")
     own = {"name": "digits", "limit": 400, "test_limit": 100}
@@ -254,6 +258,13 @@ def test_what_a_stage_found_counts_for_its_own_data_alone(
     for other in ({**own, "limit": 300}, {"name": "mnist"}, None):
         assert found(other).test == runs[0].test
         assert (found(other).seed, found(other).device_seconds) == (5, 2.0)
+    kept, marks = {"test_accuracy": 0.125, "seed": 5}, bundle.marks
+    for split in (None, "params", "test"):  # nothing of the settings tells that a file was changed
+        told = marks if split is None else {**marks, split: "0"}
+        write_json(tmp_path / "result.json", {**kept, "data_marks": told})
+        caplog.clear()
+        assert found(own).test == (0.125 if split is None else runs[0].test)
+        assert (f"other samples or targets in {split})" in caplog.text) == (split is not None)
     (tmp_path / "config.yaml").write_text("data: [")
     assert found(own).test == runs[0].test
 

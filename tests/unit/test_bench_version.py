@@ -20,14 +20,15 @@ from darts_core.errors import ConfigError, ExportError
 from darts_core.export.manifest import sha256
 from darts_core.models.baselines import baseline
 from darts_core.report import ModelRow
-from darts_core.settings import BenchOptions
+from darts_core.runlog import write_yaml
+from darts_core.settings import BenchOptions, to_plain
 from darts_core.stages import compare, models
 from darts_core.stages.bench import _READ, _say_unread, bench
 from darts_core.stages.export import export
 from darts_core.stages.inputs import load_bundle
 from darts_core.stages.models import entries_of, measurable, untimed_row
 from darts_core.store.locks import FileLock
-from darts_core.train import save_model
+from darts_core.train import evaluate, load_model, save_model
 
 CPU = torch.device("cpu")
 NODE = {"name": "resnet8", "num_classes": 10, "in_channels": 1, "width": 4}
@@ -166,7 +167,10 @@ def test_an_exported_int8_file_is_of_the_kind_that_no_headline_is_of(
 
 
 def test_a_format_that_loses_too_much_ends_no_pipeline(
-    version: Path, monkeypatch: pytest.MonkeyPatch
+    version: Path,
+    bundle: DataBundle,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
 ) -> None:
     (version / "searched").rename(version / "train")
     monkeypatch.setattr(
@@ -176,11 +180,25 @@ def test_a_format_that_loses_too_much_ends_no_pipeline(
     words = ["export.formats=[pt2,pt2_bf16]", "export.options.time_artifacts=false"]
     with session() as extra:
         config = compose("export", [*DATA, *words], extra)
+    # nor is what a stage found stated of a class whose code computes something else since
+    data = to_plain(config.data)
+    write_yaml(version / "train" / "config.yaml", {"data": data})
+    told(version / "train", val_accuracy=0.99, test_accuracy=0.98)
     found = export(config, version / "export")
     assert list(found["formats"]) == ["pt2"]
     said = "model_bf16.pt2 was not written: it loses 9 points."
     assert found["warnings"] == [{"name": "pt2_bf16", "message": said}]
     assert [entry.runtime for entry in entries_of(version)] == ["eager", "pt2"]
+    assert (found["test_accuracy"], found["val_accuracy"]) == (None, None)
+    warned = "here, its training found 99.00 %: the code of the network or the inputs have changed"
+    assert caplog.text.count(warned) == 1
+    entry = entries_of(version)[0]
+    model, _ = load_model(version / "train" / "model.pt")
+    val, test = (evaluate(model, bundle, split).value for split in ("val", "test"))
+    assert untimed_row(entry, bundle, CPU, data).row.accuracies == (test,)
+    told(version / "train", val_accuracy=val, test_accuracy=0.98)
+    assert untimed_row(entry, bundle, CPU, data).row.accuracies == (0.98,)
+    assert caplog.text.count(warned) == 2
 
 
 def test_native_code_and_what_cannot_run_here_have_no_row(

@@ -94,6 +94,25 @@ def test_class_numbers_in_a_column_are_classes_in_every_format(tmp_path, rng):
     assert (bundle.task.name, bundle.num_outputs) == ("regression", 1)
 
 
+def test_samples_that_stand_in_training_and_in_what_judges_are_told(tmp_path, rng, caplog):
+    few, y = rng.integers(0, 256, (20, 9, 9), dtype=np.uint8), np.arange(100) % 2
+    bundle = saved(
+        tmp_path / "a.npz", train_images=np.repeat(few[:10], 10, axis=0), train_labels=y,
+        test_images=few, test_labels=y[:20],
+    )  # fmt: skip
+    held = bundle.sizes["val"]
+    assert f"{held} of the {held} samples of split val stand in the training splits" in caplog.text
+    assert "10 of the 20 samples of split test stand in the training splits, too" in caplog.text
+    caplog.clear()
+    # mostly of one ground, and each another one
+    blank = np.zeros((100, 30, 30), np.uint8)
+    blank.reshape(100, -1)[np.arange(100), np.arange(100)] = 255
+    saved(tmp_path / "b.npz", images=blank, labels=y)
+    # the rows of a table may be alike
+    saved(tmp_path / "c.npz", x=rng.integers(0, 2, (100, 3)).astype(np.float32), y=y)
+    assert "stand in the training splits" not in caplog.text
+
+
 def test_groups_that_nothing_keeps_apart_are_told(tmp_path, rng, caplog):
     arrays = {
         "x": rng.normal(size=(60, 1, 9)),

@@ -159,8 +159,8 @@ def test_answers_of_nan_are_none_though_they_agree():
 
 
 def test_nan_of_the_network_itself_is_no_agreement_and_an_answer_ruled_out_in_both_is():
-    def error(*outputs):
-        runs = [lambda x, one=one: torch.tensor([one]).expand(len(x), 2) for one in outputs]
+    def error(*outputs, width=2):
+        runs = [lambda x, one=one: torch.tensor([one]).expand(len(x), width) for one in outputs]
         return compare_on_fresh_inputs(*runs, SHAPE, device=torch.device("cpu"))
 
     # as a runtime whose relu makes 0 of NaN
@@ -169,6 +169,14 @@ def test_nan_of_the_network_itself_is_no_agreement_and_an_answer_ruled_out_in_bo
     assert error([-math.inf, 1.0], [-math.inf, 1.0]) == 0.0
     assert error([-math.inf, 2.0], [-math.inf, 1.0]) == 0.5
     assert error([-math.inf, 1.0], [-9.0, 1.0]) == math.inf
+    # what is put in place of a logit hides no difference of the others, and is compared itself
+    for fill in (-1e9, -3e38, -1e4, 1e9):
+        assert error([fill, 2.0], [fill, 1.0]) == 0.5
+        assert error([fill, 2.0], [0.0, 2.0]) == 1.0
+    assert error([-1e9, 0.0], [-1e9, 1e-6]) == pytest.approx(1e-6)  # rounding, of a certain answer
+    # large outputs that differ among each other rule nothing out
+    assert error([2e6, 1e6], [2e6, 1e6 + 20]) == pytest.approx(1e-5)
+    assert error([3e4, -2e4, 1.0], [3e4, -2e4, 2.5], width=3) == pytest.approx(5e-5)
 
 
 def test_a_long_split_is_compared_some_batches_at_a_time(trained, monkeypatch):

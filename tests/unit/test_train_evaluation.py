@@ -59,6 +59,25 @@ def test_a_training_with_metrics_of_numpy_is_resumed(tmp_path):
     assert again.history[0]["val_f1"] == 0.5
 
 
+class InPerCent(OfNumpy):
+    """A task that forgot to say that its accuracy is no share."""
+
+    name = "in_per_cent"
+
+    class Both(OfNumpy.Both):
+        def result(self):
+            return {"accuracy": 100 * self.plain()["accuracy"]}
+
+
+def test_an_accuracy_in_per_cent_is_told_once(caplog):
+    bundle = TinyBundle()
+    for task in (OfNumpy, InPerCent, InPerCent):
+        bundle.task = task(outputs=2, names=("dark", "bright"))
+        found = evaluate(make(), bundle)
+        assert (found.value > 1) == (task is InPerCent)
+    assert caplog.text.count("task=in_per_cent gives values of accuracy outside 0..1") == 1
+
+
 def test_a_part_that_is_held_in_evaluation_mode_stays_in_it():
     model = nn.Sequential(make(), nn.BatchNorm1d(2)).train()
     model[1].eval()  # as whoever fine-tunes holds norms fast

@@ -7,7 +7,7 @@ from types import SimpleNamespace
 
 import pytest
 
-from darts_core.errors import TuneError
+from darts_core.errors import ResumeError, TuneError
 from darts_core.settings import from_plain
 from darts_core.stages import tune as module
 from darts_core.stages.inputs import Network
@@ -44,6 +44,20 @@ def test_a_study_of_an_older_program_is_joined(tmp_path):
     joined(tmp_path, "a", None)
     joined(tmp_path, "b", "resnet8 on digits (1)")
     joined(tmp_path, "c", "resnet8 on digits (2)")
+
+
+def test_a_study_does_not_go_on_on_other_data(tmp_path):
+    def goes_on(mark):
+        module._on_the_same_data(tmp_path, SimpleNamespace(mark=mark))
+
+    goes_on("one")
+    goes_on("one")
+    with pytest.raises(ResumeError, match=r"data\.json was written on other data: samples or"):
+        goes_on("two")
+    (tmp_path / "data.json").unlink()
+    (tmp_path / "study.json").write_text("{}")  # of an older program
+    goes_on("two")
+    assert not (tmp_path / "data.json").exists()
 
 
 def subject(monkeypatch, *, saved=None, storage="sqlite:///one.db", **changes):

@@ -17,6 +17,7 @@ from pathlib import Path
 from darts_core.errors import JobError
 from darts_core.store import procs
 from darts_core.store.jobs import Store
+from darts_core.store.names import quoted
 from darts_core.store.record import LIVE
 from darts_core.store.version import Version
 
@@ -28,8 +29,7 @@ _PACKAGE = __name__.partition(".")[0]
 
 def _argument(text: str, store: Store, version: Version, mark: str = "") -> str:
     """An argument of a record with the places of the version put in, its names between quotation marks."""
-    quoted = str(store.root).replace("\\", "\\\\").replace("'", "\\'")
-    values = {"root": str(store.root), "quoted_root": f"'{quoted}'"}
+    values = {"root": str(store.root), "quoted_root": quoted(str(store.root))}
     values |= {"job": f"{mark}{version.job}{mark}", "version": f"{mark}{version.name}{mark}"}
     for name, value in values.items():
         text = text.replace(f"{{{name}}}", value)

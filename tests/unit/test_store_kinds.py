@@ -267,9 +267,11 @@ def test_a_record_names_only_programs_of_this_package(store, tmp_path):
         resume(store, store.version("a"))
 
 
-@pytest.mark.parametrize("job", ["a=b", "2026_11_30"])
-def test_a_name_reaches_the_command_that_is_started_again(store, job, monkeypatch):
-    given = []
+@pytest.mark.parametrize(
+    ("job", "root"), [("a=b", "runs"), ("2026_11_30", "runs"), ("a", "Ann's\\new runs\\")]
+)
+def test_a_name_reaches_the_command_that_is_started_again(tmp_path, job, root, monkeypatch):
+    given, store = [], Store(tmp_path / root)
 
     def started(module, arguments, **more):
         given.extend(arguments)

@@ -435,3 +435,13 @@ def test_a_version_has_a_description_of_its_own(tmp_path):
     version.describe("")
     assert version.description == ""
     assert not (version.path / "description.txt").exists()
+
+
+def test_what_jobs_show_would_not_read_is_refused(store, capsys):
+    claim(store).release()
+    for words, said in (
+        (["--limit=5"], "--limit would not count for the stages of a pipeline, which a/V001 is;"),
+        (["--trial=0", "--csv", "--offset=0"], "--offset, --csv would not count for one trial;"),
+    ):
+        assert cli.main(["jobs", f"--root={store.root}", "show", "a", *words]) == 2
+        assert said in capsys.readouterr().err

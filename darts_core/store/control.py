@@ -169,8 +169,7 @@ def stop(store: Store, version: Version, *, limit_seconds: float = 10.0) -> str:
     """
     name = version.running() or version.newest()
     state = version.state(name)
-    if state == "running":
-        _refuse_copy(version, name)
+    _refuse_copy(version)
     if state not in LIVE and state != "interrupted":
         raise JobError(f"{version.label} is {state}; there is nothing to stop.")
     command = version.command(name)
@@ -198,24 +197,18 @@ def stop(store: Store, version: Version, *, limit_seconds: float = 10.0) -> str:
     return version.state(name) if version.path.is_dir() else "stopped"
 
 
-def _refuse_copy(version: Version, name: str | None) -> None:
+def _refuse_copy(version: Version) -> None:
     """Refuse a folder that was copied while its command ran: the process works in the other one.
 
     Raises:
         JobError: it is one.
     """
-    lock = version.lock
-    if not lock.try_acquire():  # whoever runs in this folder holds it
-        return
-    try:
-        who = version.process(name)
-        if who is not None and version.state(name) == "running":
-            raise JobError(
-                f"{version.label} is a copy of a version that process {who.pid} runs in another folder; "
-                "nothing was stopped."
-            )
-    finally:
-        lock.release()
+    who = version.elsewhere()
+    if who is not None:
+        raise JobError(
+            f"{version.label} is a copy of a version that process {who.pid} runs in another folder; nothing "
+            f"was stopped. darts-core jobs delete {version.label} deletes the copy alone."
+        )
 
 
 def _note_stop(version: Version, name: str | None) -> None:

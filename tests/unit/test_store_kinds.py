@@ -314,6 +314,9 @@ def test_a_copy_of_a_running_version_ends_nothing_of_the_original(store):
     with pytest.raises(JobError, match=f"copy of a version that process {child.pid} runs"):
         stop(store, mine.version)
     claim(store).release()
+    mine.version.set_state("running", process=procs.identity(child.pid).to_dict())
+    store.delete_job("a")
+    assert not mine.version.path.exists()
     assert child.poll() is None
     assert child.communicate(b"\n")[0] == b""
 

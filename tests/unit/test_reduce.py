@@ -164,7 +164,8 @@ def test_how_much_may_be_lost_is_a_setting(
     tmp_path: Path, told: Calls, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     told.lost["prune"] = 0.45
-    assert "not_shipped" not in run.run(pipeline("may_lose=0.5"), tmp_path / "much")
+    (much := tmp_path / "much").mkdir()
+    assert "not_shipped" not in run.run(pipeline("may_lose=0.5"), much)
     assert dict(told)["tune"] == "prune"
     # which does not decide about a network that cannot be judged
     usual = reduce.prune

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from itertools import chain
 from typing import Any
 
 __all__ = ["evaluating"]
@@ -22,7 +23,8 @@ def evaluating(model: Any, on: Any = None) -> Iterator[None]:
     """
     # a part may be in another mode than the whole: norms that somebody holds fast
     modes = [(module, module.training) for module in model.modules()]
-    home = next((parameter.device for parameter in model.parameters()), "cpu")
+    # one without parameters may hold constants on a device
+    home = next((held.device for held in chain(model.parameters(), model.buffers())), "cpu")
     try:
         model.eval()
         if on is not None:

@@ -69,10 +69,25 @@ def job_and_version(config: Stage) -> Stage:
     if not all(map(is_name, (job, version, *element))):
         return config
     if element and not isinstance(config, ReportStage):
+        _refuse_element(config, Path(config.out, job, version, *element))
         return config
     if config.version not in (None, version, rest):
         raise ConfigError(f"job={config.job} and version={config.version} name two versions.")
     return replace(config, job=job, version=rest)
+
+
+def _refuse_element(config: Stage, folder: Path) -> None:
+    """Nothing, unless the command could start from what lies in an element's folder, by its path.
+
+    Raises:
+        ConfigError: it could; it names that path.
+    """
+    key = "model" if isinstance(config, BenchStage) else _NEEDS.get(type(config))
+    if key is not None:
+        raise ConfigError(
+            f"job={config.job} names an element of a version, which report alone takes so; {config.STAGE} "
+            f"starts from it by its path, for example {key}={folder / _LEFT[key]}."
+        )
 
 
 def looked_at(store: Store, job: str, name: str | None) -> Column:
@@ -137,14 +152,18 @@ def previous_version(config: Stage, job: str) -> str | None:
 
 
 def _newest_with_model(config: Stage, job: str) -> str:
+    from darts_core.stages.given import of_its_elements
     from darts_core.stages.models import holds_model
 
-    for version in reversed(Store(config.out).versions(job)):
-        if holds_model(version.path):
-            return version.name
+    found = [version.path for version in reversed(Store(config.out).versions(job))]
+    for path in found:
+        if holds_model(path):
+            return path.name
+    within = next((said for path in found if (said := of_its_elements(path))), "")
+    remedy = "give model=, or job= of an earlier train, prune, export or run."
     raise ConfigError(
-        f"No version of job {job!r} in {config.out} holds a trained model to measure; give model=, or "
-        "job= of an earlier train, prune, export or run."
+        f"No version of job {job!r} in {config.out} holds a trained model of its own to measure; "
+        f"{within or remedy}"
     )
 
 

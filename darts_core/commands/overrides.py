@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from darts_core.errors import ConfigError
+from darts_core.store.names import quoted
 
 __all__ = ["as_text", "expand", "first_line", "key_of", "parse", "quoted"]
 
@@ -24,13 +25,6 @@ def as_text(text: str) -> str:
 def key_of(text: str) -> str:
     """The setting that an override is for: `search.epochs` of `++search.epochs=3`."""
     return text.lstrip("+~").partition("=")[0]
-
-
-def quoted(text: str) -> str:
-    """`text` as a value in Hydra's override grammar, whatever characters it has."""
-    # a backslash counts as one only in front of a quote; elsewhere it stands for itself
-    escaped = re.sub(r"(\\*)('|\Z)", lambda m: 2 * m[1] + (r"\'" if m[2] else ""), text)
-    return f"'{escaped}'"
 
 
 def first_line(error: BaseException) -> str:

@@ -85,6 +85,8 @@ class LatencyTable:
             return 0.0
         key = place.key(op, batch)
         if key not in self.rows:
+            key = place.key(op, batch, by_name=True)
+        if key not in self.rows:
             raise LatencyError(
                 f"The latency table lacks {key!r}; build it again with the space, channels, layers "
                 "and image size of this search."

@@ -17,6 +17,7 @@ from torch import Tensor, nn
 
 from darts_core.latency.deployed import in_runtime
 from darts_core.latency.measure import call_ms, quick_ms
+from darts_core.modes import evaluating
 from darts_core.prune.groups import CONVOLUTIONS, NORMS, ChannelGroup
 from darts_core.sample_inputs import draw_inputs, number_format
 
@@ -77,13 +78,11 @@ class LayerCosts:
             for module in model.modules()
             if isinstance(module, _TIMED)
         ]
-        reference, mode = next(model.parameters()), model.training
+        device, kind = next(model.parameters()).device, number_format(model)
         try:
-            with torch.no_grad():
-                kind = number_format(model)
-                model.eval()(draw_inputs(input_shape, batch, device=reference.device, dtype=kind))
+            with torch.no_grad(), evaluating(model):
+                model(draw_inputs(input_shape, batch, device=device, dtype=kind))
         finally:
-            model.train(mode)
             for hook in hooks:
                 hook.remove()
 

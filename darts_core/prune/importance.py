@@ -19,6 +19,7 @@ import numpy.typing as npt
 from torch import Tensor, nn
 
 from darts_core.errors import PruneError, unknown_name
+from darts_core.modes import evaluating
 from darts_core.prune.graph import let_go
 from darts_core.prune.groups import CONVOLUTIONS, NORMS, ChannelGroup, Member, derives_weight
 from darts_core.tasks import Classification, Task
@@ -82,8 +83,6 @@ def taylor_products(
         if isinstance(module, (*CONVOLUTIONS, *NORMS, nn.Linear)) and not derives_weight(module)
     }
     states = [(p, p.requires_grad) for p in model.parameters() if p.is_floating_point()]
-    was_training = model.training
-    model.eval()
     rows: list[dict[str, Array]] = []
     try:
         for parameter, _ in states:
@@ -91,20 +90,15 @@ def taylor_products(
             parameter.requires_grad_(True)
         for x, y in batches:
             model.zero_grad(set_to_none=True)
-            task.loss(model(x), y).backward()
-            rows.append(
-                {
-                    name: product
-                    for name, m in owners.items()
-                    if (product := _product(m)) is not None
-                }
-            )
+            with evaluating(model):
+                task.loss(model(x), y).backward()
+            found = {name: _product(module) for name, module in owners.items()}
+            rows.append({name: part for name, part in found.items() if part is not None})
     finally:
         model.zero_grad(set_to_none=True)
         for parameter, wanted in states:
             parameter.requires_grad_(wanted)
         let_go(model)
-        model.train(was_training)
     if not rows:
         raise PruneError("Taylor importance needs at least one batch of data; pass a bundle.")
     return rows

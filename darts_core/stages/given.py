@@ -14,7 +14,7 @@ from darts_core.runlog import read_yaml
 from darts_core.stages.doubt import doubtful
 from darts_core.stages.schema import NamedStage, TrainStage
 
-__all__ = ["LEAVE_MODELS", "check_given", "find_architecture", "find_model"]
+__all__ = ["LEAVE_MODELS", "check_given", "find_architecture", "find_model", "of_its_elements"]
 
 log = logging.getLogger("darts_core")
 
@@ -127,8 +127,24 @@ def find_model(given: str | None, version: Path, stages: tuple[str, ...]) -> Pat
     )
 
 
+def of_its_elements(version: Path) -> str:
+    """What to give in place of a version whose elements, or seeds, alone hold models; "" where none does."""
+    files, job = _models_in(version), f"{version.parent.name}/{version.name}"
+    if not files:
+        return ""
+    return (
+        f"{_saved_in(version)}: darts-core report job={job} compares its elements, and one of their networks "
+        f"is given by its path, for example model={files[0].parent}."
+    )
+
+
+def _models_in(folder: Path) -> list[Path]:
+    """The saved models of a version, or of the elements of a multirun."""
+    return [file for depth in ("*", "*/*") for file in sorted(folder.glob(f"{depth}/model.pt"))]
+
+
 def _saved_in(folder: Path, most: int = 4) -> str:
     """Which saved models lie in a version, or in the elements of a multirun; "" for none."""
-    files = [file for depth in ("*", "*/*") for file in sorted(folder.glob(f"{depth}/model.pt"))]
+    files = _models_in(folder)
     named = [file.parent.relative_to(folder).as_posix() for file in files[:most]]
     return f"{folder} holds {', '.join(named)}{', ...' * (len(files) > most)}" if files else ""

@@ -20,6 +20,7 @@ from darts_core.export.manifest import check_files
 from darts_core.report import ModelRow
 from darts_core.report.reduced import read_reduced
 from darts_core.runlog import read_mapping
+from darts_core.stages.given import of_its_elements
 from darts_core.supernet import count
 from darts_core.train import evaluate, evaluate_callable, load_model, of_model
 from darts_core.train.judged import as_judged, tested_before
@@ -86,7 +87,8 @@ def entries_of(version: Path, baseline: str = "baseline") -> list[Entry]:
         found += [Entry("exported", "exported", version / "export", form) for form in forms]
     if not found:
         raise ConfigError(
-            f"{version} holds no trained model to measure; give model= or a version= with one."
+            f"{version} holds no trained model of its own to measure; "
+            f"{of_its_elements(version) or 'give model= or a version= with one.'}"
         )
     return found
 

@@ -61,7 +61,7 @@ def ships(
         result, said = {}, f"{error} So {_WHOLE}."
     if result:
         said = what_it_lost(found["searched"], result[stage], stage, config.may_lose)
-        said = f"{said}, so {_WHOLE} (may_lose={config.may_lose:g})." if said else ""
+        said = f"{said}, so {_WHOLE}." if said else ""
     if said:
         log.warning("%s", said)
     if said or result:
@@ -165,4 +165,5 @@ def what_it_lost(
         return ""
     # of an error rate what is lost is added
     how = ("took", "of") if metric.direction == "maximize" else ("added", "to")
-    return f"{stage} {how[0]} {100 * lost:.1f} points {how[1]} val {metric.name}"
+    told = f"{stage} {how[0]} {100 * lost:.1f} points {how[1]} val {metric.name}"
+    return f"{told} (may_lose={may_lose:g})"

@@ -17,6 +17,7 @@ from pathlib import Path
 from darts_core.errors import JobError
 from darts_core.store import procs
 from darts_core.store.jobs import Store
+from darts_core.store.names import quoted
 from darts_core.store.record import LIVE
 from darts_core.store.version import Version
 
@@ -28,8 +29,7 @@ _PACKAGE = __name__.partition(".")[0]
 
 def _argument(text: str, store: Store, version: Version, mark: str = "") -> str:
     """An argument of a record with the places of the version put in, its names between quotation marks."""
-    quoted = str(store.root).replace("\\", "\\\\").replace("'", "\\'")
-    values = {"root": str(store.root), "quoted_root": f"'{quoted}'"}
+    values = {"root": str(store.root), "quoted_root": quoted(str(store.root))}
     values |= {"job": f"{mark}{version.job}{mark}", "version": f"{mark}{version.name}{mark}"}
     for name, value in values.items():
         text = text.replace(f"{{{name}}}", value)
@@ -169,8 +169,7 @@ def stop(store: Store, version: Version, *, limit_seconds: float = 10.0) -> str:
     """
     name = version.running() or version.newest()
     state = version.state(name)
-    if state == "running":
-        _refuse_copy(version, name)
+    _refuse_copy(version)
     if state not in LIVE and state != "interrupted":
         raise JobError(f"{version.label} is {state}; there is nothing to stop.")
     command = version.command(name)
@@ -198,24 +197,18 @@ def stop(store: Store, version: Version, *, limit_seconds: float = 10.0) -> str:
     return version.state(name) if version.path.is_dir() else "stopped"
 
 
-def _refuse_copy(version: Version, name: str | None) -> None:
+def _refuse_copy(version: Version) -> None:
     """Refuse a folder that was copied while its command ran: the process works in the other one.
 
     Raises:
         JobError: it is one.
     """
-    lock = version.lock
-    if not lock.try_acquire():  # whoever runs in this folder holds it
-        return
-    try:
-        who = version.process(name)
-        if who is not None and version.state(name) == "running":
-            raise JobError(
-                f"{version.label} is a copy of a version that process {who.pid} runs in another folder; "
-                "nothing was stopped."
-            )
-    finally:
-        lock.release()
+    who = version.elsewhere()
+    if who is not None:
+        raise JobError(
+            f"{version.label} is a copy of a version that process {who.pid} runs in another folder; nothing "
+            f"was stopped. darts-core jobs delete {version.label} deletes the copy alone."
+        )
 
 
 def _note_stop(version: Version, name: str | None) -> None:

@@ -271,7 +271,8 @@ class Store:
     def delete_version(self, version: Version) -> None:
         """Delete a version that is not running, and what was exported of it from the live page.
 
-        Only a folder with our marker, and its own one of exports, is touched.
+        A copy of one that runs in another folder may go. Only a folder with our marker, and its own one of
+        exports, is touched.
 
         Raises:
             JobError: it runs, bears no marker, or lies outside the root.
@@ -280,7 +281,7 @@ class Store:
         if version.path.resolve().parent.parent != self.root:
             raise JobError(f"{version.path} does not lie in {self.root}; nothing was deleted.")
         lock = version.lock
-        if version.running() is not None or not lock.try_acquire():
+        if version.in_use() or not lock.try_acquire():
             raise _in_use(version)
         try:
             self._delete_exports(version)
@@ -310,11 +311,11 @@ class Store:
         """
         if "/" in name:
             version = self.version(name)
-            if version.running() is not None:
+            if version.in_use():
                 raise _in_use(version)
             return
         self.job_record(name)
-        live = [v.name for v in self.versions(name) if v.running() is not None]
+        live = [v.name for v in self.versions(name) if v.in_use()]
         if live:
             raise JobError(
                 f"The job {name!r} has running versions ({', '.join(live)}); stop them first with "

@@ -1,4 +1,4 @@
-"""What a job and a version may be called: one rule for every kind, and free names to offer."""
+"""What a job and a version may be called, free names to offer, and how a command is given a name or place."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from pathlib import Path
 
 from darts_core.errors import JobError
 
-__all__ = ["check_name", "free_name", "is_name", "next_version", "version_order"]
+__all__ = ["check_name", "free_name", "is_name", "next_version", "quoted", "version_order"]
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._+=-]{0,119}")
 _NUMBERED = re.compile(r"V(\d{3,9})")
@@ -38,6 +38,13 @@ def free_name(root: Path, job: str) -> str:
     while (root / f"{job[:110]}-{number}").exists():
         number += 1
     return f"{job[:110]}-{number}"
+
+
+def quoted(text: str) -> str:
+    """`text` as a value in Hydra's override grammar, whatever characters it has."""
+    # a backslash counts as one only in front of a quote; elsewhere it stands for itself
+    escaped = re.sub(r"(\\*)('|\Z)", lambda m: 2 * m[1] + (r"\'" if m[2] else ""), text)
+    return f"'{escaped}'"
 
 
 def _number(name: str) -> int | None:

@@ -138,6 +138,30 @@ class Version:
                 return who
         return None
 
+    def elsewhere(self) -> Identity | None:
+        """The process that runs in another folder, of which this one is a copy made meanwhile; else None.
+
+        Raises:
+            JobError: the file system offers no locks.
+        """
+        name, lock = self.running(), self.lock
+        if name is None or not lock.try_acquire():  # whoever runs in this folder holds it
+            return None
+        try:
+            # one that is queued may not have come to take it
+            who = self.process(name) if self.state(name) == "running" else None
+            return None if who == identity() else who
+        finally:
+            lock.release()
+
+    def in_use(self) -> bool:
+        """Whether a command is queued or runs in this folder.
+
+        Raises:
+            JobError: the file system offers no locks.
+        """
+        return self.running() is not None and self.elsewhere() is None
+
     def set_state(self, state: str, name: str | None = None, **details: Any) -> None:
         """Write a command's new state (the newest's by default); a live one names this process.
 

@@ -247,7 +247,7 @@ def fresh_network(supernet: Any, architecture: Architecture) -> nn.Module:
     What a user holds fast, such as a pretrained trunk, keeps its values: nobody would train them anew.
     """
     if not isinstance(supernet, ModuleSupernet):
-        return build(architecture, **supernet.sizes)
+        return build(architecture, **supernet.sizes, image_size=supernet.image_size)
     network = supernet.build(architecture)
     for module in network.modules():
         reset = getattr(module, "reset_parameters", None)

@@ -16,6 +16,7 @@ __all__ = [
     "StudyResult",
     "TrialRecord",
     "check_constrained",
+    "flat_rows",
     "meets",
     "parse_constraints",
     "record_of",
@@ -126,18 +127,32 @@ class StudyResult:
         }
 
     def rows(self) -> list[dict[str, Any]]:
-        """One flat row a trial, for CSV: number, state, objectives, epochs, seconds, parameters."""
-        names = sorted({name for record in self.trials for name in record.params})
-        found = []
-        for record in self.trials:
-            row: dict[str, Any] = {"number": record.number, "state": record.state}
-            for index, name in enumerate(self.objectives):
-                row[name] = record.values[index] if index < len(record.values) else None
-            row |= {"epochs": record.epochs, "device_seconds": round(record.seconds, 3)}
-            columns = setting_columns(names, self.objectives)
-            row |= {columns[name]: record.params.get(name) for name in names}
-            found.append({**row, "reason": record.reason})
-        return found
+        """See `flat_rows`."""
+        return flat_rows(self.trials, tuple(self.objectives))
+
+
+def flat_rows(
+    trials: Sequence[TrialRecord], objectives: Sequence[str], metrics: Sequence[str] = ()
+) -> list[dict[str, Any]]:
+    """One flat row a trial, for CSV: number, state, objectives, epochs, seconds, parameters.
+
+    Args:
+        trials: of a study.
+        objectives: names of the trials' values.
+        metrics: others that each row shows.
+    """
+    names = sorted({name for record in trials for name in record.params})
+    columns = setting_columns(names, (*objectives, *metrics))
+    found = []
+    for record in trials:
+        row: dict[str, Any] = {"number": record.number, "state": record.state}
+        for index, name in enumerate(objectives):
+            row[name] = record.values[index] if index < len(record.values) else None
+        row |= {name: record.metrics.get(name) for name in metrics}
+        row |= {"epochs": record.epochs, "device_seconds": round(record.seconds, 3)}
+        row |= {columns[name]: record.params.get(name) for name in names}
+        found.append({**row, "reason": record.reason})
+    return found
 
 
 def setting_columns(names: Iterable[str], objectives: Iterable[str]) -> dict[str, str]:

@@ -11,7 +11,7 @@ import numpy as np
 
 from darts_core.credentials import keep_password, masked
 from darts_core.errors import TuneError
-from darts_core.runlog import write_json, write_yaml
+from darts_core.runlog import write_json, write_text, write_yaml
 from darts_core.settings import SlurmQueue
 from darts_core.study.accounts import failure_summary, imported
 from darts_core.study.budget import Budget
@@ -21,7 +21,7 @@ from darts_core.study.ledger import Ledger
 from darts_core.study.optuna_private import add_stored
 from darts_core.study.pareto import pareto_mask, signs
 from darts_core.study.ray_cluster import RayCluster
-from darts_core.study.records import IS_BASELINE, OUTSIDE, StudyResult, TrialRecord
+from darts_core.study.records import IS_BASELINE, OUTSIDE, StudyResult, TrialRecord, flat_rows
 from darts_core.study.resources import device_share
 from darts_core.study.runner import Objective
 from darts_core.study.samplers import Drawing, make_sampler
@@ -32,6 +32,7 @@ from darts_core.study.warm_start import add_knowledge
 __all__ = ["open_study", "run_study", "summarize"]
 
 log = logging.getLogger("darts_core")
+_TRIALS = "trials.csv"
 
 
 def run_study(
@@ -226,7 +227,9 @@ def summarize(ledger: Ledger, forecast: dict[str, Any] | None = None) -> StudyRe
         summary = failure_summary(own)
         cause = f": {summary}" if summary else "; all were pruned, or the budget was too small"
         if any(record.state == "complete" for record in records):
-            cause = "; none of the complete ones meets the constraints"
+            cause = (
+                f"; none of the complete ones meets the constraints: see {_left(ledger, records)}"
+            )
         raise TuneError(
             f"No trial of the study in {ledger.folder} ended with a usable value{cause}."
         )
@@ -252,11 +255,25 @@ def summarize(ledger: Ledger, forecast: dict[str, Any] | None = None) -> StudyRe
     )
     best_file = {"number": best.number, first: best.value, "params": best.params}
     write_yaml(ledger.folder / "best.yaml", best_file)
+    # of a time when no trial met the constraints: a result lists them from now on
+    (ledger.folder / _TRIALS).unlink(missing_ok=True)
     used = (
         f"{spent.trials} trials, {spent.epochs} epochs, {spent.device_seconds:.1f} device-seconds"
     )
     log.info("real cost: %s; best is trial %d with %s %.6g", used, best.number, first, best.value)
     return result
+
+
+def _left(ledger: Ledger, records: Sequence[TrialRecord]) -> Path:
+    """The file in which all trials stand with what they are constrained by, where none may be taken."""
+    # here, as the file is run as a program, too
+    from darts_core.study.table import to_csv
+
+    objectives = tuple(ledger.spec.objectives)
+    limited = [name for name, _, _ in ledger.spec.constraints if name not in objectives]
+    path = ledger.folder / _TRIALS
+    write_text(path, to_csv(flat_rows(records, objectives, limited)))
+    return path
 
 
 def best_of(records: Sequence[TrialRecord], goal: str) -> TrialRecord | None:

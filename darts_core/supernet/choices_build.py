@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from darts_core.architecture import Architecture
 from darts_core.copies import copy_or_refuse
 from darts_core.errors import ConfigError
+from darts_core.modes import evaluating
 from darts_core.spaces.choices import ChoiceSpace, Option
 from darts_core.supernet.choices import Choice, DepthChoice, LayerChoice, WidthChoice, find_choices
 from darts_core.supernet.tied import kept_tied
@@ -25,7 +26,6 @@ class Choosing(Protocol):
 
     module: nn.Module
     space: ChoiceSpace
-    training: bool
 
     def sample(self) -> Tensor:
         """An input of two samples."""
@@ -37,10 +37,6 @@ class Choosing(Protocol):
 
     def __call__(self, x: Tensor, weights: Any) -> Tensor:
         """The model's output under mixing weights."""
-        ...
-
-    def train(self, mode: bool = True) -> Any:
-        """Change the mode."""
         ...
 
 
@@ -155,15 +151,14 @@ def _cut(
 ) -> nn.Module:
     """Cut masked channels out of every layer that makes or reads them, and check the result."""
     sample = supernet.sample()
-    was_training = module.training
     expected = _masked_output(supernet, architecture, sample)
-    module.eval()
-    markers = _put_markers(module, widths, sample)
-    _prune_markers(module, markers, widths, sample)
-    for path in widths:
-        module = _replaced(module, path, nn.Identity())
-    with torch.no_grad():
-        found = _tensors(module(sample))
+    with evaluating(module):
+        markers = _put_markers(module, widths, sample)
+        _prune_markers(module, markers, widths, sample)
+        for path in widths:
+            module = _replaced(module, path, nn.Identity())
+        with torch.no_grad():
+            found = _tensors(module(sample))
     if not _agree(found, expected):
         raise ConfigError(
             "Cutting the chosen widths changes what the model computes: masked channels meet channels "
@@ -171,7 +166,7 @@ def _cut(
             f"widths that meet the same label and put each WidthChoice ({', '.join(sorted(widths))}) "
             "behind norm and activation."
         )
-    return module.train(was_training)
+    return module
 
 
 def _tensors(output: Any) -> list[Tensor]:
@@ -216,13 +211,8 @@ def _agree(found: list[Tensor], expected: list[Tensor]) -> bool:
 
 
 def _masked_output(supernet: Choosing, architecture: Architecture, sample: Tensor) -> list[Tensor]:
-    was_training = supernet.training
-    supernet.train(False)
-    with torch.no_grad():
-        weights = supernet.one_hot(architecture)
-        result = _tensors(supernet(sample, weights))
-    supernet.train(was_training)
-    return result
+    with torch.no_grad(), evaluating(supernet):
+        return _tensors(supernet(sample, supernet.one_hot(architecture)))
 
 
 def _put_markers(module: nn.Module, widths: dict[str, int], sample: Tensor) -> dict[str, nn.Module]:

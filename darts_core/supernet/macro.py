@@ -19,6 +19,7 @@ from darts_core.supernet import macro_gpt as macro_gpt
 from darts_core.supernet import macro_mobilenet as macro_mobilenet
 from darts_core.supernet import macro_resnet as macro_resnet
 from darts_core.supernet import macro_vit as macro_vit
+from darts_core.supernet.build import height_of
 from darts_core.supernet.choice_models import CHOICE_MODELS, register_choice_model
 from darts_core.supernet.module_supernet import ModuleSupernet
 from darts_core.supernet.network import Supernet
@@ -68,7 +69,7 @@ def create_supernet(
         input_shape = (in_channels, *size)
     space.check_inputs(input_shape)
     if not isinstance(space, ChoiceSpace):
-        return Supernet(
+        supernet = Supernet(
             space,
             channels=channels,
             layers=layers,
@@ -77,6 +78,8 @@ def create_supernet(
             stem=stem,
             relaxation=relaxation,
         )
+        supernet.image_size = height_of(input_shape)
+        return supernet
     if stem != "cifar":
         raise ConfigError(
             f"A {space.skeleton} network has a stem of its own; leave out stem={stem!r}."
@@ -95,8 +98,8 @@ def create_supernet(
     if space.reads == "tokens":
         generator = torch.Generator().manual_seed(0)
         tokens = draw_inputs(input_shape, 2, generator=generator, vocabulary=in_channels)
-    supernet = ModuleSupernet(
+    chosen = ModuleSupernet(
         model, input_shape=input_shape, relaxation=relaxation, space=space, example_input=tokens
     )
     # everything that takes a supernet uses the methods that both have
-    return cast(Supernet, supernet)
+    return cast(Supernet, chosen)

@@ -38,6 +38,8 @@ class Supernet(nn.Module):
     """
 
     progress: Tensor
+    image_size: int | None = None
+    """Height of the images, where that is known: a skeleton of a user's own may build its networks by it."""
 
     def __init__(
         self,

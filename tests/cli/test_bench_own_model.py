@@ -121,7 +121,7 @@ def test_bench_of_a_job_finds_its_newest_version_that_has_a_model(
     assert sorted(path.name for path in job.glob("V*")) == ["V001", "V002"]
     capsys.readouterr()
     assert cli.main(["bench", "job=other", *TINY]) == 2
-    assert "No version of job 'other' in runs holds a trained model" in capsys.readouterr().err
+    assert "No version of job 'other' in runs holds a trained model of" in capsys.readouterr().err
     assert not list((place / "runs" / "other").glob("V*"))
 
 

@@ -147,6 +147,19 @@ def test_alphas_that_have_not_moved_are_told_from_those_that_have(trial):
     assert all(bool(torch.isfinite(alpha).all()) for alpha in supernet.alphas())
 
 
+def test_the_cost_counts_beside_a_loss_that_a_grad_scaler_scaled(trial):
+    trial.config["architecture"] = "search:"
+    found, x, y = [], torch.randn(8, 1, 8, 8), torch.tensor([0, 1] * 4)
+    for scaled in (False, True):
+        torch.manual_seed(0)
+        supernet = searchable(_model(), (1, 8, 8))
+        scaler = torch.amp.GradScaler("cpu", init_scale=2.0**16, enabled=scaled)
+        for _ in range(4):
+            scaler.scale(nn.functional.cross_entropy(supernet(x), y)).backward()
+        found.append(torch.cat([alpha.detach().flatten() for alpha in supernet.alphas()]))
+    assert torch.equal(*found)
+
+
 def test_choices_that_never_moved_end_the_search_before_their_network_is_trained(shop):
     workshop = shop(
         """

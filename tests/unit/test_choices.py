@@ -316,7 +316,9 @@ def test_what_is_held_fast_stays_so_and_one_weight_stays_one_in_the_plain_module
             return self.head(self.width(self.embed(ids_BT)))
 
     supernet = ModuleSupernet(Words(), example_input=torch.arange(10).view(2, 5) % 7)
+    supernet.module.embed.eval()
     plain = supernet.build(Architecture("module", choices=(("width", 4),)))
+    assert [net.embed.training for net in (supernet.module, plain)] == [False, False]
     assert plain.head.weight is plain.embed.weight
     assert plain.embed.weight.shape == (7, 4)
 

@@ -25,6 +25,7 @@ from darts_core.latency import (
 from darts_core.latency import device as device_module
 from darts_core.latency.clock import ModelClock
 from darts_core.latency.deployed import without_norms
+from darts_core.modes import evaluating
 from darts_core.supernet import count
 
 
@@ -196,6 +197,15 @@ def test_a_network_that_is_not_timed_stays_where_and_as_it_was(monkeypatch):
         measure_model(model, (3,), runtime="onnx")
     assert model.training
     assert model.weight.device.type == "cpu"
+
+
+def test_constants_without_parameters_go_back_to_where_they_were():
+    model = nn.Module()
+    # no tensor can be moved from there to a CPU, which was taken for its home
+    model.register_buffer("grid", torch.zeros(2, device="meta"))
+    with evaluating(model, "meta"):
+        assert not model.training
+    assert (model.training, model.grid.device.type) == (True, "meta")
 
 
 def test_a_network_whose_weight_is_derived_is_made_ready_as_it_was_made():

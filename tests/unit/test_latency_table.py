@@ -24,7 +24,7 @@ from darts_core.latency.check import (
 from darts_core.latency.deployed import in_runtime, without_norms
 from darts_core.latency.edge_shapes import find_places
 from darts_core.latency.expected import fit_overhead
-from darts_core.ops import create_op
+from darts_core.ops import OPS, create_op
 from darts_core.penalties import BudgetPenalty, SoftPenalty
 from darts_core.spaces import get_space
 from darts_core.supernet import Supernet, build, count
@@ -272,6 +272,24 @@ def test_latency_model_reads_the_table_and_its_fit():
         latency_model(table, space, net, SHAPE, batch=32)
     with pytest.raises(LatencyError, match="measured on 'card'"):
         latency_model(table, space, net, SHAPE, batch=1, device="cpu")
+
+
+def test_an_edited_operation_of_a_users_own_is_timed_anew(monkeypatch):
+    monkeypatch.setattr(OPS, "_entries", dict(OPS._entries))
+    place, keys = find_places(supernet(), SHAPE)[0], []
+    for kernel in (1, 3):
+        OPS.put(
+            "own", lambda c, stride, affine, k=kernel: nn.Conv2d(c, c, k, stride), description=""
+        )
+        keys.append(place.key("own", 1))
+    assert keys[0] != keys[1]
+    assert place.key("own", 1) == keys[1]
+    older = place.key("own", 1, by_name=True)
+    table = LatencyTable("card", "eager", rows={older: 7.0, keys[0]: 8.0})
+    assert (older, table.ms(place, "own", 1)) == ("own/c4/8x8/s1/b1", 7.0)
+    table.rows[keys[1]] = 9.0
+    assert table.ms(place, "own", 1) == 9.0
+    assert place.key("sep_conv_3x3", 1) == "sep_conv_3x3/c4/8x8/s1/b1"
 
 
 def test_soft_penalty_pulls_towards_cheap_operations():

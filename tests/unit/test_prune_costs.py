@@ -8,6 +8,7 @@ from darts_core.prune import cost as cost_module
 from darts_core.prune import prune_to_budget
 from darts_core.prune.cost import LayerCosts
 from darts_core.prune.groups import find_groups
+from darts_core.prune.importance import taylor_products
 from darts_core.prune.rounds import Pruner
 
 CPU = torch.device("cpu")
@@ -119,3 +120,12 @@ def test_a_width_that_groups_cannot_share_is_timed_with_fewer():
     costs = LayerCosts(CPU, analytic=True)
     costs.observe(nn.Sequential(nn.Conv2d(3, 8, 1), nn.Conv2d(8, 8, 3, groups=2)), SHAPE, 2)
     assert costs.layer_ms("1", 7, 7) > 0
+
+
+def test_a_norm_that_is_held_fast_stays_so_while_layers_are_timed_and_weighed():
+    model = nn.Sequential(nn.Conv2d(3, 8, 8), nn.BatchNorm2d(8), nn.Flatten(), nn.Linear(8, 5))
+    model[1].eval()
+    LayerCosts(CPU, analytic=True).observe(model, SHAPE, 2)
+    assert [layer.training for layer in model] == [True, False, True, True]
+    taylor_products(model, [(torch.randn(2, *SHAPE), torch.tensor([0, 4]))])
+    assert [layer.training for layer in model] == [True, False, True, True]

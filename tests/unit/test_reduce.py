@@ -87,8 +87,8 @@ def test_a_ruined_network_is_not_shipped_and_the_headline_says_why(
     given = dict(told)
     assert (given["tune"], given["train"]) == (None, None)
     said = (
-        "prune took 45.0 points of val accuracy, so the network before it is tuned and shipped "
-        "(may_lose=0.1)."
+        "prune took 45.0 points of val accuracy (may_lose=0.1), so the network before it is tuned and "
+        "shipped."
     )
     assert found["not_shipped"] == said
     assert found["test_accuracy"] == 0.9
@@ -115,7 +115,7 @@ def test_of_an_error_rate_what_is_added_is_lost() -> None:
     rate = {"name": "error_rate", "direction": "minimize", "share": True}
     few, many = ({"val_error_rate": value, "metric": rate} for value in (0.1, 0.6))
     lost = reduce.what_it_lost(few, many, "prune", 0.1)
-    assert lost == "prune added 50.0 points to val error_rate"
+    assert lost == "prune added 50.0 points to val error_rate (may_lose=0.1)"
     assert reduce.what_it_lost(many, few, "prune", 0.1) == ""
     said = reduce.what_it_lost(few, {**few, "val_error_rate": None}, "prune", 0.1)
     assert said == "prune left a network whose val error_rate is no number"
@@ -160,10 +160,21 @@ def test_a_study_of_what_no_training_has_ends_it_before_the_search(
     assert not told
 
 
-def test_how_much_may_be_lost_is_a_setting(tmp_path: Path, told: Calls) -> None:
+def test_how_much_may_be_lost_is_a_setting(
+    tmp_path: Path, told: Calls, monkeypatch: pytest.MonkeyPatch
+) -> None:
     told.lost["prune"] = 0.45
-    assert "not_shipped" not in run.run(pipeline("may_lose=0.5"), tmp_path)
+    (much := tmp_path / "much").mkdir()
+    assert "not_shipped" not in run.run(pipeline("may_lose=0.5"), much)
     assert dict(told)["tune"] == "prune"
+    # which does not decide about a network that cannot be judged
+    usual = reduce.prune
+    monkeypatch.setattr(reduce, "prune", lambda *given: {**usual(*given), "val_accuracy": None})
+    found = run.run(pipeline("may_lose=0.5"), tmp_path)
+    assert found["not_shipped"] == (
+        "prune left a network whose val accuracy is no number, so the network before it is tuned and "
+        "shipped."
+    )
 
 
 def test_what_is_only_aimed_at_and_out_of_reach_ends_nothing(

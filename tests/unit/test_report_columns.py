@@ -138,7 +138,27 @@ def test_a_multirun_is_listed_and_taken_by_the_element_that_is_best_on_val(store
     assert show_best(version, args) == 0
     text = capsys.readouterr().out
     assert "many/V001/1: test_accuracy 0.91, best on val of 3 (seed=1)" in text
-    assert (tmp_path / "taken/model.pt").read_text() == "1"
+    taken = tmp_path / "taken"
+    assert (taken / "model.pt").read_text() == "1"
+    # again, and in the place of what was copied before, but not of what is nobody's export
+    best = version.path / "1" / "train" / "model.pt"
+    (export := version.path / "1" / "export").mkdir()
+    assert show_best(version, args) == 0
+    assert sorted(path.name for path in taken.iterdir()) == ["best.json", "export"]
+    export.rmdir()
+    best.write_text("new")
+    assert show_best(version, args) == 0
+    assert sorted(path.name for path in taken.iterdir()) == ["best.json", "model.pt"]
+    (taken / "export").write_text("mine")
+    export.mkdir()
+    with pytest.raises(JobError, match="holds export already, and no export of a pipeline wrote"):
+        show_best(version, args)
+    export.rmdir()
+    (taken / "best.json").unlink()
+    with pytest.raises(JobError, match=r"taken holds model\.pt already"):
+        show_best(version, args)
+    assert [(taken / name).read_text() for name in ("export", "model.pt")] == ["mine", "new"]
+    capsys.readouterr()
     shown = {row["stage"]: row["overrides"] for row in stage_facts(version.path)}
     assert shown == {"0/train": "seed=0", "1/train": "seed=1", "10/train": "seed=10"}
     page = write_version_report(version.path).read_text(encoding="utf-8")

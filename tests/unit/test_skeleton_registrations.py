@@ -3,13 +3,15 @@
 import json
 from pathlib import Path
 
+import numpy as np
 import pytest
 from torch import nn
 
 from darts_core import cli
 from darts_core.errors import ConfigError
 from darts_core.models.named import REGISTERED
-from darts_core.spaces import ChoiceSpace
+from darts_core.spaces import ChoiceSpace, get_space
+from darts_core.strategies import baselines
 from darts_core.supernet import LayerChoice, create_supernet, macro
 from darts_core.supernet.build import NETWORKS, register_network
 from darts_core.supernet.macro import CHOICE_MODELS, register_choice_model
@@ -88,6 +90,15 @@ def test_a_network_class_stays_a_class_when_it_is_registered():
 
     assert isinstance(Mine, type)
     assert NETWORKS["mine"] is Mine
+
+
+def test_candidates_that_are_trained_alone_are_built_for_the_height_of_the_images(monkeypatch):
+    given = {}
+    monkeypatch.setattr(baselines, "build", lambda architecture, **sizes: given.update(sizes))
+    space = get_space("nasbench201")
+    supernet = create_supernet(space, channels=2, layers=1, input_shape=(3, 64, 48))
+    baselines.fresh_network(supernet, space.random(np.random.default_rng(0)))
+    assert given == {**supernet.sizes, "image_size": 64}
 
 
 def test_list_shows_models_and_skeletons_of_a_plugin(

@@ -13,6 +13,7 @@ from darts_core.architecture import Architecture
 from darts_core.augment import policy_from_yaml
 from darts_core.commands.compose import compose, session
 from darts_core.commands.hydra_app import _stamp
+from darts_core.commands.jobname import previous_version
 from darts_core.data import DataBundle
 from darts_core.errors import ArchitectureError, ConfigError, DeviceError
 from darts_core.stages.given import find_model
@@ -22,8 +23,10 @@ from darts_core.stages.inputs import (
     load_bundle,
     recipe,
 )
+from darts_core.stages.models import entries_of
 from darts_core.stages.schema import SearchStage
 from darts_core.stages.train import say_unread
+from darts_core.store.record import new_record, write_record
 from darts_core.supernet import count
 
 
@@ -147,11 +150,21 @@ def test_a_model_is_found_by_file_folder_or_version(tmp_path: Path) -> None:
         find_model(None, tmp_path, ("prune", "export"))
     with pytest.raises(ConfigError, match=r"neither.* holds train\.$"):
         find_model(str(tmp_path), tmp_path, ())
-    element = tmp_path / "many" / "0" / "train"  # of a multirun
+    version = tmp_path / "many" / "V001"
+    element = version / "0" / "train"  # of a multirun
     element.mkdir(parents=True)
     (element / "model.pt").write_bytes(b"x")
-    with pytest.raises(ConfigError, match=r"finished train \(.*many holds 0/train\)"):
-        find_model(None, tmp_path / "many", ("train",))
+    with pytest.raises(ConfigError, match=r"finished train \(.*V001 holds 0/train\)"):
+        find_model(None, version, ("train",))
+    # bench, which compares the networks of one folder, says so in either way to name it
+    write_record(version, new_record("pipeline"))
+    with session() as extra:
+        of_job = compose("bench", [f"out={tmp_path}"], extra)
+    said = rf"of its own.*report job=many/V001 compares its elements.* model={element}\.$"
+    with pytest.raises(ConfigError, match=said):
+        previous_version(of_job, "many")
+    with pytest.raises(ConfigError, match=said):
+        entries_of(version)
     with pytest.raises(ConfigError, match=r"neither.*; train one"):
         find_model(str(tmp_path / "none"), tmp_path, ())
 

@@ -396,6 +396,11 @@ def test_a_job_may_be_named_with_its_version() -> None:
     assert named("job=a/V002/0") == named("job=a/V002/0", "version=V002") == ("a", "V002/0")
     with pytest.raises(ConfigError, match=r"job=a/V002 and version=V001 name two versions"):
         named("job=a/V002", "version=V001")
+    with (
+        session() as extra,
+        pytest.raises(ConfigError, match=r"for example model=runs/a/V002/0/train\.$"),
+    ):
+        job_and_version(compose("bench", ["job=a/V002/0"], extra))
 
 
 def test_a_changed_pick_keeps_the_doubts_that_speak_of_the_search() -> None:

@@ -267,9 +267,11 @@ def test_a_record_names_only_programs_of_this_package(store, tmp_path):
         resume(store, store.version("a"))
 
 
-@pytest.mark.parametrize("job", ["a=b", "2026_11_30"])
-def test_a_name_reaches_the_command_that_is_started_again(store, job, monkeypatch):
-    given = []
+@pytest.mark.parametrize(
+    ("job", "root"), [("a=b", "runs"), ("2026_11_30", "runs"), ("a", "Ann's\\new runs\\")]
+)
+def test_a_name_reaches_the_command_that_is_started_again(tmp_path, job, root, monkeypatch):
+    given, store = [], Store(tmp_path / root)
 
     def started(module, arguments, **more):
         given.extend(arguments)
@@ -312,6 +314,9 @@ def test_a_copy_of_a_running_version_ends_nothing_of_the_original(store):
     with pytest.raises(JobError, match=f"copy of a version that process {child.pid} runs"):
         stop(store, mine.version)
     claim(store).release()
+    mine.version.set_state("running", process=procs.identity(child.pid).to_dict())
+    store.delete_job("a")
+    assert not mine.version.path.exists()
     assert child.poll() is None
     assert child.communicate(b"\n")[0] == b""
 
@@ -433,3 +438,13 @@ def test_a_version_has_a_description_of_its_own(tmp_path):
     version.describe("")
     assert version.description == ""
     assert not (version.path / "description.txt").exists()
+
+
+def test_what_jobs_show_would_not_read_is_refused(store, capsys):
+    claim(store).release()
+    for words, said in (
+        (["--limit=5"], "--limit would not count for the stages of a pipeline, which a/V001 is;"),
+        (["--trial=0", "--csv", "--offset=0"], "--offset, --csv would not count for one trial;"),
+    ):
+        assert cli.main(["jobs", f"--root={store.root}", "show", "a", *words]) == 2
+        assert said in capsys.readouterr().err

@@ -178,8 +178,12 @@ def test_several_objectives_give_a_front_under_constraints(tmp_path):
     assert all(r.state == "complete" for r in result.trials)
     with pytest.raises(TuneError, match="2 objectives; use asha, hyperband or none"):
         run_study(curve, SPACE, folder=tmp_path, trials=1, objectives=goals, pruner="median")
-    with pytest.raises(TuneError, match="none of the complete ones meets"):
+    with pytest.raises(TuneError, match=r"meets the constraints: see .*trials\.csv\.$"):
         run_study(curve, SPACE, folder=tmp_path / "x", trials=2, constraints={"size": "<= -1"})
+    head, *rows = (line.split(",") for line in (tmp_path / "x/trials.csv").read_text().splitlines())
+    assert head[:4] == ["number", "state", "val_accuracy", "size"]
+    assert [row[0] for row in rows] == ["0", "1"]
+    assert all(float(row[3]) > -1 for row in rows if row[1] == "complete")
 
 
 def test_another_space_on_the_same_storage_is_refused(tmp_path):

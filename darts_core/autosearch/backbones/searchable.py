@@ -21,6 +21,7 @@ from darts_core.autosearch.backbones.blocks import Bottleneck, resnet_stem
 from darts_core.autosearch.backbones.grammar import as_shape
 from darts_core.autosearch.closing import watch
 from darts_core.autosearch.contract import current
+from darts_core.autosearch.loss_scale import heed_scalers, loss_scale
 from darts_core.errors import ConfigError
 from darts_core.supernet.choice_maker import Width
 from darts_core.supernet.choices import DepthChoice, WidthChoice
@@ -56,6 +57,7 @@ class AlphaSteps:
         self.penalty = penalty
         self.passes: dict[int, int] = {}
         self._optimizers: dict[int, torch.optim.Adam] = {}
+        heed_scalers()
         self._start = [alpha.detach().clone() for alpha in supernet.alphas()]
         for alpha in supernet.alphas():
             self._optimizers[id(alpha)] = torch.optim.Adam(
@@ -75,6 +77,8 @@ class AlphaSteps:
         count = self.passes[id(alpha)] = self.passes.get(id(alpha), 0) + 1
         gradient = alpha.grad
         if count > self.warmup and self.supernet.training and _sound(gradient):
+            # a scale lets fp16 hold the loss's gradient; beside it the penalty's would be next to nothing
+            gradient.div_(loss_scale())
             if self.penalty is not None:
                 with torch.enable_grad():
                     extra = torch.autograd.grad(

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import contextlib
 import os
+import shutil
 import tempfile
 import time
 import uuid
@@ -15,12 +16,13 @@ from typing import Any
 
 from darts_core.commands.jobs.options import place_of
 from darts_core.commands.overrides import key_of, quoted
-from darts_core.errors import ConfigError, JobError
+from darts_core.errors import ConfigError, DartsError, JobError
 from darts_core.report.columns import Column
 from darts_core.report.elements import best_element, elements, labels
 from darts_core.report.job_summary import seen_summary
 from darts_core.report.read import VersionRun, read_version
 from darts_core.report.tables import neutral, render, short
+from darts_core.runlog import read_mapping, write_json
 from darts_core.store import control, procs
 from darts_core.store.code import copy_model
 from darts_core.store.jobs import Store
@@ -30,6 +32,8 @@ from darts_core.store.version import Version
 __all__ = ["Recipe", "heard", "recipe_of", "show_best", "start"]
 
 _PLACES = ("out", "job", "version")
+# what `jobs best` copies, by its name
+_TAKEN = ("export", "model.pt", "best.yaml", "architecture.yaml")
 
 
 @dataclass(frozen=True)
@@ -191,6 +195,41 @@ def _picked_exports(run: VersionRun) -> list[Path]:
     return [path for path in stage.folder.glob("points/*/export") if path.parent == picked]
 
 
+def _taken(left: Path, folder: Path, column: Column, *, own: bool) -> Path:
+    """Copy what a pipeline left into `folder`, in the place of what an earlier call copied there.
+
+    Args:
+        left: a file or folder.
+        folder: where to, made if need be; `best.json` in it says what a call of ours copied.
+        column: whose it is.
+        own: the folder is the version's own, in which nobody else writes.
+
+    Raises:
+        JobError: what would be written over was copied by no call of ours.
+    """
+    mark, target = folder / "best.json", folder / left.name
+    try:
+        copied = read_mapping(mark).get("copied")
+    except DartsError:  # there is none, or it is no object
+        copied = None
+    ours = {mark.name, copied} if copied in _TAKEN else set()
+    there = [p.name for p in (mark, target) if os.path.lexists(p) and p.name not in ours]
+    if (there and not own) or target.resolve() == left.resolve():
+        raise JobError(
+            f"{folder} holds {', '.join(there or [left.name])} already, and no export of a pipeline wrote "
+            "that; name another folder with --export."
+        )
+    # a network that another call left would pass for a part of this one
+    for path in {target, folder / copied if ours else target}:
+        if path.is_dir() and not path.is_symlink():
+            shutil.rmtree(path)
+        else:
+            path.unlink(missing_ok=True)
+    folder.mkdir(parents=True, exist_ok=True)
+    write_json(mark, {"schema_version": 1, "copied": left.name, "of": column.label})
+    return copy_model(left, folder)
+
+
 def _element(version: Version, place: Path) -> dict[str, Any] | None:
     """Which element of how many `place` is, and what tells it apart; None where there are none."""
     if place == version.path:
@@ -221,8 +260,7 @@ def show_best(version: Version, args: argparse.Namespace) -> int:
         raise JobError(f"{column.label} has left no model or architecture to copy yet.")
     if args.export:
         target = place_of(args.export, "--export", folder=True)
-        target.mkdir(parents=True, exist_ok=True)
-        exported = str(copy_model(files[0], target))
+        exported = str(_taken(files[0], target, column, own=target.resolve() == version.exports))
     if args.form == "json":
         kept = {k: found.get(k) for k in ("metric", "best", "baseline")}
         extra = {

@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 import sys
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -30,11 +30,15 @@ from darts_core.study.results import figure, objectives, read_rows
 
 __all__ = ["result_table", "version_details"]
 
+_LIMIT = 10
+"""Results that `jobs show` prints where nobody says how many."""
+
 
 def run_show(store: Store, args: argparse.Namespace) -> int:
     """`jobs show`."""
     version = store.version(args.job)
     if args.trial:
+        _refuse_unread(args, ("sort", "limit", "offset", "pictures", "html", "csv"), "one trial")
         return _show_trial(version, args)
     details = version_details(version)
     if details["kind"] != SCRIPT:
@@ -42,7 +46,8 @@ def run_show(store: Store, args: argparse.Namespace) -> int:
     rows = read_rows(version.path)
     goals = objectives(version.path) if details["summary"] is not None else []
     columns, table = result_table(rows, goals, args.sort)
-    page = table[args.offset : args.offset + args.limit]
+    offset = args.offset or 0
+    page = table[offset : offset + (args.limit or _LIMIT)]
     shares = row_importance(rows, goals) if goals else {}
     if args.pictures:
         from darts_core.report.job_pictures import draw_all
@@ -63,10 +68,22 @@ def run_show(store: Store, args: argparse.Namespace) -> int:
             print(f"darts-core: {told}", file=sys.stderr)
         return 0
     _print_details(details, shares)
-    numbers = f"{args.offset + 1}-{args.offset + len(page)}" if page else "none"
+    numbers = f"{offset + 1}-{offset + len(page)}" if page else "none"
     print(f"\nresults {numbers} of {len(table)} (* = your configuration)")
     print(render(columns, page))
     return 0
+
+
+def _refuse_unread(args: argparse.Namespace, names: Sequence[str], what: str) -> None:
+    """Nothing, unless an option is given that means nothing for what is shown.
+
+    Raises:
+        JobError: one is.
+    """
+    given = [f"--{name}" for name in names if getattr(args, name, None) is not None]
+    given += ["--csv"] if "csv" in names and args.form == "csv" else []
+    if given:
+        raise JobError(f"{', '.join(given)} would not count for {what}; leave it out.")
 
 
 def _write_page(version: Version, name: str) -> None:
@@ -80,12 +97,9 @@ def _write_page(version: Version, name: str) -> None:
 
 def _show_stages(version: Version, details: Mapping[str, Any], args: argparse.Namespace) -> int:
     """A pipeline's version: its commands, and what each stage has left."""
-    if args.pictures or args.sort:
-        flag = "--pictures" if args.pictures else "--sort"
-        raise JobError(
-            f"{version.label} is a pipeline, and {flag} is for trials of scripts; its pictures are in "
-            "darts-core report (or show --html FILE)."
-        )
+    more = "; its pictures are in darts-core report, or show --html FILE" if args.pictures else ""
+    what = f"the stages of a pipeline, which {version.label} is{more}"
+    _refuse_unread(args, ("sort", "limit", "offset", "pictures"), what)
     if args.html:
         _write_page(version, args.html)
     rows = details["stages"]

@@ -25,7 +25,7 @@ class CapturedStep:
     Batches are copied into the graph's own buffers; the returned statistics are overwritten by the next
     call. Learning rates, progress and random generators live on the device, so schedules go on. A graph is
     recorded for every setting a strategy switches (`alpha_active`, and `graph_key` where it has one). On
-    another batch shape, on the CPU, for a strategy that decides on the host, or where recording fails, the
+    another batch shape, on the CPU, for a strategy that is not `capturable`, or where recording fails, the
     step runs as it is, and the log says so once.
 
     Args:
@@ -58,7 +58,11 @@ class CapturedStep:
         if not self._on_gpu or self._broken:
             return self._plain(params_batch, alpha_batch, "there is no GPU")
         if not self.strategy.capturable:
-            why = f"{type(self.strategy).__name__} decides on the host, or all passes must see one draw"
+            name = type(self.strategy).__name__
+            why = (
+                f"{name} decides on the host, does not say `capturable = True`, or all passes must see one "
+                "draw"
+            )
             return self._plain(params_batch, alpha_batch, why)
         if [tuple(t.shape) for t in tensors] != self._shapes:
             return self._plain(params_batch, alpha_batch, "the batch has another shape")

@@ -32,6 +32,24 @@ def ready(strategy, relaxation=None):
     return strategy
 
 
+class Counting(FirstOrder):
+    """A researcher's: it counts in Python, and says nothing of graphs."""
+
+    count = 0
+
+    def alpha_step(self, params_batch, alpha_batch):
+        self.count += 1
+        return super().alpha_step(params_batch, alpha_batch)
+
+
+class Told(Counting):
+    capturable = True
+
+
+class OfUnrolled(Unrolled):
+    pass
+
+
 def batches():
     generator = torch.Generator().manual_seed(1)
     return tuple(
@@ -135,7 +153,12 @@ def test_a_policy_stays_outside(monkeypatch):
 
 @pytest.mark.parametrize(
     ("strategy", "relaxation"),
-    [(OperationEarlyStopping(), None), (Unrolled(), GumbelStraightThrough())],
+    [
+        (OperationEarlyStopping(), None),
+        (Unrolled(), GumbelStraightThrough()),
+        (Counting(), None),
+        (OfUnrolled(), None),
+    ],
 )
 def test_what_decides_on_the_host_or_needs_one_draw_is_not_recorded(
     no_graphs, caplog, strategy, relaxation
@@ -148,6 +171,11 @@ def test_what_decides_on_the_host_or_needs_one_draw_is_not_recorded(
     assert not torch.equal(state_of(strategy), before)
     assert caplog.text.count("decides on the host") == 1
     assert "cannot be recorded" not in caplog.text
+
+
+def test_each_class_says_for_itself_whether_its_step_may_be_recorded():
+    kinds = (FirstOrder, Counting, Told, ready(Unrolled()), ready(OfUnrolled()))
+    assert [kind.capturable for kind in kinds] == [True, False, True, True, False]
 
 
 def test_a_rebuilt_supernet_gets_new_graphs_and_the_old_ones_go(monkeypatch):

@@ -124,7 +124,8 @@ class CapturedStep:
             for generator, _ in random:
                 if generator.device.type == "cuda":
                     graph.register_generator_state(generator)
-            with torch.cuda.graph(graph):
+            # without a stream torch takes one of the device that this process recorded on first
+            with torch.cuda.graph(graph, stream=stream):
                 stats = self._run()
         finally:
             keep.restore()

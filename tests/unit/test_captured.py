@@ -2,11 +2,14 @@
 
 import contextlib
 import logging
+from types import SimpleNamespace
 
 import pytest
 import torch
 
 from darts_core.augment import Augment
+from darts_core.export.fused import FusedProgram
+from darts_core.latency import samples
 from darts_core.penalties import BudgetPenalty
 from darts_core.relax import GumbelStraightThrough
 from darts_core.search import SearchConfig, captured, search, stepping
@@ -67,12 +70,16 @@ def on_a_gpu(strategy):
 
 
 class Stream:
+    def __init__(self, *_):
+        pass
+
     def wait_stream(self, _):
         pass
 
 
 @contextlib.contextmanager
-def refuse(_):
+def refuse(_, stream):
+    assert isinstance(stream, Stream)
     yield
     raise RuntimeError("operation not permitted when stream is capturing")
 
@@ -104,6 +111,25 @@ def test_a_failed_recording_leaves_no_trace(no_graphs, caplog, make):
     assert torch.equal(state_of(one), state_of(two))
     assert caplog.text.count("cannot be recorded") == 1
     assert not recorded._graphs
+
+
+def test_timings_and_exports_record_on_a_stream_of_the_device_at_hand(monkeypatch, no_graphs):
+    """Torch's own is of the first device that a process recorded on; on another nothing would be recorded."""
+    streams = []
+
+    def graph(_, stream):
+        streams.append(type(stream))
+        return contextlib.nullcontext()
+
+    monkeypatch.setattr(torch.cuda, "graph", graph)
+    monkeypatch.setattr(torch.cuda, "synchronize", lambda *_: None)
+    monkeypatch.setattr(torch.cuda, "CUDAGraph", lambda: SimpleNamespace(replay=None))
+    samples.captured(lambda: None)
+    program = SimpleNamespace(
+        device=torch.device("cpu"), dtype=torch.float32, _run=lambda x, side_by_side: x
+    )
+    FusedProgram._capture(program, torch.zeros(1, 3, 2, 2))
+    assert streams == [Stream, Stream]
 
 
 @pytest.mark.parametrize("strategy", [FirstOrder, SingleLevel])

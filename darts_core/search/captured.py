@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import logging
+import pickle
+import random
 from collections.abc import Hashable
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
 from darts_core.data.batches import Preparation
 from darts_core.strategies.base import Batch, StepStats, Strategy
+from darts_core.supernet.draws import Draws
 
 __all__ = ["CapturedStep"]
 
@@ -111,17 +115,21 @@ class CapturedStep:
 
     def _record(self) -> tuple[torch.cuda.CUDAGraph, StepStats]:
         """Warm up on a side stream, record, and put everything the warm-up moved back."""
-        keep = _Snapshot(self.strategy)
-        random = [(generator, generator.get_state()) for generator in self._generators()]
+        keep, global_draws = _Snapshot(self.strategy), Draws(self.strategy.supernet)
+        own_draws = [(generator, generator.get_state()) for generator in self._generators()]
         stream = torch.cuda.Stream()
         stream.wait_stream(torch.cuda.current_stream())
         try:
             with torch.cuda.stream(stream):
+                before = _host_draws()
                 for _ in range(_WARM_UP_STEPS):
                     self._run()
             torch.cuda.current_stream().wait_stream(stream)
+            if _host_draws() != before:
+                # a network that drops layers by Python's random numbers would drop the same ones for ever
+                raise RuntimeError("it draws random numbers on the host")
             graph = torch.cuda.CUDAGraph()
-            for generator, _ in random:
+            for generator, _ in own_draws:
                 if generator.device.type == "cuda":
                     graph.register_generator_state(generator)
             # without a stream torch takes one of the device that this process recorded on first
@@ -129,9 +137,16 @@ class CapturedStep:
                 stats = self._run()
         finally:
             keep.restore()
-            for generator, state in random:
+            global_draws.again()
+            for generator, state in own_draws:
                 generator.set_state(state)
         return graph, stats
+
+
+def _host_draws() -> tuple[object, ...]:
+    """Where the global generators of Python, numpy and torch stand on the host."""
+    of_numpy = pickle.dumps(np.random.get_state(legacy=False))
+    return random.getstate(), of_numpy, torch.get_rng_state().numpy().tobytes()
 
 
 class _Snapshot:

@@ -2,8 +2,10 @@
 
 import contextlib
 import logging
+import random
 from types import SimpleNamespace
 
+import numpy as np
 import pytest
 import torch
 
@@ -111,6 +113,22 @@ def test_a_failed_recording_leaves_no_trace(no_graphs, caplog, make):
     assert torch.equal(state_of(one), state_of(two))
     assert caplog.text.count("cannot be recorded") == 1
     assert not recorded._graphs
+
+
+@pytest.mark.parametrize("draw", [random.random, np.random.rand, lambda: torch.rand(())])
+def test_a_network_that_draws_on_the_host_is_not_recorded(no_graphs, caplog, draw):
+    """As one that drops layers by Python's random numbers does: a graph would repeat one draw for ever."""
+    caplog.set_level(logging.INFO, logger="darts_core")
+    strategy = ready(FirstOrder())
+
+    def hook(*_):
+        draw()
+
+    strategy.supernet.register_forward_pre_hook(hook)
+    step = on_a_gpu(strategy)
+    step(*batches())
+    assert "it draws random numbers on the host" in caplog.text
+    assert not step._graphs
 
 
 def test_timings_and_exports_record_on_a_stream_of_the_device_at_hand(monkeypatch, no_graphs):

@@ -127,6 +127,8 @@ def search(
         if on_epoch is not None:
             on_epoch(row["epoch"], row)
         loop.ask_to_end(should_end)
+    # the strategy outlives the search, and with it the loop: a graph keeps the memory of a whole step
+    loop.stepper.forget()
     return loop.result()
 
 

@@ -3,6 +3,7 @@
 import contextlib
 import logging
 import random
+import weakref
 from types import SimpleNamespace
 
 import numpy as np
@@ -177,6 +178,26 @@ def test_augmentation_inside_the_step_is_that_outside(monkeypatch, strategy):
     inside = searched()
     assert set(pixels) == {torch.uint8}
     assert all(torch.equal(inside[name], value) for name, value in outside.items())
+
+
+def test_a_search_that_has_ended_holds_no_graph(monkeypatch):
+    """Finalists are trained next, beside the strategy, and need the memory of a whole step."""
+    made = []
+
+    class Seen(CapturedStep):
+        def __init__(self, *arguments):
+            super().__init__(*arguments)
+            made.append(weakref.ref(self))
+
+    monkeypatch.setattr(stepping.Stepper, "captures", True)
+    monkeypatch.setattr(stepping, "CapturedStep", Seen)
+    net, strategy = (
+        Supernet(get_space("nasbench201"), channels=2, layers=1, num_classes=3),
+        FirstOrder(),
+    )
+    search(net, strategy, tiny_bundle(), SearchConfig(epochs=1, batch_size=8))
+    assert strategy.evaluator is not None
+    assert [seen() for seen in made] == [None]
 
 
 def test_a_policy_stays_outside(monkeypatch):

@@ -80,11 +80,15 @@ class CapturedStep:
             self._optimizer = self.strategy.optimizer
         key = (self.strategy.alpha_active, getattr(self.strategy, "graph_key", None))
         if key not in self._graphs:
+            why = ""
             try:
                 self._graphs[key] = self._record()
             except RuntimeError as error:
-                self._broken = True
-                return self._plain(params_batch, alpha_batch, f"it cannot be recorded ({error})")
+                self._broken, why = True, f"it cannot be recorded ({error})"
+            if self._broken:
+                # outside the handler: the traceback would keep the recording's tensors alive
+                self._graphs.clear()
+                return self._plain(params_batch, alpha_batch, why)
         graph, stats = self._graphs[key]
         graph.replay()
         return stats

@@ -132,6 +132,25 @@ def test_a_network_that_draws_on_the_host_is_not_recorded(no_graphs, caplog, dra
     assert not step._graphs
 
 
+def test_a_step_without_its_graph_has_the_memory_of_the_failed_recording(monkeypatch):
+    strategy = ready(FirstOrder())
+    step, usual, left = on_a_gpu(strategy), strategy.step, []
+
+    def record():
+        activations = torch.zeros(1)
+        left.append(weakref.ref(activations))
+        raise torch.OutOfMemoryError("CUDA out of memory")
+
+    def plain(*batches):
+        left.append(left[0]())
+        return usual(*batches)
+
+    monkeypatch.setattr(step, "_record", record)
+    monkeypatch.setattr(strategy, "step", plain)
+    step(*batches())
+    assert left[1:] == [None]
+
+
 def test_timings_and_exports_record_on_a_stream_of_the_device_at_hand(monkeypatch, no_graphs):
     """Torch's own is of the first device that a process recorded on; on another nothing would be recorded."""
     streams = []

@@ -361,7 +361,7 @@ class _Loop:
     def _memory_error(self, batch: Batch, cause: str) -> Exception:
         """The sentence with the batch size that fits."""
         self.stepper.forget()
-        if self.group is not None:  # the others would not try smaller batches along
+        if self.group is not None and self.group.processes > 1:  # the others would not try along
             size = self.config.batch_size
             return shared_memory_sentence(size, self.group.processes, self.device, cause)
 

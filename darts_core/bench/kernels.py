@@ -19,9 +19,9 @@ from torch import Tensor
 from darts_core.bench.floor import copy_bandwidth_gbs
 from darts_core.bench.moved import edges_read, launch_bytes, stored_bytes
 from darts_core.bench.results import write_results
-from darts_core.bench.runtimes import tf32
 from darts_core.bench.step import StepCase, place_of
 from darts_core.errors import ConfigError
+from darts_core.export.verify import tf32
 from darts_core.latency import measure
 from darts_core.settings import BenchOptions
 from darts_core.supernet.cell import SearchCell

@@ -8,10 +8,9 @@ Shapes: x_BCHW images in, logits [B, classes] out.
 
 from __future__ import annotations
 
-import contextlib
 import copy
 import importlib
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -23,6 +22,7 @@ from torch.utils._pytree import tree_map_only
 from darts_core.compiling import apart
 from darts_core.errors import ConfigError, unknown_name
 from darts_core.export import FORMATS, export_model, load, obstacle
+from darts_core.export.verify import tf32
 from darts_core.latency.deployed import cast_input, in_layout
 from darts_core.train import evaluate_callable
 
@@ -32,7 +32,6 @@ __all__ = [
     "check_runtimes",
     "evaluate_prepared",
     "prepare",
-    "tf32",
 ]
 
 # name -> (channels-last, torch.compile, captured in a CUDA graph)
@@ -108,17 +107,6 @@ def check_runtimes(names: Sequence[str], device: torch.device) -> list[str]:
                 f"{', '.join(available_runtimes(device))}."
             )
     return list(names)
-
-
-@contextlib.contextmanager
-def tf32(allowed: bool) -> Iterator[None]:
-    """Whether fp32 matrix products and convolutions may use TF32 meanwhile; restored afterwards."""
-    matmul, cudnn = torch.backends.cuda.matmul.allow_tf32, torch.backends.cudnn.allow_tf32
-    torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = allowed
-    try:
-        yield
-    finally:
-        torch.backends.cuda.matmul.allow_tf32, torch.backends.cudnn.allow_tf32 = matmul, cudnn
 
 
 class _Typed(nn.Module):

@@ -22,10 +22,10 @@ from darts_core.bench.floor import copy_bandwidth_gbs, floor_ms
 from darts_core.bench.model import estimate_case
 from darts_core.bench.offline import OfflineCase
 from darts_core.bench.results import write_results
-from darts_core.bench.runtimes import tf32
 from darts_core.bench.step_check import alpha_gradients, distance
 from darts_core.device import require_device
 from darts_core.errors import ConfigError
+from darts_core.export.verify import tf32
 from darts_core.latency import measure
 from darts_core.relax import Relaxation, Softmax
 from darts_core.sample_inputs import draw_inputs

@@ -10,7 +10,8 @@ from typing import Any
 
 import torch
 
-from darts_core.bench.runtimes import Prepared, tf32
+from darts_core.bench.runtimes import Prepared
+from darts_core.export.verify import tf32
 from darts_core.latency import Timing, default_batch_sizes, measure
 from darts_core.latency.steady import levelled
 from darts_core.report.rows import Latency, ModelRow

@@ -67,13 +67,16 @@ class Ranks:
 
         Raises:
             ConfigError: a batch cannot be divided equally.
-            DeviceError: there are more processes than GPUs.
+            DeviceError: there are more processes than GPUs, or none where `device=cuda` asks for them.
         """
+        from darts_core.device import require_device
         from darts_core.distributed import current_group, join_group
 
         if not self.first:
             # no handler at all would let warnings through
             logging.getLogger("darts_core").addHandler(logging.NullHandler())
+        if config.device == "cuda":
+            require_device("cuda")  # else all would run on the CPU without a word
         join_group("gloo" if config.device == "cpu" else None)
         global _joined
         _joined = True

@@ -21,15 +21,17 @@ _EXACTNESS = {"fp32": 0, "fp16": 1, "bf16": 2}  # INT8 and what else there is co
 
 
 def home_of(artifact: Mapping[str, Any], device: torch.device | None = None) -> torch.device:
-    """Where an artifact runs: on `device`, else where it was exported for, the CPU if that is not there."""
+    """Where an artifact runs: on `device`, else where it was exported for.
+
+    Where that GPU is not there it is the first one, and where there is none the CPU.
+    """
     if device is not None:
         return device
     wanted = torch.device(str(artifact.get("device", "cpu")))
-    return torch.device("cpu") if _absent(wanted) else wanted
-
-
-def _absent(device: torch.device) -> bool:
-    return device.type == "cuda" and not torch.cuda.is_available()
+    there = torch.cuda.device_count() if torch.cuda.is_available() else 0
+    if wanted.type == "cpu" or (wanted.index or 0) < there:
+        return wanted
+    return torch.device("cuda:0" if there else "cpu")
 
 
 def choose(

@@ -88,7 +88,8 @@ class FusedProgram:
         torch.cuda.current_stream(self.device).wait_stream(stream)
         torch.cuda.synchronize(self.device)
         graph = torch.cuda.CUDAGraph()
-        with torch.inference_mode(), torch.cuda.graph(graph):
+        # without a stream torch takes one of the device that this process recorded on first
+        with torch.inference_mode(), torch.cuda.graph(graph, stream=stream):
             static_y = self._run(static_x, side_by_side=side).float()
         return graph, static_x, static_y
 

@@ -5,7 +5,9 @@ Shapes: inputs [B, ...] float32 or int64 in, outputs [B, ...] float32 out.
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +18,7 @@ from darts_core.export.chunks import InChunks
 
 __all__ = ["open_onnx", "open_tensorrt", "providers"]
 
+log = logging.getLogger("darts_core")
 Runner = Callable[[torch.Tensor], torch.Tensor]
 
 
@@ -42,9 +45,13 @@ def open_onnx(path: Path, device: torch.device, threads: int | None, chunk: int 
     """
     wanted: list[Any] = ["CPUExecutionProvider"]
     if device.type == "cuda" and "CUDAExecutionProvider" in providers():
-        wanted.insert(0, ("CUDAExecutionProvider", {"device_id": device.index or 0}))
+        # TF32, which it takes by itself, is not the fp32 that the file is verified in
+        own = {"device_id": device.index or 0, "use_tf32": "0"}
+        wanted.insert(0, ("CUDAExecutionProvider", own))
     count = threads or torch.get_num_threads()
-    run = _runner(_session(path, wanted, count), path, device)
+    session = _session(path, wanted, count)
+    _tell_where(session, "CUDA", device)
+    run = _runner(session, path, device)
     if chunk is None:
         return run
     return InChunks(run, _runner(_session(path, wanted, 1), path, device), chunk, count)
@@ -61,7 +68,25 @@ def open_tensorrt(path: Path, device: torch.device) -> Runner:
         ("TensorrtExecutionProvider", {**number, "trt_fp16_enable": True}),
         ("CUDAExecutionProvider", number),
     ]
-    return _runner(_session(path, wanted, 1), path, device)
+    session = _session(path, wanted, 1)
+    _tell_where(session, "Tensorrt", device)
+    return _runner(session, path, device)
+
+
+def _tell_where(session: Any, wanted: str, device: torch.device) -> None:
+    """Say where a session that was to run on a GPU runs instead; it says nothing itself."""
+    first = str(session.get_providers()[0]).removesuffix("ExecutionProvider")
+    if device.type == "cuda" and first != wanted:
+        _tell_once(first, wanted)
+
+
+@lru_cache(maxsize=8)
+def _tell_once(first: str, wanted: str) -> None:
+    log.warning(
+        "ONNX Runtime runs on %s instead of %s, which is not installed or cannot be loaded here (pip install "
+        "onnxruntime-gpu in the place of onnxruntime); its times are those of %s",
+        first, wanted, first,
+    )  # fmt: skip
 
 
 def _session(path: Path, wanted: list[Any], threads: int) -> Any:

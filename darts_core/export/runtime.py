@@ -125,7 +125,8 @@ def load(
         runtime: an artifact's name; by default the fastest portable fp32 one.
         prefer: instead of a name, `speed` (the fastest as measured, of any precision) or `exact` (the
             closest to the original); of what can run here.
-        device: where it runs; by default where it was exported for (the CPU if that is not there).
+        device: where it runs; by default where it was exported for (the first GPU where that one is not
+            there, the CPU where there is none).
         trust: allow native code (AOTInductor), which is run as it is; only for files you made. The
             file itself decides whether it is such code, not what the manifest says of it.
         threads: CPU threads of ONNX Runtime; torch's count by default.
@@ -160,7 +161,7 @@ def _home(artifact: Mapping[str, Any]) -> torch.device:
         raise ExportError(
             "This artifact was made for a GPU and there is none; load the onnx or pt2 one."
         )
-    return found
+    return require_device(found)  # which makes a GPU the current one
 
 
 def open_artifact(

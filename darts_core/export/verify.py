@@ -24,6 +24,7 @@ __all__ = [
     "compare_on_split",
     "exact_products",
     "judge",
+    "tf32",
 ]
 
 FP32_LIMIT = 1e-4  # largest |difference| / largest |output|
@@ -61,18 +62,37 @@ class Check:
         return 100.0 * (drop if self.metric.share else drop / max(abs(wanted), 1e-12))
 
 
-@contextlib.contextmanager
-def exact_products() -> Iterator[None]:
+def exact_products() -> contextlib.AbstractContextManager[None]:
     """Keep TF32 out of fp32 products on a GPU meanwhile; it alone would break the fp32 limit."""
-    backends: tuple[Any, ...] = (torch.backends.cuda.matmul, torch.backends.cudnn)
-    before = [backend.allow_tf32 for backend in backends]
-    for backend in backends:
-        backend.allow_tf32 = False
+    return tf32(False)
+
+
+@contextlib.contextmanager
+def tf32(allowed: bool) -> Iterator[None]:
+    """Whether fp32 matrix products and convolutions may use TF32 meanwhile; restored afterwards."""
+    matmul: Any = torch.backends.cuda.matmul
+    cudnn: Any = torch.backends.cudnn
+    # torch has two names for the setting, and reads the older one only where both agree
+    older = [(matmul, _older(matmul, matmul)), (cudnn, _older(cudnn, cudnn.conv))]
+    newer = [(part, part.fp32_precision) for part in (matmul, cudnn.conv, cudnn.rnn)]
+    for backend, _ in older:
+        backend.allow_tf32 = allowed
+    for part, _ in newer:
+        part.fp32_precision = "tf32" if allowed else "ieee"
     try:
         yield
     finally:
-        for backend, allowed in zip(backends, before, strict=True):
-            backend.allow_tf32 = allowed
+        for backend, before in older:
+            backend.allow_tf32 = before
+        for part, precision in newer:
+            part.fp32_precision = precision
+
+
+def _older(backend: Any, part: Any) -> bool:
+    try:
+        return bool(backend.allow_tf32)
+    except RuntimeError:  # the user said the other in the newer name
+        return bool(part.fp32_precision != "tf32")
 
 
 def compare_on_fresh_inputs(

@@ -101,6 +101,7 @@ def captured(fn: Callable[[], Any]) -> Callable[[], None]:
     torch.cuda.current_stream().wait_stream(stream)
     torch.cuda.synchronize()
     recorded = torch.cuda.CUDAGraph()
-    with torch.cuda.graph(recorded):
+    # without a stream torch takes one of the device that this process recorded on first
+    with torch.cuda.graph(recorded, stream=stream):
         fn()
     return recorded.replay

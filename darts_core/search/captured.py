@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import logging
+import pickle
+import random
 from collections.abc import Hashable
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
 from darts_core.data.batches import Preparation
 from darts_core.strategies.base import Batch, StepStats, Strategy
+from darts_core.supernet.draws import Draws
 
 __all__ = ["CapturedStep"]
 
@@ -25,7 +29,7 @@ class CapturedStep:
     Batches are copied into the graph's own buffers; the returned statistics are overwritten by the next
     call. Learning rates, progress and random generators live on the device, so schedules go on. A graph is
     recorded for every setting a strategy switches (`alpha_active`, and `graph_key` where it has one). On
-    another batch shape, on the CPU, for a strategy that decides on the host, or where recording fails, the
+    another batch shape, on the CPU, for a strategy that is not `capturable`, or where recording fails, the
     step runs as it is, and the log says so once.
 
     Args:
@@ -58,7 +62,11 @@ class CapturedStep:
         if not self._on_gpu or self._broken:
             return self._plain(params_batch, alpha_batch, "there is no GPU")
         if not self.strategy.capturable:
-            why = f"{type(self.strategy).__name__} decides on the host, or all passes must see one draw"
+            name = type(self.strategy).__name__
+            why = (
+                f"{name} decides on the host, does not say `capturable = True`, or all passes must see one "
+                "draw"
+            )
             return self._plain(params_batch, alpha_batch, why)
         if [tuple(t.shape) for t in tensors] != self._shapes:
             return self._plain(params_batch, alpha_batch, "the batch has another shape")
@@ -72,11 +80,15 @@ class CapturedStep:
             self._optimizer = self.strategy.optimizer
         key = (self.strategy.alpha_active, getattr(self.strategy, "graph_key", None))
         if key not in self._graphs:
+            why = ""
             try:
                 self._graphs[key] = self._record()
             except RuntimeError as error:
-                self._broken = True
-                return self._plain(params_batch, alpha_batch, f"it cannot be recorded ({error})")
+                self._broken, why = True, f"it cannot be recorded ({error})"
+            if self._broken:
+                # outside the handler: the traceback would keep the recording's tensors alive
+                self._graphs.clear()
+                return self._plain(params_batch, alpha_batch, why)
         graph, stats = self._graphs[key]
         graph.replay()
         return stats
@@ -107,26 +119,38 @@ class CapturedStep:
 
     def _record(self) -> tuple[torch.cuda.CUDAGraph, StepStats]:
         """Warm up on a side stream, record, and put everything the warm-up moved back."""
-        keep = _Snapshot(self.strategy)
-        random = [(generator, generator.get_state()) for generator in self._generators()]
+        keep, global_draws = _Snapshot(self.strategy), Draws(self.strategy.supernet)
+        own_draws = [(generator, generator.get_state()) for generator in self._generators()]
         stream = torch.cuda.Stream()
         stream.wait_stream(torch.cuda.current_stream())
         try:
             with torch.cuda.stream(stream):
+                before = _host_draws()
                 for _ in range(_WARM_UP_STEPS):
                     self._run()
             torch.cuda.current_stream().wait_stream(stream)
+            if _host_draws() != before:
+                # a network that drops layers by Python's random numbers would drop the same ones for ever
+                raise RuntimeError("it draws random numbers on the host")
             graph = torch.cuda.CUDAGraph()
-            for generator, _ in random:
+            for generator, _ in own_draws:
                 if generator.device.type == "cuda":
                     graph.register_generator_state(generator)
-            with torch.cuda.graph(graph):
+            # without a stream torch takes one of the device that this process recorded on first
+            with torch.cuda.graph(graph, stream=stream):
                 stats = self._run()
         finally:
             keep.restore()
-            for generator, state in random:
+            global_draws.again()
+            for generator, state in own_draws:
                 generator.set_state(state)
         return graph, stats
+
+
+def _host_draws() -> tuple[object, ...]:
+    """Where the global generators of Python, numpy and torch stand on the host."""
+    of_numpy = pickle.dumps(np.random.get_state(legacy=False))
+    return random.getstate(), of_numpy, torch.get_rng_state().numpy().tobytes()
 
 
 class _Snapshot:

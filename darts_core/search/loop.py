@@ -38,7 +38,7 @@ from darts_core.strategies import Strategy
 from darts_core.strategies.base import Batch, Forward, Penalty
 from darts_core.supernet import Supernet
 from darts_core.supernet.finite import all_finite
-from darts_core.supernet.memory import memory_sentence
+from darts_core.supernet.memory import memory_sentence, shared_memory_sentence
 
 if TYPE_CHECKING:
     from darts_core.data import DataBundle
@@ -127,6 +127,8 @@ def search(
         if on_epoch is not None:
             on_epoch(row["epoch"], row)
         loop.ask_to_end(should_end)
+    # the strategy outlives the search, and with it the loop: a graph keeps the memory of a whole step
+    loop.stepper.forget()
     return loop.result()
 
 
@@ -170,7 +172,7 @@ class _Loop:
         self.strategy.alpha_active = epoch >= config.alpha_warmup_epochs
         self.strategy.set_learning_rate(self._learning_rate(epoch))
         # what a strategy measures before an epoch is part of what the search costs
-        started = time.perf_counter()
+        started, shortage = time.perf_counter(), ""
         self.strategy.start_epoch(epoch, config.epochs)
         try:
             for step, params_batch, alpha_batch in self.stepper.batches(epoch, state.step):
@@ -192,7 +194,10 @@ class _Loop:
         except (RuntimeError, MemoryError) as error:
             if not is_memory_shortage(error):
                 raise
-            raise self._memory_error(params_batch, error) from error
+            shortage = type(error).__name__
+        if shortage:
+            # outside the handler: the traceback would keep the failed step's tensors alive
+            raise self._memory_error(params_batch, shortage)
         self._check_finite(epoch, self.steps - 1, now=True)
         self._check_state(epoch, self.steps - 1)
         self.strategy.end_epoch(epoch, config.epochs)
@@ -354,14 +359,18 @@ class _Loop:
         self.supernet.train(was_training)
         return result if self.group is None else self.group.share(result)
 
-    def _memory_error(self, batch: Batch, error: BaseException) -> Exception:
+    def _memory_error(self, batch: Batch, cause: str) -> Exception:
         """The sentence with the batch size that fits."""
+        self.stepper.forget()
+        if self.group is not None and self.group.processes > 1:  # the others would not try along
+            size = self.config.batch_size
+            return shared_memory_sentence(size, self.group.processes, self.device, cause)
 
         def loss_of(images: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
             return self.strategy.loss((images, labels), self.supernet.mixing_weights())
 
         shown = self.stepper.prepared(batch)
-        return memory_sentence(loss_of, self.supernet, *shown, self.device, type(error).__name__)
+        return memory_sentence(loss_of, self.supernet, *shown, self.device, cause)
 
     def result(self) -> SearchResult:
         """What the search found so far."""

@@ -87,6 +87,10 @@ class Stepper:
         later = self.later[0]
         return batch if later is None else (later(batch[0]), batch[1])
 
+    def forget(self) -> None:
+        """Let go of what was recorded, and of the memory that it holds."""
+        self._function = None
+
     def __call__(self, params_batch: Batch, alpha_batch: Batch) -> StepStats:
         """Make one step on batches that `batches` gave."""
         if self._function is None:

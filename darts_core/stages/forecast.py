@@ -139,6 +139,8 @@ def _time(step: Step, x_BCHW: Tensor, y_B: Tensor, device: torch.device) -> tupl
         if device.type == "cuda":
             torch.cuda.synchronize(device)
 
+    if device.type == "cuda":  # else it is that of what ran before in this process
+        torch.cuda.reset_peak_memory_stats(device)
     step(x_BCHW, y_B)
     wait()
     seconds: list[float] = []
@@ -151,7 +153,7 @@ def _time(step: Step, x_BCHW: Tensor, y_B: Tensor, device: torch.device) -> tupl
 
 
 def process_peak_mib(device: torch.device) -> float:
-    """Peak MiB so far: the allocator's on a GPU, of the whole process on a CPU."""
+    """Peak MiB so far: of a process on a CPU; on a GPU the allocator's since the last forecast or timing."""
     if device.type == "cuda":
         return torch.cuda.max_memory_allocated(device) / 2**20
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss

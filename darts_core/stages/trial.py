@@ -65,6 +65,11 @@ class RecipeTrial:
     # one worker process loads torch and the images once for all its trials
     reuse_process: bool = True
 
+    @property
+    def device(self) -> str:
+        """Where all trials run, which decides what GPUs a worker is shown."""
+        return self.config.device
+
     def __call__(self, trial: TrialHandle) -> dict[str, Any]:
         """Train under `trial.params`, reporting the metric on val after each epoch."""
         # a sweeper's trial names whole keys (train.learning_rate) and has put them into the config

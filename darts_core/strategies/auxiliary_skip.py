@@ -38,6 +38,8 @@ class AuxiliarySkip(FirstOrder):
             has no `skip_connect`.
     """
 
+    capturable = True
+
     @bounded(beta_start=Bounds(low=0, high=1e6), decay_share=Bounds(low=0, low_open=True, high=1))
     def __init__(self, beta_start: float = 1.0, decay_share: float = 1.0) -> None:
         self.beta_start = beta_start

@@ -68,16 +68,19 @@ def without_gradients(parameters: Iterable[nn.Parameter]) -> Iterator[None]:
 class Strategy:
     """Base class: a params step by SGD with momentum after an alpha step that subclasses define.
 
-    `setup` is called once before the first step. A step makes no host synchronisation, so that it can be
-    captured in a CUDA graph.
+    `setup` is called once before the first step. A class whose step makes no host synchronisation and runs
+    the same kernels each time says so (`capturable = True`); it is captured in a CUDA graph then.
     """
 
     NODE: ClassVar[str] = "strategy"
 
     needs_alpha_batch: bool = True
     """Whether alpha moves on its own half of the data."""
-    capturable: bool = True
-    """Whether `step` runs the same kernels each time and may be captured in a CUDA graph."""
+    capturable: bool = False
+    """Whether `step` runs the same kernels each time and may be captured in a CUDA graph.
+
+    Never inherited: each class says it of its own step.
+    """
     moves_alpha: bool = True
     """Whether alpha is searched by gradient; guards on its curvature rest where it is not."""
     finished: bool = False
@@ -98,6 +101,12 @@ class Strategy:
     params: list[nn.Parameter]
     optimizer: torch.optim.Optimizer
     alpha_optimizer: torch.optim.Optimizer
+
+    def __init_subclass__(cls, **options: Any) -> None:
+        # a graph replays what was recorded: a step that counts in Python would go on wrongly in silence
+        super().__init_subclass__(**options)
+        if "capturable" not in vars(cls):
+            cls.capturable = False
 
     def setup(
         self, supernet: Supernet, settings: SearchSettings, penalties: Iterable[Penalty] = ()

@@ -15,6 +15,8 @@ class FirstOrder(Strategy):
     Source: DARTS (arXiv:1806.09055), section 2.3, the case xi = 0.
     """
 
+    capturable = True
+
     def alpha_step(self, params_batch: Batch, alpha_batch: Batch) -> tuple[Tensor, Tensor]:
         """One Adam step of alpha on the alpha split's loss."""
         gradients, loss, score = self.alpha_gradients(alpha_batch)

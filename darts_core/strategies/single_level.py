@@ -17,6 +17,8 @@ class SingleLevel(Strategy):
     "alternative optimization strategies").
     """
 
+    capturable = True
+
     def step(self, params_batch: Batch, alpha_batch: Batch) -> StepStats:
         """Move params, and alpha unless it rests, on the union of the batches."""
         union = (

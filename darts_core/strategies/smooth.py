@@ -33,6 +33,8 @@ class SmoothRandom(FirstOrder):
         ConfigError: an epsilon is negative.
     """
 
+    capturable = True
+
     @bounded(epsilon_start=Bounds(low=0, high=100), epsilon_end=Bounds(low=0, high=100))
     def __init__(self, epsilon_start: float = 0.03, epsilon_end: float = 0.3) -> None:
         self.epsilon_start = epsilon_start
@@ -89,6 +91,8 @@ class SmoothAdversarial(SmoothRandom):
     Raises:
         ConfigError: an epsilon is negative or there is no ascent step.
     """
+
+    capturable = True
 
     @bounded(ascent_steps=Bounds(low=1, high=1000))
     def __init__(

@@ -33,6 +33,8 @@ class Unrolled(Strategy):
         plain_sgd: virtual step without momentum and weight decay, as the paper writes it.
     """
 
+    capturable = True
+
     @bounded(epsilon=Bounds(low=0, low_open=True, high=1))
     def __init__(self, epsilon: float = 0.01, *, plain_sgd: bool = False) -> None:
         self.epsilon = epsilon
@@ -45,7 +47,8 @@ class Unrolled(Strategy):
         super().setup(supernet, settings, penalties)
         self._draws_inside = draws_inside(supernet)
         # all passes of a step must see one draw, and a graph cannot turn its generator back
-        self.capturable = not (supernet.relaxation.samples or self._draws_inside)
+        draws = supernet.relaxation.samples or self._draws_inside
+        self.capturable = type(self).capturable and not draws
 
     def alpha_step(self, params_batch: Batch, alpha_batch: Batch) -> tuple[Tensor, Tensor]:
         """One Adam step of alpha on the unrolled loss."""

@@ -14,6 +14,7 @@ from darts_core.errors import TuneError
 from darts_core.study.accounts import check_failures
 from darts_core.study.ledger import Ledger
 from darts_core.study.records import TrialRecord
+from darts_core.study.resources import device_of
 from darts_core.study.runner import Objective, pack, start_process, worker_context
 from darts_core.study.worker import worker_main
 
@@ -73,12 +74,13 @@ def run_workers(
         TuneError: too many failed trials, workers keep dying, or the objective cannot be pickled.
     """
     context, packed = worker_context(objective), pack(objective)
+    device = device_of(objective)
     log.info("starting %d local worker processes, one trial each at a time", workers)
     alive: dict[int, Any] = {}
     limit = RelaunchLimit()
     try:
         for index in range(workers):
-            alive[index] = _launch(context, ledger, packed, index)
+            alive[index] = _launch(context, ledger, packed, index, device)
         while alive:
             sentinels = {process.sentinel: index for index, process in alive.items()}
             ready = multiprocessing.connection.wait(list(sentinels), timeout=_LOOK_SECONDS)
@@ -92,10 +94,10 @@ def run_workers(
                 check_failures(ledger.trials(), ledger.spec.max_failure_share)
                 limit.death(len(seen), f"status {process.exitcode}")
                 log.warning("worker %d died (status %s); relaunched", index, process.exitcode)
-                alive[index] = _launch(context, ledger, packed, index)
+                alive[index] = _launch(context, ledger, packed, index, device)
             if not alive and ledger.unfinished() and not ledger.held():
                 # the last worker left while another's trial was running, and that one died since
-                alive[0] = _launch(context, ledger, packed, 0)
+                alive[0] = _launch(context, ledger, packed, 0, device)
     finally:
         for process in alive.values():
             process.kill()
@@ -142,8 +144,8 @@ def watching(ledger: Ledger) -> Iterator[None]:
         tell_ended(ledger, seen, None)
 
 
-def _launch(context: Any, ledger: Ledger, packed: bytes, index: int) -> Any:
-    return start_process(context, worker_main, (ledger.spec, packed, index))
+def _launch(context: Any, ledger: Ledger, packed: bytes, index: int, device: str) -> Any:
+    return start_process(context, worker_main, (ledger.spec, packed, index, device))
 
 
 def tell_ended(

@@ -22,7 +22,7 @@ from darts_core.study.optuna_private import add_stored
 from darts_core.study.pareto import pareto_mask, signs
 from darts_core.study.ray_cluster import RayCluster
 from darts_core.study.records import IS_BASELINE, OUTSIDE, StudyResult, TrialRecord, flat_rows
-from darts_core.study.resources import device_share
+from darts_core.study.resources import device_of, device_share
 from darts_core.study.runner import Objective
 from darts_core.study.samplers import Drawing, make_sampler
 from darts_core.study.space import check_params
@@ -105,7 +105,8 @@ def run_study(
     options["storage"] = keep_password(options.get("storage"))
     place = elsewhere(ray, slurm)
     # a cluster gives each trial its own processors and GPUs
-    options["device_share"] = device_share(workers, slots) if place is None else 1.0
+    share = device_share(workers, slots, device_of(objective)) if place is None else 1.0
+    options["device_share"] = share
     spec = StudySpec.make(space, budget, folder=folder, **options)
     ledger = open_study(spec, warm_start=warm_start)
     forecast = announce(ledger, workers)

@@ -31,10 +31,11 @@ _LOOK_SECONDS = 0.5
 OnTrial = Callable[[TrialRecord], None]
 
 
-def worker_main(spec: StudySpec, packed: bytes, index: int) -> None:
+def worker_main(spec: StudySpec, packed: bytes, index: int, device: str = "auto") -> None:
     """The body of a worker process; ends with its parent."""
     end_with_parent()
-    pin_worker(index)
+    # before the objective is unpacked, which may hold tensors
+    pin_worker(index, device)
     objective = pickle.loads(packed)  # what its own parent packed
     try:
         work(spec, ChildRunner(objective, spec.wanted))

@@ -12,7 +12,13 @@ from torch import Tensor, nn
 from darts_core.errors import MemoryShortageError, is_memory_shortage
 from darts_core.memory import check_memory
 
-__all__ = ["check_network", "largest_batch", "memory_sentence", "state_bytes"]
+__all__ = [
+    "check_network",
+    "largest_batch",
+    "memory_sentence",
+    "shared_memory_sentence",
+    "state_bytes",
+]
 
 
 def state_bytes(make: Callable[[], nn.Module]) -> int:
@@ -109,3 +115,13 @@ def memory_sentence(
             f"{start}, and neither does a single image; use fewer channels or layers ({cause})."
         )
     return MemoryShortageError(f"{start}; the largest that fits is batch_size={size} ({cause}).")
+
+
+def shared_memory_sentence(
+    batch_size: int, processes: int, device: torch.device, cause: str
+) -> MemoryShortageError:
+    """The error for a batch of several processes, of which one alone cannot look for a smaller one."""
+    return MemoryShortageError(
+        f"A training step with batch_size={batch_size} in {processes} processes does not fit into the memory "
+        f"of {device}; use a smaller batch or more processes ({cause})."
+    )

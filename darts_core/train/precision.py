@@ -21,7 +21,8 @@ def autocast_dtype(config: TrainConfig, device: torch.device) -> torch.dtype | N
     """The dtype of autocast; None where the device gains nothing by it."""
     if config.precision == "fp32":
         return None
-    if device.type == "cuda" and torch.cuda.is_bf16_supported():
+    # older GPUs emulate bf16, which is slower than fp32
+    if device.type == "cuda" and torch.cuda.is_bf16_supported(including_emulation=False):
         return torch.bfloat16
     log.warning("train.precision=bf16 is not fast on %s; training in fp32", device)
     return None

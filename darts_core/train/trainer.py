@@ -26,14 +26,13 @@ from darts_core.distributed.sync_norm import restore_norms, synchronize_norms
 from darts_core.errors import (
     ConfigError,
     DataError,
-    MemoryShortageError,
     NonFiniteLossError,
     ResumeError,
     is_memory_shortage,
 )
 from darts_core.runlog import config_hash
 from darts_core.supernet.finite import all_finite
-from darts_core.supernet.memory import memory_sentence
+from darts_core.supernet.memory import memory_sentence, shared_memory_sentence
 from darts_core.train.config import TrainConfig
 from darts_core.train.evaluation import evaluate
 from darts_core.train.outcome import Ends, FitResult
@@ -193,10 +192,8 @@ class Trainer:
                 raise
             shortage = str(error).splitlines()[0]
         if self.group.processes > 1:  # the others would not try smaller batches along
-            raise MemoryShortageError(
-                f"A training step with batch_size={len(x_BCHW)} in {self.group.processes} processes does not "
-                f"fit into the memory of {self.device}; use a smaller batch or more processes ({shortage})."
-            )
+            count = self.group.processes
+            raise shared_memory_sentence(len(x_BCHW), count, self.device, shortage)
         # outside the handler: the traceback would keep the failed step's tensors alive
         raise memory_sentence(self._loss_of, self.model, x_BCHW, y_B, self.device, shortage)
 

@@ -35,7 +35,7 @@ from darts_core.study.table import log_hparams, write_tables
 from hydra_plugins.darts_ray_launcher._config import RAY_TARGET, cluster_of_launcher
 from hydra_plugins.darts_slurm_launcher._config import SLURM_TARGET, queue_of_launcher
 from hydra_plugins.darts_sweeper._overrides import spell, split, with_numbers
-from hydra_plugins.darts_sweeper._trial import HydraTrial, WorkerTask
+from hydra_plugins.darts_sweeper._trial import HydraTrial, WorkerTask, device_in
 
 __all__ = ["run_sweep"]
 
@@ -333,7 +333,7 @@ def _alike(node: Any, old: Any) -> Any:
 def _share(workers: int, config: DictConfig) -> float:
     """The part of a device that a trial has; a cluster gives each its own processors and GPUs."""
     local = str(config.hydra.launcher._target_).endswith(_LOCAL)
-    return device_share(workers) if local else 1.0
+    return device_share(workers, device=device_in(config)) if local else 1.0
 
 
 def _full(name: str, space: Mapping[str, Any]) -> str:

@@ -11,13 +11,13 @@ from typing import Any
 from hydra.core.hydra_config import HydraConfig
 from hydra.core.singleton import Singleton
 from hydra.core.utils import run_job, setup_globals
-from omegaconf import open_dict
+from omegaconf import OmegaConf, open_dict
 
 from darts_core.errors import TuneError
 from darts_core.study import Pruned, TrialHandle
 from hydra_plugins.darts_sweeper._overrides import spell
 
-__all__ = ["HydraTrial", "WorkerTask", "dumps"]
+__all__ = ["HydraTrial", "WorkerTask", "device_in", "dumps"]
 
 
 def dumps(content: Any) -> bytes:
@@ -35,6 +35,11 @@ def dumps(content: Any) -> bytes:
     raise TuneError("An app is sent to its workers by cloudpickle; install that.")
 
 
+def device_in(config: Any) -> str:
+    """The app's setting `device`; `auto` where it has none."""
+    return str(OmegaConf.select(config, "device") or "auto")
+
+
 @dataclass(frozen=True)
 class HydraTrial:
     """An objective for `darts_core.study`: composes the configuration and calls the task function.
@@ -49,6 +54,7 @@ class HydraTrial:
     objectives: tuple[str, ...]
     preload: tuple[str, ...] = ()
     reuse_process: bool = False
+    device: str = "auto"
 
     @classmethod
     def pack(
@@ -65,7 +71,14 @@ class HydraTrial:
         # our own commands import torch late; a user's script imports what it needs at its top
         ours = module.split(".")[0] == "darts_core"
         preload = ("torch", "darts_core.stages.trial") if ours else (module,)
-        return cls(dumps(content), tuple(fixed), objectives, preload, reuse_process=ours)
+        return cls(
+            dumps(content),
+            tuple(fixed),
+            objectives,
+            preload,
+            reuse_process=ours,
+            device=device_in(config),
+        )
 
     def __call__(self, trial: TrialHandle) -> Any:
         """What the task returned, as named metrics."""
@@ -128,5 +141,5 @@ class WorkerTask:
         from darts_core.study.runner import ChildRunner
         from darts_core.study.worker import work
 
-        pin_worker(int(HydraConfig.get().job.num))
+        pin_worker(int(HydraConfig.get().job.num), self.trial.device)
         return work(self.spec, ChildRunner(self.trial, self.spec.wanted))

@@ -1,5 +1,7 @@
 """`bench what=step` and `what=kernels` on a CPU, at toy size."""
 
+import contextlib
+
 import pytest
 import torch
 
@@ -7,8 +9,8 @@ from darts_core.bench import kernels, step
 from darts_core.bench.floor import floor_ms
 from darts_core.bench.moved import edges_read, launch_bytes
 from darts_core.bench.results import read_results
-from darts_core.bench.runtimes import tf32
 from darts_core.errors import ConfigError, DeviceError
+from darts_core.export.verify import tf32
 from darts_core.settings import BenchOptions
 from darts_core.supernet.plan import plan_cell
 
@@ -158,6 +160,23 @@ def test_what_comes_after_has_its_own_tf32(tmp_path, module, monkeypatch):
         module.run(config(tmp_path, **options), tmp_path)
         assert torch.backends.cuda.matmul.allow_tf32
         assert torch.backends.cudnn.allow_tf32
+
+
+def test_a_process_that_chose_tf32_by_torchs_newer_name_has_it_again():
+    """torch reads the older name only where both agree, and raised."""
+    parts = [torch.backends.cuda.matmul, torch.backends.cudnn.conv]
+    own = [part.fp32_precision for part in parts]
+    with contextlib.ExitStack() as after:
+        for part, precision in zip(parts, own, strict=True):
+            after.callback(setattr, part, "fp32_precision", precision)
+        parts[0].fp32_precision, parts[1].fp32_precision = "tf32", "ieee"
+        for allowed, precision in ((False, "ieee"), (True, "tf32")):
+            with tf32(allowed):
+                assert torch.backends.cuda.matmul.allow_tf32 is allowed
+                assert torch.backends.cudnn.allow_tf32 is allowed
+                assert [part.fp32_precision for part in parts] == [precision] * 2
+            assert [part.fp32_precision for part in parts] == ["tf32", "ieee"]
+    assert not torch.backends.cuda.matmul.allow_tf32  # which can be read again
 
 
 def test_bytes_of_a_launch():

@@ -2,11 +2,17 @@
 
 import contextlib
 import logging
+import random
+import weakref
+from types import SimpleNamespace
 
+import numpy as np
 import pytest
 import torch
 
 from darts_core.augment import Augment
+from darts_core.export.fused import FusedProgram
+from darts_core.latency import samples
 from darts_core.penalties import BudgetPenalty
 from darts_core.relax import GumbelStraightThrough
 from darts_core.search import SearchConfig, captured, search, stepping
@@ -32,6 +38,24 @@ def ready(strategy, relaxation=None):
     return strategy
 
 
+class Counting(FirstOrder):
+    """A researcher's: it counts in Python, and says nothing of graphs."""
+
+    count = 0
+
+    def alpha_step(self, params_batch, alpha_batch):
+        self.count += 1
+        return super().alpha_step(params_batch, alpha_batch)
+
+
+class Told(Counting):
+    capturable = True
+
+
+class OfUnrolled(Unrolled):
+    pass
+
+
 def batches():
     generator = torch.Generator().manual_seed(1)
     return tuple(
@@ -49,12 +73,16 @@ def on_a_gpu(strategy):
 
 
 class Stream:
+    def __init__(self, *_):
+        pass
+
     def wait_stream(self, _):
         pass
 
 
 @contextlib.contextmanager
-def refuse(_):
+def refuse(_, stream):
+    assert isinstance(stream, Stream)
     yield
     raise RuntimeError("operation not permitted when stream is capturing")
 
@@ -88,6 +116,60 @@ def test_a_failed_recording_leaves_no_trace(no_graphs, caplog, make):
     assert not recorded._graphs
 
 
+@pytest.mark.parametrize("draw", [random.random, np.random.rand, lambda: torch.rand(())])
+def test_a_network_that_draws_on_the_host_is_not_recorded(no_graphs, caplog, draw):
+    """As one that drops layers by Python's random numbers does: a graph would repeat one draw for ever."""
+    caplog.set_level(logging.INFO, logger="darts_core")
+    strategy = ready(FirstOrder())
+
+    def hook(*_):
+        draw()
+
+    strategy.supernet.register_forward_pre_hook(hook)
+    step = on_a_gpu(strategy)
+    step(*batches())
+    assert "it draws random numbers on the host" in caplog.text
+    assert not step._graphs
+
+
+def test_a_step_without_its_graph_has_the_memory_of_the_failed_recording(monkeypatch):
+    strategy = ready(FirstOrder())
+    step, usual, left = on_a_gpu(strategy), strategy.step, []
+
+    def record():
+        activations = torch.zeros(1)
+        left.append(weakref.ref(activations))
+        raise torch.OutOfMemoryError("CUDA out of memory")
+
+    def plain(*batches):
+        left.append(left[0]())
+        return usual(*batches)
+
+    monkeypatch.setattr(step, "_record", record)
+    monkeypatch.setattr(strategy, "step", plain)
+    step(*batches())
+    assert left[1:] == [None]
+
+
+def test_timings_and_exports_record_on_a_stream_of_the_device_at_hand(monkeypatch, no_graphs):
+    """Torch's own is of the first device that a process recorded on; on another nothing would be recorded."""
+    streams = []
+
+    def graph(_, stream):
+        streams.append(type(stream))
+        return contextlib.nullcontext()
+
+    monkeypatch.setattr(torch.cuda, "graph", graph)
+    monkeypatch.setattr(torch.cuda, "synchronize", lambda *_: None)
+    monkeypatch.setattr(torch.cuda, "CUDAGraph", lambda: SimpleNamespace(replay=None))
+    samples.captured(lambda: None)
+    program = SimpleNamespace(
+        device=torch.device("cpu"), dtype=torch.float32, _run=lambda x, side_by_side: x
+    )
+    FusedProgram._capture(program, torch.zeros(1, 3, 2, 2))
+    assert streams == [Stream, Stream]
+
+
 @pytest.mark.parametrize("strategy", [FirstOrder, SingleLevel])
 def test_augmentation_inside_the_step_is_that_outside(monkeypatch, strategy):
     """A step that prepares its own images ends with the same bits as one that is given them."""
@@ -117,6 +199,26 @@ def test_augmentation_inside_the_step_is_that_outside(monkeypatch, strategy):
     assert all(torch.equal(inside[name], value) for name, value in outside.items())
 
 
+def test_a_search_that_has_ended_holds_no_graph(monkeypatch):
+    """Finalists are trained next, beside the strategy, and need the memory of a whole step."""
+    made = []
+
+    class Seen(CapturedStep):
+        def __init__(self, *arguments):
+            super().__init__(*arguments)
+            made.append(weakref.ref(self))
+
+    monkeypatch.setattr(stepping.Stepper, "captures", True)
+    monkeypatch.setattr(stepping, "CapturedStep", Seen)
+    net, strategy = (
+        Supernet(get_space("nasbench201"), channels=2, layers=1, num_classes=3),
+        FirstOrder(),
+    )
+    search(net, strategy, tiny_bundle(), SearchConfig(epochs=1, batch_size=8))
+    assert strategy.evaluator is not None
+    assert [seen() for seen in made] == [None]
+
+
 def test_a_policy_stays_outside(monkeypatch):
     monkeypatch.setattr(stepping.Stepper, "captures", True)
     config = SearchConfig(batch_size=8)
@@ -135,7 +237,12 @@ def test_a_policy_stays_outside(monkeypatch):
 
 @pytest.mark.parametrize(
     ("strategy", "relaxation"),
-    [(OperationEarlyStopping(), None), (Unrolled(), GumbelStraightThrough())],
+    [
+        (OperationEarlyStopping(), None),
+        (Unrolled(), GumbelStraightThrough()),
+        (Counting(), None),
+        (OfUnrolled(), None),
+    ],
 )
 def test_what_decides_on_the_host_or_needs_one_draw_is_not_recorded(
     no_graphs, caplog, strategy, relaxation
@@ -148,6 +255,11 @@ def test_what_decides_on_the_host_or_needs_one_draw_is_not_recorded(
     assert not torch.equal(state_of(strategy), before)
     assert caplog.text.count("decides on the host") == 1
     assert "cannot be recorded" not in caplog.text
+
+
+def test_each_class_says_for_itself_whether_its_step_may_be_recorded():
+    kinds = (FirstOrder, Counting, Told, ready(Unrolled()), ready(OfUnrolled()))
+    assert [kind.capturable for kind in kinds] == [True, False, True, True, False]
 
 
 def test_a_rebuilt_supernet_gets_new_graphs_and_the_old_ones_go(monkeypatch):

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from darts_core.bench.runtimes import prepare
 from darts_core.latency.deployed import in_runtime
 from darts_core.train import TrainConfig
-from darts_core.train.precision import compiled
+from darts_core.train.precision import autocast_dtype, compiled
 
 
 def benched(model: nn.Module, x_BC: Tensor) -> Any:
@@ -50,3 +50,16 @@ def test_every_one_of_many_networks_is_compiled(
             wanted = model(x_BC)
         torch.testing.assert_close(run(model, x_BC), wanted)
         assert len(made) > before, f"network {number} is not compiled"
+
+
+def test_a_gpu_that_only_emulates_bf16_trains_in_fp32(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    def supported(including_emulation: bool = True) -> bool:
+        return including_emulation
+
+    monkeypatch.setattr(torch.cuda, "is_bf16_supported", supported)
+    assert autocast_dtype(TrainConfig(precision="bf16"), torch.device("cuda")) is None
+    assert "bf16 is not fast on cuda; training in fp32" in caplog.text
+    monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda **_: True)
+    assert autocast_dtype(TrainConfig(precision="bf16"), torch.device("cuda")) == torch.bfloat16

@@ -6,10 +6,13 @@ import socket
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
 
+from darts_core import distributed
+from darts_core.commands.ranks import Ranks
 from darts_core.distributed import Group, join_group
 from darts_core.errors import ConfigError, DeviceError
 from darts_core.search import SearchConfig
@@ -191,6 +194,13 @@ def test_more_processes_than_gpus_are_refused(monkeypatch):
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 1)
     with pytest.raises(DeviceError, match="2 processes here"):
         join_group()
+
+
+def test_gpus_that_are_asked_for_and_not_there_are_refused(monkeypatch):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    monkeypatch.setattr(distributed, "join_group", lambda _: pytest.fail("it ran on the CPU"))
+    with pytest.raises(DeviceError, match=r"device=cuda is not there.*use device=cpu"):
+        Ranks(0, 2).join(SimpleNamespace(STAGE="train", device="cuda"))
 
 
 def test_what_cannot_be_shared_is_refused():

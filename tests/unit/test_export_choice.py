@@ -51,6 +51,17 @@ def test_without_a_preference_the_fastest_portable_fp32_is_taken():
     assert choose({"artifacts": ALL}, trust=True) == "onnx"
 
 
+@pytest.mark.parametrize(
+    ("there", "homes"),
+    [(0, ["cpu", "cpu", "cpu"]), (1, ["cpu", "cuda", "cuda:0"]), (4, ["cpu", "cuda", "cuda:3"])],
+)
+def test_an_artifact_of_a_gpu_that_is_not_there_runs_on_the_first(monkeypatch, there, homes):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: there > 0)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: there)
+    found = [choice.home_of({"device": name}) for name in ("cpu", "cuda", "cuda:3")]
+    assert [str(device) for device in found] == homes
+
+
 def test_what_is_not_installed_is_not_chosen(monkeypatch):
     real = choice.obstacle
     monkeypatch.setattr(

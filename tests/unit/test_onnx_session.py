@@ -113,8 +113,26 @@ def test_on_a_cpu_and_for_outputs_of_unknown_size_nothing_is_bound(tmp_path):
 
 def test_the_session_runs_on_the_card_that_is_asked_for(tmp_path):
     open_onnx(tmp_path / "m.onnx", torch.device("cuda:1"), 1, None)
-    assert Session.made[-1].chosen[0] == ("CUDAExecutionProvider", {"device_id": 1})
+    own = {"device_id": 1, "use_tf32": "0"}  # the file is one of fp32
+    assert Session.made[-1].chosen[0] == ("CUDAExecutionProvider", own)
     open_tensorrt(tmp_path / "m.onnx", torch.device("cuda:1"))
     (name, settings), (second, _) = Session.made[-1].chosen
     assert (name, second) == ("TensorrtExecutionProvider", "CUDAExecutionProvider")
     assert settings == {"device_id": 1, "trt_fp16_enable": True}
+
+
+def test_a_session_that_does_not_run_where_it_was_to_is_told_once(tmp_path, monkeypatch, caplog):
+    onnx_session._tell_once.cache_clear()
+    gpu = torch.device("cuda")
+    open_onnx(tmp_path / "m.onnx", gpu, 1, None)
+    open_tensorrt(tmp_path / "m.onnx", gpu)
+    assert not caplog.records
+    monkeypatch.setattr(Session, "get_providers", lambda self: ["CPUExecutionProvider"])
+    open_onnx(tmp_path / "m.onnx", CPU, 1, None)
+    assert not caplog.records
+    for _ in range(2):
+        open_onnx(tmp_path / "m.onnx", gpu, 1, None)
+        open_tensorrt(tmp_path / "m.onnx", gpu)
+    told = [record.getMessage().partition(",")[0] for record in caplog.records]
+    names = ("CUDA", "Tensorrt")
+    assert told == [f"ONNX Runtime runs on CPU instead of {name}" for name in names]

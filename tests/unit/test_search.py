@@ -2,6 +2,7 @@
 
 import copy
 import logging
+import weakref
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -14,7 +15,8 @@ import torch
 from darts_core import Supernet, get_space
 from darts_core.checkpoint import load_checkpoint, save_checkpoint
 from darts_core.data import DataBundle, load_data
-from darts_core.errors import DataError, NonFiniteLossError, ResumeError
+from darts_core.distributed import Group
+from darts_core.errors import DataError, MemoryShortageError, NonFiniteLossError, ResumeError
 from darts_core.relax import Softmax
 from darts_core.runlog import RunFolder, read_jsonl
 from darts_core.search import Guard, GuardContext, GuardFinding, SearchConfig, search
@@ -240,6 +242,32 @@ def test_an_update_to_infinity_is_not_saved_as_good(digits: DataBundle, tmp_path
     kept = torch.load(path, weights_only=True)
     assert all(torch.isfinite(value).all() for value in kept["supernet"].values())
     assert (kept["epoch"], kept["step"]) == (1, 2)
+
+
+def test_after_a_memory_shortage_a_smaller_batch_is_looked_for_without_the_failed_step(
+    digits: DataBundle,
+) -> None:
+    """Its tensors would leave too little for any batch; several processes cannot look for one at all."""
+    kept: list[bool] = []
+
+    class TooLarge(FirstOrder):
+        def step(self, params_batch, alpha_batch):  # type: ignore[no-untyped-def]
+            activations = torch.zeros(1)
+            self.seen = weakref.ref(activations)
+            raise torch.OutOfMemoryError("CUDA out of memory")
+
+        def loss(self, batch, weights):  # type: ignore[no-untyped-def]
+            kept.append(self.seen() is not None)
+            return super().loss(batch, weights)
+
+    with pytest.raises(MemoryShortageError, match=r"batch_size=16 does.*fits is batch_size=15"):
+        search(small_net(digits), TooLarge(), digits, CONFIG)
+    assert set(kept) == {False}
+    kept.clear()
+    group = Group(0, 2, torch.device("cpu"))
+    with pytest.raises(MemoryShortageError, match="batch_size=16 in 2 processes does not fit"):
+        search(small_net(digits), TooLarge(), digits, CONFIG, group=group)
+    assert not kept
 
 
 def test_a_loss_that_is_never_finite_claims_no_checkpoint(

@@ -18,6 +18,7 @@ from darts_core.runlog import RunFolder
 from darts_core.search import halving
 from darts_core.search.finalists import PICK, Finalist
 from darts_core.stages import finalists as finalists_stage
+from darts_core.stages import forecast
 from darts_core.stages import search as stage
 from darts_core.stages.schema import SearchStage
 
@@ -115,7 +116,22 @@ def test_a_finalist_that_diverges_does_not_end_the_search(
 def test_a_sound_finalist_alone_is_returned_in_the_place_of_a_doubted_pick(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    peaks = iter([9.0, 1.0])  # as on a GPU, where a timing after the search counts anew
+    monkeypatch.setattr(stage, "process_peak_mib", lambda _: next(peaks))
     result = one_epoch_of_two_finalists(tmp_path / "search", monkeypatch, with_pick=False)
     (only,) = result["finalists"]["bracket"]
     assert only["source"] == "a test"
     assert result["text"] == only["architecture"]
+    assert result["peak_mib"] == 9.0
+
+
+def test_the_memory_of_a_forecast_on_a_gpu_is_that_of_its_own_steps(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    done: list[str] = []
+    monkeypatch.setattr(torch.cuda, "synchronize", lambda _: None)
+    monkeypatch.setattr(torch.cuda, "reset_peak_memory_stats", lambda _: done.append("reset"))
+    monkeypatch.setattr(torch.cuda, "max_memory_allocated", lambda _: 2**21)
+    x, y = torch.zeros(1), torch.zeros(1)
+    _, peak_mib = forecast._time(lambda *_: done.append("step"), x, y, torch.device("cuda"))
+    assert (done[0], set(done[1:]), peak_mib) == ("reset", {"step"}, 2.0)

@@ -11,7 +11,7 @@ import pytest
 
 from darts_core.credentials import PASSWORD_VARIABLE, keep_password, masked, with_password
 from darts_core.errors import TuneError
-from darts_core.study import launch, run_study
+from darts_core.study import launch, resources, run_study
 from darts_core.study.budget import Budget
 from darts_core.study.ledger import Ledger
 from darts_core.study.resources import device_share
@@ -179,6 +179,11 @@ def test_more_workers_than_devices_share_the_devices_seconds(tmp_path, caplog, m
     with caplog.at_level("WARNING", logger="darts_core"):
         assert device_share(8, 2) == 0.25
     assert "8 workers share 2 device slots" in caplog.text
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "0,1")
+    monkeypatch.setattr(resources, "_processors", lambda: 8)
+    monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
+    shares = [device_share(4, device=name) for name in ("auto", "cuda", "cuda:1", "cpu")]
+    assert shares == [0.5, 0.5, 0.25, 1.0]
     spec = StudySpec.make(SPACE, Budget(trials=1), folder=tmp_path, device_share=0.25)
     claim = Ledger(spec).claim()
     claim.since -= 8.0

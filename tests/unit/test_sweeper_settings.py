@@ -11,12 +11,14 @@ from omegaconf import OmegaConf
 from darts_core.errors import TuneError
 from darts_core.runlog import write_json
 from darts_core.settings import Tune, to_plain
+from darts_core.study.resources import device_of
 from darts_core.study.space import parse_space
 from hydra_plugins.darts_ray_launcher._config import RAY_TARGET
 from hydra_plugins.darts_slurm_launcher._config import SLURM_TARGET
 from hydra_plugins.darts_sweeper._config import DartsSweeperConfig
 from hydra_plugins.darts_sweeper._overrides import split
 from hydra_plugins.darts_sweeper._sweep import _as_begun, _defaults, _settings, _spec, _yaml_space
+from hydra_plugins.darts_sweeper._trial import HydraTrial
 
 SPACE = {"train.momentum": {"low": 0.0, "high": 0.95}}
 BASIC = "hydra._internal.core_plugins.basic_launcher.BasicLauncher"
@@ -141,6 +143,16 @@ def test_with_a_launcher_a_cluster_of_the_stage_is_said_not_to_count(
 def test_only_trials_of_this_machine_share_its_devices(tmp_path, monkeypatch, target, share):
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "0")
     assert spec(settings(tmp_path, {"workers": 8}), target).device_share == share
+
+
+def test_a_sweep_knows_the_device_that_its_app_names():
+    for node, device in (
+        ({"device": "cuda:1"}, "cuda:1"),
+        ({"device": None}, "auto"),
+        ({}, "auto"),
+    ):
+        trial = HydraTrial.pack(len, OmegaConf.create(node), None, [], ("loss",))
+        assert device_of(trial) == device
 
 
 @pytest.mark.parametrize(

@@ -110,7 +110,9 @@ def test_a_live_worker_of_another_process_keeps_its_trial(tmp_path):
 def test_gpus_are_dealt_out_by_turns(monkeypatch):
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "2,5")
     assert visible_gpus() == ["2", "5"]
-    pin_worker(3)
+    pin_worker(2, "cuda:1")
+    assert visible_gpus() == ["2", "5"], "alone, GPU 2 would be no cuda:1"
+    pin_worker(3, "cuda")
     assert os.environ["CUDA_VISIBLE_DEVICES"] == "5"
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "-1")
     assert visible_gpus() == []

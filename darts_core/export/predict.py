@@ -56,10 +56,10 @@ def predict(
     Args:
         model: an export folder, a model.pt of ours or the folder of one, or a model that `load` gave.
         images: one path or several, of image files, read as the data sets read theirs
-            (`darts_core.data.images` states the formats and rules); they are converted to the model's channels and resized to
-            its height and width. Of any other model, and of images that are no bytes: `.npy` files
-            with one sample each, of the model's shape and in the data's own numbers, `.npz` files of the
-            inputs of a network of several; a text file for a model of characters.
+            (`darts_core.data.images` states the formats and rules); they are converted to the model's
+            channels and resized to its height and width. Of any other model, and of images that are no
+            bytes: `.npy` files with one sample each, of the model's shape and in the data's own numbers,
+            `.npz` files of the inputs of a network of several; a text file for a model of characters.
         runtime: the artifact to run, if `model` is an export folder.
         prefer: instead, `speed` or `exact`; see `load`.
         batch_size: samples a call.

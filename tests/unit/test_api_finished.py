@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from darts_core.api import Found, _finished, _placed, _value, search
@@ -45,6 +46,10 @@ def test_a_setting_is_the_text_that_was_given_whatever_characters_it_has():
         assert parse(f"data.path={_value(text)}").value() == text
     assert parse(f"data.path={_value(Path('/a (1).npz'))}").value() == "/a (1).npz"
     assert parse(f"data.columns={_value(['a,b', 'c'])}").value() == ["a,b", "c"]
+    assert [_value(several) for several in (range(3), np.array([0.5, 0.25]))] == [
+        "[0,1,2]",
+        "[0.5,0.25]",
+    ]
     # what the grammar knows stays what it is
     assert [_value(text) for text in ("[a,b]", "{a:1}", "'x y'")] == ["[a,b]", "{a:1}", "'x y'"]
 

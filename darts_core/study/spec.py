@@ -141,8 +141,10 @@ class StudySpec:
         dimensions = parse_space(space)
         if pruner == "default" or (isinstance(pruner, Mapping) and pruner.get("name") == "default"):
             pruner = "asha" if len(goals) == 1 else "none"
+        # an objective in this process may change the working directory
+        place = Path(folder).expanduser().absolute()
         spec = cls(
-            folder=Path(folder),
+            folder=place,
             space=dimensions,
             objectives=goals,
             budget=_of_the_longest(budget, dimensions.get(epochs_setting or "")),
@@ -153,7 +155,7 @@ class StudySpec:
             enqueue=tuple(_unboxed(params) for params in enqueue),
             baseline=None if baseline is None else _unboxed(baseline),
             storage=storage,
-            study_name=study_name or _name_for(Path(folder), storage),
+            study_name=study_name or _name_for(place, storage),
             **rest,
         )
         for params in spec.enqueue:

@@ -31,6 +31,7 @@ from darts_core.runlog import read_json
 from darts_core.stages.schema import PLACES
 from darts_core.store import control
 from darts_core.store.jobs import Store
+from darts_core.store.names import check_name
 from darts_core.store.version import Version
 
 __all__ = ["Found", "search", "shrink", "tune"]
@@ -73,7 +74,10 @@ class Found:
         return Architecture.from_yaml(self.folder / "architecture.yaml")
 
     def __repr__(self) -> str:
-        return f"Found({status_line(self.version)})"
+        try:
+            return f"Found({status_line(self.version)})"
+        except DartsError:  # deleted since, or unpickled where it is not
+            return f"Found({self.version.label}: nothing is there any more)"
 
     def _repr_html_(self) -> str:
         try:
@@ -91,6 +95,7 @@ def _run(
     progress: bool,
 ) -> Found:
     words = [*overrides, *(f"{key}={_value(value)}" for key, value in (settings or {}).items())]
+    job, words = _placed(job, words)
     store = Store(out)
     recipe = pipeline.Recipe(command, tuple(words), directory=str(Path.cwd()))
     with tempfile.TemporaryDirectory(prefix="darts-core-") as scratch:
@@ -118,11 +123,29 @@ def _run(
     return Found(version, command)
 
 
+def _placed(job: str, words: list[str]) -> tuple[str, list[str]]:
+    """The job's name and the overrides; `mine/V001`, as lists print it, is `mine` with `version=V001`.
+
+    Raises:
+        ConfigError: an override says where results go, which the arguments of the call decide.
+        JobError: no job may be called so; said before a process is started, which would go on alone.
+    """
+    for word in words:
+        key = key_of(word)
+        if key in ("job", "out"):
+            raise ConfigError(
+                f"{word!r} would not count: the argument {key}= of the call says that; give it there."
+            )
+    job, _, version = job.partition("/")
+    return check_name(job), [*words, *([f"version={quoted(version)}"] if version else [])]
+
+
 def _value(value: Any) -> str:
     """A setting as the command line takes it."""
     if value is None or isinstance(value, bool):
         return {None: "null", True: "true", False: "false"}[value]
-    if isinstance(value, (list, tuple)):
+    # a range as well, and an array of numpy: as texts they would be a sweep, and no list
+    if isinstance(value, (list, tuple, range)) or getattr(value, "ndim", 0):
         return f"[{','.join(_value(item) for item in value)}]"
     if isinstance(value, Mapping):
         return "{" + ",".join(f"{key}:{_value(item)}" for key, item in value.items()) + "}"
@@ -167,14 +190,15 @@ def search(
 
     Args:
         overrides: as on the command line, for example `"data=digits"`.
-        job: the job's name; the same settings go on in the version that has them.
+        job: the job's name, or `job/V001` for one of its versions; the same settings go on in the version
+            that has them.
         settings: more of them as a mapping, for example `{"search.epochs": 5}`.
         out: folder of all jobs.
         progress: show how far it is.
 
     Raises:
-        ConfigError: the command refused, with its sentence.
-        JobError: it failed.
+        ConfigError: the command refused, with its sentence, or an override is `job=` or `out=`.
+        JobError: it failed, or the job's name is not allowed.
         KeyboardInterrupt: it was interrupted; its checkpoint is kept.
     """
     return _run("search", overrides, settings, job, out, progress)

@@ -9,6 +9,7 @@ from dataclasses import fields
 from pathlib import Path
 from typing import Any, get_args
 
+import numpy as np
 import pytest
 
 from darts_core import cli
@@ -24,6 +25,7 @@ from darts_core.settings import (
     to_plain,
     type_of,
 )
+from darts_core.settings.train import TrainConfig
 from darts_core.stages.schema import COMMANDS, STAGES
 
 NUMBERS = (int, float)
@@ -200,3 +202,11 @@ def test_the_words_of_a_range_name_no_end_that_is_refused(bounds: Bounds, words:
 def test_what_is_wrong_with_a_queue_is_told_without_a_node_that_was_not_given() -> None:
     with pytest.raises(ConfigError, match=r"^slurm\.cpus=0 is not allowed"):
         from_plain(SlurmQueue, {"cpus": 0})
+
+
+def test_a_number_of_numpy_is_one_of_python() -> None:
+    made = TrainConfig(epochs=np.int64(3), learning_rate=np.float32(0.5), flip=np.True_)
+    assert (made.epochs, made.learning_rate, made.flip) == (3, 0.5, True)
+    assert [type(v) for v in (made.epochs, made.learning_rate, made.flip)] == [int, float, bool]
+    with pytest.raises(ConfigError, match=r"train\.epochs=0 is not allowed"):
+        TrainConfig(epochs=np.int64(0))

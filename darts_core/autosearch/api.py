@@ -13,7 +13,7 @@ from typing import Any
 
 from darts_core.autosearch.contract import TRIAL_VARIABLE
 from darts_core.autosearch.curves import trial_curves
-from darts_core.errors import ConfigError, JobError
+from darts_core.errors import ConfigError, DartsError, JobError
 from darts_core.report.notebook import notebook_html
 from darts_core.report.watching import watching
 from darts_core.runlog import read_json, write_yaml
@@ -34,7 +34,10 @@ class SearchResult:
     folder: Path
 
     def _repr_html_(self) -> str:
-        return notebook_html(self.folder, curves=trial_curves)
+        try:
+            return notebook_html(self.folder, curves=trial_curves)
+        except DartsError:  # deleted since, or unpickled where it is not
+            return ""
 
 
 def _source(function: Callable[..., Any]) -> tuple[Path, str]:

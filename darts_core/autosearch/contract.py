@@ -131,7 +131,7 @@ class Trial:
         self.phase: str = record.get("phase", "search")
         # networks in search, which name their architecture when the trial ends
         self.searchables: list[Any] = []
-        # networks that were built, the last one to be kept; see networks.py
+        # the network that was built last, which is to be kept; see networks.py
         self.networks: list[Any] = []
         # the network given to `elastic`, and what becomes of it here; see elastic_network.py
         self.elastic: Any = None

@@ -168,15 +168,21 @@ class _Runner:
         if self.request.get("ray") or self.request.get("slurm"):
             return locks  # the cluster shares out its own
         devices = self.request.get("devices") or ["cpu"]
-        # by their locks: `cpu` and `cpu:0` name one device, which must not be waited for twice
-        for path in sorted({device_lock_path(self.store.root, device) for device in devices}):
-            lock = FileLock(path)
-            if not lock.acquire(stop=self.version.stop_file.exists, poll_seconds=0.1):
-                for held in locks:
-                    held.release()
-                return None
-            locks.append(lock)
-        return locks
+        try:
+            # by their locks: `cpu` and `cpu:0` name one device, which must not be waited for twice
+            for path in sorted({device_lock_path(self.store.root, device) for device in devices}):
+                lock = FileLock(path)
+                if not lock.acquire(stop=self.version.stop_file.exists, poll_seconds=0.1):
+                    break
+                locks.append(lock)
+            else:
+                return locks
+        except BaseException:
+            # Ctrl-C while it waits: this process may be a notebook's kernel, which lives on
+            _release(locks)
+            raise
+        _release(locks)
+        return None
 
     def search(self) -> dict[str, Any]:
         path = self.version.path
@@ -249,6 +255,11 @@ class _Runner:
             copy_model(model, folder)
 
 
+def _release(locks: Sequence[FileLock]) -> None:
+    for held in locks:
+        held.release()
+
+
 def run_version(store: Store, version: Version, *, detached: bool = False) -> int:
     """Run a version to its end; returns 0 for succeeded, 1 for failed or stopped.
 
@@ -269,12 +280,14 @@ def run_version(store: Store, version: Version, *, detached: bool = False) -> in
         # trials that outlived a killed runner would write into the folders used now
         procs.end_tree(None, runner.mark, grace_seconds=0.5, limit_seconds=5.0)
         runner.state("queued")
-        locks = runner.wait_for_devices()
-        if locks is None:
-            runner.state("stopped", message="stopped while waiting for its device")
-            return 1
-        runner.state("running")
+        locks: list[FileLock] = []
         try:
+            found = runner.wait_for_devices()
+            if found is None:
+                runner.state("stopped", message="stopped while waiting for its device")
+                return 1
+            locks = found
+            runner.state("running")
             result = runner.search()
             runner.deliver(result)
             if result["doubt"]:
@@ -303,8 +316,7 @@ def run_version(store: Store, version: Version, *, detached: bool = False) -> in
             if detached:
                 # this process has no other children than what trials left
                 procs.end_children(grace_seconds=0.2, limit_seconds=2.0)
-            for held in locks:
-                held.release()
+            _release(locks)
     finally:
         keeper.kill()
         keeper.wait()

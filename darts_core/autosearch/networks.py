@@ -121,7 +121,8 @@ def remember(
         kept.input_shape = before[0].input_shape
     if before and before[0].model is model:
         kept.cut = before[0].cut
-    contract.current().networks.append(kept)
+    # those before it are let go: outside a trial, as in a notebook, they would fill the memory
+    contract.current().networks[:] = [kept]
     closing.watch(contract.current())
 
 

@@ -54,7 +54,7 @@ def pick(
     latency_ms: float | None = None,
     accuracy: float | None = None,
 ) -> dict[str, Any]:
-    """The point that serves a wish; its `folder` holds the network.
+    """The point that serves a wish; its `folder`, counted from that of the front, holds the network.
 
     Points are judged by what they have on val (`val_metric`), so that their test metric stays one that chose
     nothing; by `metric` where the file holds no other. One whose metric is NaN is worse than any other.

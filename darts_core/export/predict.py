@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -44,7 +44,7 @@ class Numbers:
 
 def predict(
     model: str | Path | LoadedModel,
-    images: Sequence[str | Path],
+    images: str | Path | Iterable[str | Path],
     *,
     runtime: str | None = None,
     prefer: str | None = None,
@@ -55,21 +55,27 @@ def predict(
 
     Args:
         model: an export folder, a model.pt of ours or the folder of one, or a model that `load` gave.
-        images: paths of image files, read as the data sets read theirs (`darts_core.data.images`
-            states the formats and rules); they are converted to the model's channels and resized to
-            its height and width. Of any other model, and of images that are no bytes: `.npy` files
-            with one sample each, of the model's shape and in the data's own numbers, `.npz` files of the
-            inputs of a network of several; a text file for a model of characters.
-        runtime: the artifact to run, if `model` is a folder.
+        images: one path or several, of image files, read as the data sets read theirs
+            (`darts_core.data.images` states the formats and rules); they are converted to the model's
+            channels and resized to its height and width. Of any other model, and of images that are no
+            bytes: `.npy` files with one sample each, of the model's shape and in the data's own numbers,
+            `.npz` files of the inputs of a network of several; a text file for a model of characters.
+        runtime: the artifact to run, if `model` is an export folder.
         prefer: instead, `speed` or `exact`; see `load`.
         batch_size: samples a call.
-        options: further arguments of `load`.
+        options: further arguments of `load`, if `model` is a folder.
 
     Raises:
         DataError: a file is missing, damaged or of another shape.
-        ExportError: the folder cannot be loaded, or its task is not registered here.
+        ExportError: the folder cannot be loaded, its task is not registered here, or a model that is loaded
+            already is given with what only loading reads.
     """
-    loaded = model if isinstance(model, LoadedModel) else _opened(model, runtime, prefer, options)
+    files = [images] if isinstance(images, str | Path) else list(images)
+    if isinstance(model, LoadedModel):
+        loaded = model
+        _refuse_late(model, {"runtime": runtime, "prefer": prefer, **options})
+    else:
+        loaded = _opened(model, runtime, prefer, options)
     task = loaded.task
     if task is None:
         raise ExportError(
@@ -77,8 +83,8 @@ def predict(
             "registered here; import the module that registers it (predict --plugins MODULE)."
         )
     results: list[Prediction | Numbers] = []
-    for start in range(0, len(images), batch_size):
-        part = images[start : start + batch_size]
+    for start in range(0, len(files), batch_size):
+        part = files[start : start + batch_size]
         x = torch.stack([_sample(path, loaded) for path in part])
         answers = task.read(loaded(x)).cpu()
         for path, row in zip(part, answers, strict=True):
@@ -89,6 +95,16 @@ def predict(
             best = max(named, key=named.__getitem__)
             results.append(Prediction(str(path), best, named[best], named))
     return results
+
+
+def _refuse_late(model: LoadedModel, given: Mapping[str, Any]) -> None:
+    """Refuse what only loading reads, of a model that is loaded already."""
+    named = [name for name, value in given.items() if value is not None]
+    if named:
+        raise ExportError(
+            f"The model is loaded already, as {model.runtime!r} on {model.device}: {', '.join(named)} would "
+            "not count; give it to load()."
+        )
 
 
 def _opened(

@@ -215,6 +215,10 @@ class Settings:
     def __post_init__(self) -> None:
         cls: Any = type(self)
         for item in fields(cls):
+            value = getattr(self, item.name)
+            # callers in Python give numbers of numpy; what is saved, and compared with it, holds Python's own
+            if hasattr(value, "dtype") and getattr(value, "ndim", None) == 0:
+                object.__setattr__(self, item.name, value.item())
             self._check_field(item)
         self.check()
 

@@ -15,7 +15,13 @@ from darts_core.study.accounts import check_failures
 from darts_core.study.ledger import Ledger
 from darts_core.study.records import TrialRecord
 from darts_core.study.resources import device_of
-from darts_core.study.runner import Objective, pack, start_process, worker_context
+from darts_core.study.runner import (
+    Objective,
+    check_guarded,
+    pack,
+    start_process,
+    worker_context,
+)
 from darts_core.study.worker import worker_main
 
 __all__ = ["RelaunchLimit", "left", "run_workers", "tell_ended", "watching"]
@@ -71,7 +77,8 @@ def run_workers(
         on_trial: called with each trial that ends.
 
     Raises:
-        TuneError: too many failed trials, workers keep dying, or the objective cannot be pickled.
+        TuneError: too many failed trials, workers keep dying, the objective cannot be pickled, or the user's
+            script starts the study in each worker anew.
     """
     context, packed = worker_context(objective), pack(objective)
     device = device_of(objective)
@@ -91,6 +98,7 @@ def run_workers(
                 process.join()
                 if process.exitcode == 0 or not ledger.unfinished():
                     continue
+                check_guarded(process.exitcode)
                 check_failures(ledger.trials(), ledger.spec.max_failure_share)
                 limit.death(len(seen), f"status {process.exitcode}")
                 log.warning("worker %d died (status %s); relaunched", index, process.exitcode)

@@ -7,6 +7,7 @@ script, is in `darts_core.autosearch`.
 from __future__ import annotations
 
 import multiprocessing
+import os
 import pickle
 import pickletools
 import signal
@@ -25,6 +26,8 @@ __all__ = [
     "Decide",
     "Objective",
     "Runner",
+    "check_guarded",
+    "leave_unguarded",
     "pack",
     "runner_of",
     "start_fork_server",
@@ -32,6 +35,13 @@ __all__ = [
 ]
 
 _STARTS = 5
+# exit status of a process that met a study in the user's script before it was ready for a trial; no code's
+# own, such as sys.exit(1)
+_UNGUARDED = 213
+_GUARD = (
+    "run_study is called by the processes of its own study, too, which import your script; put the call "
+    "under if __name__ == '__main__':."
+)
 Decide = Callable[[int, dict[str, float]], "str | None"]
 Objective = Callable[[TrialHandle], Any]
 
@@ -74,6 +84,27 @@ class CallableRunner:
 
     def close(self) -> None:
         """Nothing."""
+
+
+def leave_unguarded() -> None:
+    """End this process where it is a new one that only imports the user's script, which calls `run_study`.
+
+    An error would be a traceback in each of them; whoever started it knows the status, see `check_guarded`.
+    """
+    # multiprocessing's own mark, by which it refuses processes of such a process
+    if getattr(multiprocessing.current_process(), "_inheriting", False):
+        print(f"darts-core: {_GUARD}", file=sys.stderr, flush=True)
+        os._exit(_UNGUARDED)
+
+
+def check_guarded(status: int | None) -> None:
+    """Nothing, unless a process ended with `status` because the user's script calls `run_study` unguarded.
+
+    Raises:
+        TuneError: it did; another process would end like it.
+    """
+    if status == _UNGUARDED:
+        raise TuneError(_GUARD)
 
 
 def pack(objective: Any) -> bytes:
@@ -152,7 +183,8 @@ def start_process(context: Any, target: Callable[..., Any], args: tuple[Any, ...
         else:
             return process
     raise TuneError(
-        f"No process can be started ({type(last).__name__}: {last}); run the same command to continue."
+        f"No process can be started ({type(last).__name__}: {last}). Does your script call run_study outside "
+        "of if __name__ == '__main__':? Then put it there; else run the same command to continue."
     ) from last
 
 
@@ -177,7 +209,7 @@ class ChildRunner:
             What `call_objective` returned there, or ("died", how).
 
         Raises:
-            TuneError: the objective cannot be sent to another process.
+            TuneError: the objective cannot be sent to another process, or that one starts the study anew.
         """
         if self._process is None:
             self._start()
@@ -197,7 +229,11 @@ class ChildRunner:
             raise
         if ending is None:
             self._process.join()
-            ending = ("died", _how(self._process.exitcode))
+            code = self._process.exitcode
+            if code == _UNGUARDED:
+                self.close()
+            check_guarded(code)
+            ending = ("died", _how(code))
         if not self._reuse or ending[0] not in ("returned", "pruned"):
             self.close()
         return ending

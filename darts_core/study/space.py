@@ -17,6 +17,7 @@ from itertools import combinations
 from typing import Any
 
 from darts_core.errors import TuneError, unknown_name
+from darts_core.study.trial import unboxed
 
 __all__ = [
     "SearchDimension",
@@ -199,7 +200,7 @@ def parse_space(space: Mapping[str, Any]) -> dict[str, SearchDimension]:
 
 
 def _parse(name: str, entry: Any) -> SearchDimension:
-    if isinstance(entry, Sequence) and not isinstance(entry, str):
+    if (isinstance(entry, Sequence) and not isinstance(entry, str)) or hasattr(entry, "tolist"):
         entry = {"choices": entry}
     if not isinstance(entry, Mapping):
         raise TuneError(
@@ -219,16 +220,29 @@ def _parse(name: str, entry: Any) -> SearchDimension:
         choices = _listed(entry["choices"])
         if not choices:
             raise TuneError(f"The dimension {name} has no choices; give at least one.")
-        return SearchDimension(name, choices=choices, when=conditions)
+        made = SearchDimension(name, choices=choices, when=conditions)
+        _check_kept(made)
+        return made
     return _parse_range(name, entry, conditions)
+
+
+def _check_kept(dimension: SearchDimension) -> None:
+    """Refuse a choice that no file can hold, such as a class or a set."""
+    for choice in dimension.choices:
+        try:
+            dimension.encode(choice)
+        except (TypeError, ValueError):
+            raise TuneError(
+                f"The dimension {dimension.name} has the choice {str(choice)[:80]}, a "
+                f"{type(choice).__name__}, which the study's files cannot hold; give numbers, texts, or "
+                "lists and mappings of them, such as the names of what is meant."
+            ) from None
 
 
 def _parse_range(
     name: str, entry: Mapping[str, Any], when: tuple[tuple[str, tuple[Any, ...]], ...]
 ) -> SearchDimension:
-    low: Any = entry.get("low")
-    high: Any = entry.get("high")
-    step: Any = entry.get("step")
+    low, high, step = (unboxed(entry.get(key)) for key in ("low", "high", "step"))
     for key, value in (("low", low), ("high", high)):
         if isinstance(value, bool) or not isinstance(value, (int, float)):
             raise TuneError(f"The dimension {name} has {key}: {value!r}; give a number.")
@@ -256,7 +270,9 @@ def _parse_range(
 
 
 def _listed(value: Any) -> tuple[Any, ...]:
-    return tuple(value) if isinstance(value, (list, tuple)) else (value,)
+    """The members of a list, a range or an array, numbers of numpy as Python's own; else the value alone."""
+    value = value.tolist() if hasattr(value, "tolist") else value
+    return tuple(map(unboxed, value)) if isinstance(value, (list, tuple, range)) else (value,)
 
 
 def _check_conditions(dimension: SearchDimension, space: Mapping[str, SearchDimension]) -> None:

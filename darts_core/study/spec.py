@@ -16,6 +16,7 @@ from darts_core.study.ranking import Ranking
 from darts_core.study.records import parse_constraints
 from darts_core.study.samplers import SAMPLERS, check_sampler, grid_size, named
 from darts_core.study.space import SearchDimension, check_params, parse_space, space_to_dict
+from darts_core.study.trial import unboxed
 
 __all__ = ["StudySpec"]
 
@@ -60,6 +61,11 @@ def _say_whole(node: Any, dimension: SearchDimension | None, own: Any) -> None:
             own,
             dimension.high,
         )
+
+
+def _unboxed(params: Mapping[str, Any]) -> dict[str, Any]:
+    """A setting, its numbers Python's own: a space holds no others, and neither do the study's files."""
+    return {name: unboxed(value) for name, value in params.items()}
 
 
 @dataclass(frozen=True)
@@ -115,6 +121,7 @@ class StudySpec:
         objectives: Mapping[str, str] | None = None,
         constraints: Mapping[str, Any] | None = None,
         enqueue: Sequence[Mapping[str, Any]] = (),
+        baseline: Mapping[str, Any] | None = None,
         storage: str | None = None,
         study_name: str | None = None,
         epochs_setting: str | None = None,
@@ -134,8 +141,10 @@ class StudySpec:
         dimensions = parse_space(space)
         if pruner == "default" or (isinstance(pruner, Mapping) and pruner.get("name") == "default"):
             pruner = "asha" if len(goals) == 1 else "none"
+        # an objective in this process may change the working directory
+        place = Path(folder).expanduser().absolute()
         spec = cls(
-            folder=Path(folder),
+            folder=place,
             space=dimensions,
             objectives=goals,
             budget=_of_the_longest(budget, dimensions.get(epochs_setting or "")),
@@ -143,9 +152,10 @@ class StudySpec:
             sampler=named("sampler", sampler, SAMPLERS),
             pruner=named("pruner", pruner, PRUNERS),
             constraints=parse_constraints(constraints),
-            enqueue=tuple(dict(params) for params in enqueue),
+            enqueue=tuple(_unboxed(params) for params in enqueue),
+            baseline=None if baseline is None else _unboxed(baseline),
             storage=storage,
-            study_name=study_name or _name_for(Path(folder), storage),
+            study_name=study_name or _name_for(place, storage),
             **rest,
         )
         for params in spec.enqueue:

@@ -23,7 +23,7 @@ from darts_core.study.pareto import pareto_mask, signs
 from darts_core.study.ray_cluster import RayCluster
 from darts_core.study.records import IS_BASELINE, OUTSIDE, StudyResult, TrialRecord, flat_rows
 from darts_core.study.resources import device_of, device_share
-from darts_core.study.runner import Objective
+from darts_core.study.runner import Objective, leave_unguarded
 from darts_core.study.samplers import Drawing, make_sampler
 from darts_core.study.space import check_params
 from darts_core.study.spec import StudySpec
@@ -63,7 +63,8 @@ def run_study(
     Args:
         objective: called with a `TrialHandle`; returns a number, or a mapping of metric names to
             numbers. With several workers it must be picklable: a function at the top level of a
-            module, a `functools.partial` of one, or an instance of a module's class.
+            module, a `functools.partial` of one, or an instance of a module's class. In a script the call
+            then stands under `if __name__ == "__main__":`, as the processes import it.
         space: name -> `{low, high, log, step}` or `{choices}`, each with an optional `when`.
         folder: holds `study.journal`, `trials/NNNN/`, `study.json`, `best.yaml`.
         trials: budget in trials.
@@ -99,6 +100,7 @@ def run_study(
         TuneError: the description cannot work, the storage belongs to another study, too many
             trials failed, or none was completed.
     """
+    leave_unguarded()
     if workers < 1:
         raise TuneError(f"tune.workers={workers} must be at least 1.")
     budget = Budget(trials, epochs, device_seconds, trainings, training_seconds, epochs_per_trial)

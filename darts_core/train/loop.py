@@ -39,7 +39,7 @@ def fit(
     bundle: Any,
     config: TrainConfig,
     *,
-    train_on: Sequence[str] = ("params", "alpha"),
+    train_on: str | Sequence[str] = ("params", "alpha"),
     select_on: str | None = "val",
     seed: int = 0,
     device: Any = "cpu",
@@ -53,11 +53,13 @@ def fit(
 ) -> FitResult:
     """Train `model` in place (moved to `device`); afterwards it holds the last epoch's parameters.
 
+    torch's global generators are given back as they were.
+
     Args:
         model: a plain network; in training mode it may return (outputs, outputs of an auxiliary head).
         bundle: a `DataBundle`.
         config: the recipe.
-        train_on: names of the splits to learn from.
+        train_on: a split's name, or several to learn from.
         select_on: split evaluated after each epoch; None evaluates nothing.
         seed: of order, augmentation and drop-path. The start of `model` is the caller's.
         device: torch device.
@@ -78,7 +80,8 @@ def fit(
         DataError: the batch is larger than the split.
         ResumeError: the checkpoint belongs to another configuration.
     """
-    trainer = Trainer(model, bundle, config, tuple(train_on), seed, torch.device(device), group)
+    names = (train_on,) if isinstance(train_on, str) else tuple(train_on)
+    trainer = Trainer(model, bundle, config, names, seed, torch.device(device), group)
     trainer.progress, trainer.verbose = progress, verbose
     first = trainer.resume(checkpoint) if checkpoint is not None and checkpoint.exists() else 0
     if run is not None and trainer.group.primary:
@@ -88,23 +91,26 @@ def fit(
         on_epoch(first - 1, result.history[-1])
     if first:
         result.ended = trainer.asked(should_end)
-    for epoch in range(first, config.epochs):
-        if result.ended is not None:
-            log.info("the training ends after epoch %d: %s", epoch, result.ended)
-            break
-        row = trainer.epoch(epoch)
-        if select_on is not None:
-            row |= trainer.select(select_on)
-        result.history.append(row)
-        if verbose:
-            _log_row(row, config.epochs, bundle.task.metric.name)
-        if run is not None and trainer.group.primary:
-            run.log_metrics(**row)
-        if checkpoint is not None:
-            trainer.save(checkpoint, epoch)
-        if on_epoch is not None:
-            on_epoch(epoch, row)
-        result.ended = trainer.asked(should_end)
+    # dropout and drop-path draw from the global generators, which are seeded for them: a caller's next
+    # network would begin with the same numbers after each training
+    with torch.random.fork_rng([trainer.device] if trainer.device.type == "cuda" else []):
+        for epoch in range(first, config.epochs):
+            if result.ended is not None:
+                log.info("the training ends after epoch %d: %s", epoch, result.ended)
+                break
+            row = trainer.epoch(epoch)
+            if select_on is not None:
+                row |= trainer.select(select_on)
+            result.history.append(row)
+            if verbose:
+                _log_row(row, config.epochs, bundle.task.metric.name)
+            if run is not None and trainer.group.primary:
+                run.log_metrics(**row)
+            if checkpoint is not None:
+                trainer.save(checkpoint, epoch)
+            if on_epoch is not None:
+                on_epoch(epoch, row)
+            result.ended = trainer.asked(should_end)
     trainer.finish()
     result.epochs = len(result.history)
     metric = bundle.task.metric

@@ -7,9 +7,13 @@ from types import SimpleNamespace
 
 import pytest
 
+from darts_core.autosearch import engine
 from darts_core.autosearch.engine import _Resources, _Runner
+from darts_core.autosearch.request import COMMAND
 from darts_core.autosearch.trials import GIVEN_GPU, gpu_name
+from darts_core.store.jobs import Store
 from darts_core.store.locks import FileLock, device_lock_path
+from darts_core.store.record import new_record
 
 
 def waiting(root, devices):
@@ -39,6 +43,36 @@ def test_a_device_that_another_job_holds_is_waited_for(tmp_path):
     # what was taken already is free again
     assert FileLock(device_lock_path(tmp_path, "cpu")).try_acquire()
     other.release()
+
+
+def test_a_search_that_is_interrupted_while_it_waits_keeps_nothing(tmp_path, monkeypatch):
+    def interrupted(*_):
+        raise KeyboardInterrupt
+
+    other = FileLock(device_lock_path(tmp_path, "cpu:1"))
+    assert other.try_acquire()
+    runner = waiting(tmp_path, ["cpu", "cpu:1"])
+    runner.version.stop_file.exists = interrupted
+    with pytest.raises(KeyboardInterrupt):
+        _Runner.wait_for_devices(runner)
+    assert FileLock(device_lock_path(tmp_path, "cpu")).try_acquire()
+    other.release()
+
+    # nor does its version go on as queued by a process that lives on: jobs stop would end that
+    store = Store(tmp_path)
+    store.create_job("mine", kind="script")
+    command = {"state": "queued", "mark": "m", "request": {}}
+    with store.new_version("mine", new_record("script", commands={COMMAND: command})):
+        pass
+    version = store.version("mine")
+    keeper = SimpleNamespace(kill=lambda: None, wait=lambda: None)
+    monkeypatch.setattr(engine, "start_keeper", lambda mark: keeper)
+    monkeypatch.setattr(engine.procs, "end_tree", lambda *_, **__: True)
+    monkeypatch.setattr(_Runner, "wait_for_devices", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        engine.run_version(store, version)
+    assert (version.state(), version.process()) == ("interrupted", None)
+    assert version.lock.try_acquire()
 
 
 def test_a_trial_is_shown_the_gpu_that_its_device_names_here(monkeypatch):

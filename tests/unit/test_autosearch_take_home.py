@@ -338,3 +338,11 @@ def build():
                 autosearch.load(tmp_path / "second", code=tmp_path / "second")
     finally:
         sys.modules.pop("built_twice", None)
+
+
+def test_a_network_is_let_go_when_the_next_one_is_built(monkeypatch):
+    monkeypatch.setattr(contract, "_current", contract.Trial())
+    build = autosearch.network(lambda width: torch.nn.Linear(width, 1))
+    build(2)
+    second = build(3)
+    assert [kept.model for kept in contract.current().networks] == [second]

@@ -5,7 +5,7 @@ import pytest
 import torch
 from torch import nn
 
-from darts_core.errors import DataError
+from darts_core.errors import DataError, ExportError
 from darts_core.export.manifest import data_meta
 from darts_core.export.predict import predict
 from darts_core.export.runtime import LoadedModel
@@ -106,3 +106,14 @@ def test_of_a_description_without_a_unit_images_alone_are_bytes():
     assert data_meta(series).unit == 1
     # a saved network of ours leaves 255 out
     assert data_meta({**series, "data": "mine"}).unit == 255
+
+
+def test_one_path_or_what_a_glob_gives_and_nothing_that_loading_reads(tmp_path, rng):
+    for name in "ab":
+        np.save(tmp_path / f"{name}.npy", rng.integers(0, 256, (3, 8, 6), dtype=np.uint8))
+    model, paths = loaded(), sorted(tmp_path.glob("*.npy"))
+    wanted = predict(model, paths, batch_size=1)
+    assert predict(model, iter(paths), batch_size=1) == wanted
+    assert predict(model, paths[0]) == predict(model, str(paths[0])) == wanted[:1]
+    with pytest.raises(ExportError, match="already, as 'eager' on cpu: runtime, threads would not"):
+        predict(model, paths, runtime="onnx", threads=2)

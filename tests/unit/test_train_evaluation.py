@@ -83,3 +83,12 @@ def test_a_part_that_is_held_in_evaluation_mode_stays_in_it():
     model[1].eval()  # as whoever fine-tunes holds norms fast
     evaluate(model, TinyBundle())
     assert [module.training for module in (model, model[0], model[1])] == [True, True, False]
+
+
+def test_a_training_gives_the_random_numbers_back_and_takes_one_split_by_its_name():
+    model = make()
+    before = torch.get_rng_state()
+    found = fit(model, TinyBundle(), config(epochs=1), train_on="params")
+    # the network that a caller makes next is another one than after any other training
+    assert torch.equal(torch.get_rng_state(), before)
+    assert found.steps == 3

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import numpy as np
 import optuna
 import pytest
 
@@ -10,7 +11,9 @@ from darts_core.runlog import write_json
 from darts_core.settings import Tune
 from darts_core.stages.recipe_space import recipe_space
 from darts_core.stages.tune import _varied
+from darts_core.study.budget import Budget
 from darts_core.study.space import check_params, parse_space, space_to_dict, suggest
+from darts_core.study.spec import StudySpec
 
 SPACE = {
     "momentum": {"low": 0.5, "high": 0.9, "when": {"optimizer": "sgd"}},
@@ -197,3 +200,27 @@ def test_a_study_that_has_begun_keeps_its_space_whatever_another_varies(tmp_path
 def test_choices_beside_a_range_are_refused():
     with pytest.raises(TuneError, match="x has both choices and low, high; give choices, or low"):
         parse_space({"x": {"choices": [1, 2], "low": 1, "high": 3}})
+
+
+def test_numbers_and_arrays_of_numpy_and_ranges_are_what_they_say(tmp_path):
+    given = {
+        "batch": {"choices": 2 ** np.arange(4, 7)},
+        "depth": {"choices": range(1, 4)},
+        "width": [np.int64(8), np.int64(16)],
+        "rate": np.array([0.5, 0.25]),
+        "layers": {"low": np.int64(2), "high": np.int64(8), "step": np.int64(2)},
+    }
+    space = parse_space(given)
+    assert [space[name].values() for name in given] == [
+        [16, 32, 64], [1, 2, 3], [8, 16], [0.5, 0.25], [2, 4, 6, 8],
+    ]  # fmt: skip
+    assert all(type(v) in (int, float) for name in given for v in space[name].values())
+    mine = {"batch": np.int64(32), "rate": np.float64(0.5)}
+    spec = StudySpec.make(
+        given, Budget(trials=1), folder=tmp_path, enqueue=[mine], baseline={"layers": np.int64(4)}
+    )
+    assert (spec.enqueue, spec.baseline) == (({"batch": 32, "rate": 0.5},), {"layers": 4})
+    assert type(spec.baseline["layers"]) is int
+    for choices, word in (({8, 16}, "a set"), ([np.sum, int], "which the study's files")):
+        with pytest.raises(TuneError, match=f"The dimension x has the choice .*{word}"):
+            parse_space({"x": {"choices": choices}})

@@ -20,6 +20,21 @@ from darts_core.study.samplers import SAMPLERS
 from darts_core.study.spec import StudySpec
 
 
+def test_a_study_stays_where_it_is_when_its_objective_changes_the_directory(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    elsewhere = tmp_path / "elsewhere"
+    elsewhere.mkdir()
+
+    def moves(trial):
+        monkeypatch.chdir(elsewhere)
+        return curve(trial)
+
+    result = run_study(moves, SPACE, folder="mine", trials=2, pruner="none")
+    assert [record.folder.parent for record in result.trials] == [tmp_path / "mine" / "trials"] * 2
+    assert all((record.folder / "result.json").is_file() for record in result.trials)
+    assert not any(elsewhere.iterdir())
+
+
 class Calls(list):
     def __call__(self, trial):
         self.append((trial.number, trial.resumed))

@@ -3,21 +3,24 @@
 from __future__ import annotations
 
 import errno
+import io
 import json
+import multiprocessing
 import os
+import re
 import signal
 import sys
 from dataclasses import dataclass
 from functools import partial
-from types import ModuleType
+from types import ModuleType, SimpleNamespace
 
 import pytest
 
 from darts_core.errors import TuneError
-from darts_core.study import run_study
+from darts_core.study import launch, run_study
 from darts_core.study.launch import RelaunchLimit
 from darts_core.study.resources import pin_worker, visible_gpus
-from darts_core.study.runner import pack
+from darts_core.study.runner import ChildRunner, pack
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="kills processes by /proc")
 
@@ -58,6 +61,43 @@ def test_an_objective_of_a_notebook_is_refused_before_its_workers_die_of_it(monk
     assert pack(partial(print, b"by value, as of __main__"))
     main.__file__ = "train.py"  # which a worker reads as well
     assert pack(main.of_a_cell)
+
+
+class Ended:
+    """A process that met the study in its script and is gone."""
+
+    exitcode = 213
+
+    def __init__(self):
+        self.sentinel, end = os.pipe()
+        os.close(end)
+
+    def join(self):
+        pass
+
+    kill = join
+
+
+def test_a_script_that_calls_run_study_unguarded_is_told_so(tmp_path, monkeypatch, capsys):
+    words = "put the call under if __name__ == '__main__':."
+    with monkeypatch.context() as new:  # a worker that is being made imports the script
+        new.setattr(multiprocessing.current_process(), "_inheriting", True, raising=False)
+        new.setattr(os, "_exit", sys.exit)
+        with pytest.raises(SystemExit) as left:
+            run_study(own_process, SPACE, folder=tmp_path / "a", trials=1)
+    assert left.value.code == Ended.exitcode
+    assert capsys.readouterr().err.endswith(f"{words}\n")
+    assert not (tmp_path / "a").exists()
+    # and this is what its starter says of it, after the first one
+    started = [Ended(), Ended()]
+    monkeypatch.setattr(launch, "_launch", lambda *_: started.pop())
+    with pytest.raises(TuneError, match=re.escape(words)):
+        run_study(own_process, SPACE, folder=tmp_path / "b", trials=2, workers=2)
+    one = ChildRunner(own_process, ())
+    one._process, one._pipe, one._talk = Ended(), io.BytesIO(), lambda *_: None
+    claim = SimpleNamespace(number=0, params={}, folder=tmp_path, seed=0, resumed=False)
+    with pytest.raises(TuneError, match=re.escape(words)):
+        one.run(claim, None)
 
 
 def test_trials_run_in_processes_of_their_own_with_one_thread(tmp_path):

@@ -145,7 +145,7 @@ def _value(value: Any) -> str:
     if value is None or isinstance(value, bool):
         return {None: "null", True: "true", False: "false"}[value]
     # a range as well, and an array of numpy: as texts they would be a sweep, and no list
-    if isinstance(value, (list, tuple, range)) or getattr(value, "ndim", 0):
+    if isinstance(value, (list, tuple, range)) or bool(getattr(value, "ndim", False)):
         return f"[{','.join(_value(item) for item in value)}]"
     if isinstance(value, Mapping):
         return "{" + ",".join(f"{key}:{_value(item)}" for key, item in value.items()) + "}"

@@ -108,5 +108,6 @@ def _changed(stage: Path, result: Mapping[str, Any], bundle: Any) -> bool:
 
 def _number(result: Mapping[str, Any], name: str) -> float | None:
     value = result.get(name)
-    known = isinstance(value, (int, float)) and not isinstance(value, bool)
-    return float(value) if known and math.isfinite(value) else None
+    if isinstance(value, bool) or not isinstance(value, (int, float)):
+        return None
+    return float(value) if math.isfinite(value) else None

@@ -209,9 +209,9 @@ def _taken(left: Path, folder: Path, column: Column, *, own: bool) -> Path:
     """
     mark, target = folder / "best.json", folder / left.name
     try:
-        copied = read_mapping(mark).get("copied")
+        copied = str(read_mapping(mark).get("copied"))
     except DartsError:  # there is none, or it is no object
-        copied = None
+        copied = ""
     ours = {mark.name, copied} if copied in _TAKEN else set()
     there = [p.name for p in (mark, target) if os.path.lexists(p) and p.name not in ours]
     if (there and not own) or target.resolve() == left.resolve():
@@ -220,7 +220,7 @@ def _taken(left: Path, folder: Path, column: Column, *, own: bool) -> Path:
             "that; name another folder with --export."
         )
     # a network that another call left would pass for a part of this one
-    for path in {target, folder / copied if ours else target}:
+    for path in {target, *(folder / name for name in ours - {mark.name})}:
         if path.is_dir() and not path.is_symlink():
             shutil.rmtree(path)
         else:

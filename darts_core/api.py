@@ -79,11 +79,11 @@ class Found:
         except DartsError:  # deleted since, or unpickled where it is not
             return f"Found({self.version.label}: nothing is there any more)"
 
-    def _repr_html_(self) -> str:
+    def _repr_html_(self) -> str | None:
         try:
             return notebook_html(self.version.path, curves=trial_curves)
         except DartsError:
-            return ""
+            return None  # a cell shows the text above; an empty piece of HTML would hide it
 
 
 def _run(

@@ -72,6 +72,6 @@ def test_where_results_go_is_said_by_the_arguments_before_anything_is_started(
 def test_a_result_whose_folder_is_gone_is_shown_without_an_error(tmp_path):
     found = Found(Version(tmp_path / "mine" / "V001"), "search")
     assert repr(found) == "Found(mine/V001: nothing is there any more)"
-    assert found._repr_html_() == ""
+    assert found._repr_html_() is None
     result = SearchResult({"lr": 0.1}, {"acc": 0.9}, "better.", {}, [], found.version.path)
-    assert result._repr_html_() == ""
+    assert result._repr_html_() is None

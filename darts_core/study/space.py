@@ -200,7 +200,7 @@ def parse_space(space: Mapping[str, Any]) -> dict[str, SearchDimension]:
 
 
 def _parse(name: str, entry: Any) -> SearchDimension:
-    if (isinstance(entry, Sequence) and not isinstance(entry, str)) or hasattr(entry, "tolist"):
+    if (isinstance(entry, Sequence) and not isinstance(entry, str)) or getattr(entry, "ndim", 0):
         entry = {"choices": entry}
     if not isinstance(entry, Mapping):
         raise TuneError(

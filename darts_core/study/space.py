@@ -13,6 +13,7 @@ import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from decimal import Decimal
+from functools import cached_property
 from itertools import combinations
 from typing import Any
 
@@ -140,7 +141,7 @@ class SearchDimension:
         left = (Decimal(str(self.high)) - Decimal(str(self.low))) % Decimal(str(short))
         return step if left else short
 
-    @property
+    @cached_property  # it looks at each pair, and is asked for each choice
     def _alike(self) -> bool:
         """Whether two choices are equal to Python though not to the user, as 1, 1.0 and True are."""
         return any(a == b for a, b in combinations(self.choices, 2))

@@ -79,11 +79,11 @@ class Found:
         except DartsError:  # deleted since, or unpickled where it is not
             return f"Found({self.version.label}: nothing is there any more)"
 
-    def _repr_html_(self) -> str:
+    def _repr_html_(self) -> str | None:
         try:
             return notebook_html(self.version.path, curves=trial_curves)
         except DartsError:
-            return ""
+            return None  # a cell shows the text above; an empty piece of HTML would hide it
 
 
 def _run(
@@ -163,10 +163,16 @@ def _reads(text: str) -> bool:
 
 
 def _finished(store: Store, job: str, command: str, words: list[str]) -> Version | None:
-    """The version in which this very command has succeeded already, as its first command or a later one."""
+    """The version in which this very command has succeeded already, as its first command or a later one.
+
+    Several may have; where the words name one it is that one.
+    """
     if job not in store.jobs():
         return None
+    named = [parse(word).value() for word in words if key_of(word) == "version"]
     for version in reversed(store.versions(job)):
+        if named and named[-1] is not None and str(named[-1]) != version.name:
+            continue
         if version.state(command) == "succeeded":
             known = version.command(command).get("overrides")
             if isinstance(known, list) and _kept(known) == _kept(words):

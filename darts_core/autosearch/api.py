@@ -33,11 +33,11 @@ class SearchResult:
     trials: list[dict[str, Any]]
     folder: Path
 
-    def _repr_html_(self) -> str:
+    def _repr_html_(self) -> str | None:
         try:
             return notebook_html(self.folder, curves=trial_curves)
         except DartsError:  # deleted since, or unpickled where it is not
-            return ""
+            return None  # a cell shows the fields; an empty piece of HTML would hide them
 
 
 def _source(function: Callable[..., Any]) -> tuple[Path, str]:

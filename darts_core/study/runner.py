@@ -229,11 +229,8 @@ class ChildRunner:
             raise
         if ending is None:
             self._process.join()
-            code = self._process.exitcode
-            if code == _UNGUARDED:
-                self.close()
-            check_guarded(code)
-            ending = ("died", _how(code))
+            check_guarded(self._process.exitcode)
+            ending = ("died", _how(self._process.exitcode))
         if not self._reuse or ending[0] not in ("returned", "pruned"):
             self.close()
         return ending

@@ -13,6 +13,7 @@ import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from decimal import Decimal
+from functools import cached_property
 from itertools import combinations
 from typing import Any
 
@@ -140,7 +141,7 @@ class SearchDimension:
         left = (Decimal(str(self.high)) - Decimal(str(self.low))) % Decimal(str(short))
         return step if left else short
 
-    @property
+    @cached_property  # it looks at each pair, and is asked for each choice
     def _alike(self) -> bool:
         """Whether two choices are equal to Python though not to the user, as 1, 1.0 and True are."""
         return any(a == b for a, b in combinations(self.choices, 2))
@@ -200,7 +201,7 @@ def parse_space(space: Mapping[str, Any]) -> dict[str, SearchDimension]:
 
 
 def _parse(name: str, entry: Any) -> SearchDimension:
-    if (isinstance(entry, Sequence) and not isinstance(entry, str)) or hasattr(entry, "tolist"):
+    if (isinstance(entry, Sequence) and not isinstance(entry, str)) or getattr(entry, "ndim", 0):
         entry = {"choices": entry}
     if not isinstance(entry, Mapping):
         raise TuneError(

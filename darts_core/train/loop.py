@@ -53,7 +53,7 @@ def fit(
 ) -> FitResult:
     """Train `model` in place (moved to `device`); afterwards it holds the last epoch's parameters.
 
-    torch's global generators are given back as they were.
+    torch's global generators, of the CPU and of a CUDA `device`, are given back as they were.
 
     Args:
         model: a plain network; in training mode it may return (outputs, outputs of an auxiliary head).

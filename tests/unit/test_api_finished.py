@@ -26,15 +26,21 @@ def test_a_later_command_of_a_version_is_found_again(tmp_path):
         "tune": {"state": "succeeded", "overrides": ["data=digits", "tune.trials=2", *places]},
         "shrink": {"state": "failed", "overrides": ["data=digits", *places]},
     }
-    with store.new_version("mine", new_record("pipeline", commands=commands)):
-        pass
+    for _ in range(2):
+        with store.new_version("mine", new_record("pipeline", commands=commands)):
+            pass
 
     def found(command, *words, job="mine"):
         version = _finished(store, job, command, list(words))
         return None if version is None else version.label
 
-    assert found("search", "data=digits") == "mine/V001"
-    assert found("tune", "data=digits", "tune.trials=2") == "mine/V001"
+    assert (
+        found("search", "data=digits")
+        == found("search", "version=null", "data=digits")
+        == "mine/V002"
+    )
+    assert found("search", "data=digits", "version='V001'") == "mine/V001"
+    assert found("tune", "data=digits", "tune.trials=2") == "mine/V002"
     assert found("tune", "data=digits", "tune.trials=3") is None
     assert found("shrink", "data=digits") is None
     assert found("search", "data=digits", job="another") is None
@@ -72,6 +78,6 @@ def test_where_results_go_is_said_by_the_arguments_before_anything_is_started(
 def test_a_result_whose_folder_is_gone_is_shown_without_an_error(tmp_path):
     found = Found(Version(tmp_path / "mine" / "V001"), "search")
     assert repr(found) == "Found(mine/V001: nothing is there any more)"
-    assert found._repr_html_() == ""
+    assert found._repr_html_() is None
     result = SearchResult({"lr": 0.1}, {"acc": 0.9}, "better.", {}, [], found.version.path)
-    assert result._repr_html_() == ""
+    assert result._repr_html_() is None

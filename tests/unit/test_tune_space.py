@@ -221,6 +221,8 @@ def test_numbers_and_arrays_of_numpy_and_ranges_are_what_they_say(tmp_path):
     )
     assert (spec.enqueue, spec.baseline) == (({"batch": 32, "rate": 0.5},), {"layers": 4})
     assert type(spec.baseline["layers"]) is int
+    with pytest.raises(TuneError, match=r"The dimension x is .*write {low"):
+        parse_space({"x": np.int64(3)})  # as of a number of Python
     for choices, word in (({8, 16}, "a set"), ([np.sum, int], "which the study's files")):
         with pytest.raises(TuneError, match=f"The dimension x has the choice .*{word}"):
             parse_space({"x": {"choices": choices}})

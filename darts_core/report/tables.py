@@ -43,7 +43,10 @@ def clock(seconds: Any) -> str:
     """A time stamp as local date and time."""
     if not isinstance(seconds, (int, float)):
         return "-"
-    return time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(seconds))
+    try:
+        return time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(seconds))
+    except (OverflowError, ValueError, OSError):  # no time of a calendar, as in a damaged file
+        return "-"
 
 
 def span(seconds: Any) -> str:

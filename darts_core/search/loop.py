@@ -173,6 +173,7 @@ class _Loop:
         self.strategy.set_learning_rate(self._learning_rate(epoch))
         # what a strategy measures before an epoch is part of what the search costs
         started, shortage = time.perf_counter(), ""
+        params_batch: Batch | None = None
         self.strategy.start_epoch(epoch, config.epochs)
         try:
             for step, params_batch, alpha_batch in self.stepper.batches(epoch, state.step):
@@ -192,10 +193,11 @@ class _Loop:
                 if self.strategy.finished:
                     break
         except (RuntimeError, MemoryError) as error:
-            if not is_memory_shortage(error):
+            # where the first batch itself does not fit there is none of which a part could be tried
+            if params_batch is None or not is_memory_shortage(error):
                 raise
             shortage = type(error).__name__
-        if shortage:
+        if shortage and params_batch is not None:
             # outside the handler: the traceback would keep the failed step's tensors alive
             raise self._memory_error(params_batch, shortage)
         self._check_finite(epoch, self.steps - 1, now=True)

@@ -270,6 +270,17 @@ def test_after_a_memory_shortage_a_smaller_batch_is_looked_for_without_the_faile
     assert not kept
 
 
+def test_a_first_batch_that_does_not_fit_is_a_lack_of_memory(
+    digits: DataBundle, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def batches(*_: object) -> None:
+        raise torch.OutOfMemoryError("CUDA out of memory")
+
+    monkeypatch.setattr("darts_core.search.stepping.Stepper.batches", batches)
+    with pytest.raises(torch.OutOfMemoryError):
+        search(small_net(digits), FirstOrder(), digits, CONFIG)
+
+
 def test_a_loss_that_is_never_finite_claims_no_checkpoint(
     digits: DataBundle, tmp_path: Path
 ) -> None:

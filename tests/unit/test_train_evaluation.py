@@ -6,8 +6,19 @@ import torch
 from test_train_fit import TinyBundle, TinyNet, config, make
 from torch import nn
 
+from darts_core.errors import DataError
 from darts_core.tasks import Classification
 from darts_core.train import evaluate, fit
+
+
+def test_evaluate_counts_every_image_and_restores_the_mode():
+    model = make().train()
+    found = evaluate(model, TinyBundle(), ("val", "alpha"), batch_size=16)
+    assert found.n == 44
+    assert model.training
+    assert evaluate(model, TinyBundle(), ("val", "alpha"), batch_size=7).accuracy == found.accuracy
+    with pytest.raises(DataError, match="empty"):
+        evaluate(model, TinyBundle(sizes={"val": 0}))
 
 
 def test_an_evaluation_takes_as_many_samples_at_once_as_the_memory_holds():

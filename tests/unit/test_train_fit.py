@@ -428,16 +428,6 @@ def test_the_average_keeps_a_mask_of_infinities():
     assert all(torch.isfinite(torch.tensor(row["val_loss"])) for row in result.history)
 
 
-def test_evaluate_counts_every_image_and_restores_the_mode():
-    model = make().train()
-    found = evaluate(model, TinyBundle(), ("val", "alpha"), batch_size=16)
-    assert found.n == 44
-    assert model.training
-    assert evaluate(model, TinyBundle(), ("val", "alpha"), batch_size=7).accuracy == found.accuracy
-    with pytest.raises(DataError, match="empty"):
-        evaluate(model, TinyBundle(sizes={"val": 0}))
-
-
 @pytest.mark.parametrize(
     ("changes", "words"),
     [

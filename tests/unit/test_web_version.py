@@ -1,6 +1,7 @@
 """The live page of a version by HTTP: its buttons, and trials whose files are damaged."""
 
 import json
+import math
 import sys
 from pathlib import Path
 
@@ -38,6 +39,10 @@ def test_a_trial_s_end_is_a_date_and_no_number_of_seconds(root, capsys):
     assert f"<td>{clock(1003.0)}</td>" in text
     assert cli.main(["jobs", f"--root={root}", "show", "one", "--trial", "t3"]) == 0
     assert f"{'ended':20} {clock(1003.0)}" in capsys.readouterr().out.splitlines()
+    file = root / "one" / "V001" / "autosearch" / "trials" / "t3" / "result.json"
+    for never in (1e300, math.inf, math.nan):
+        file.write_text(json.dumps({**json.loads(file.read_text()), "ended": never}))
+        assert "<td>-</td>" in site(root).get("/jobs/one/V001/trials/t3").text
 
 
 @pytest.mark.parametrize(

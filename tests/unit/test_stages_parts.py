@@ -9,7 +9,6 @@ import signal
 from collections import namedtuple
 from dataclasses import replace
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -29,7 +28,7 @@ from darts_core.spaces import get_space
 from darts_core.stages import cost, pipeline, run
 from darts_core.stages.budget import settle, settled_once
 from darts_core.stages.cost import penalties, table_path
-from darts_core.stages.forecast import duration, forecast, process_peak_mib
+from darts_core.stages.forecast import duration, forecast
 from darts_core.stages.fronts import search_front
 from darts_core.stages.interrupt import check_stop, deferred_stop, handle_signals, stop_wanted
 from darts_core.stages.schema import SearchStage
@@ -72,14 +71,6 @@ def test_a_forecast_counts_steps_and_leaves_the_generator_alone() -> None:
     assert found.step_seconds > 0
     assert found.seconds == pytest.approx(50 * found.step_seconds)
     assert found.peak_mib > 10
-
-
-@pytest.mark.parametrize(("system", "mib"), [("linux", 2048.0), ("darwin", 2.0)])
-def test_the_peak_of_a_process_is_in_mib_on_every_system(monkeypatch, system, mib) -> None:
-    used = SimpleNamespace(ru_maxrss=2**21)
-    monkeypatch.setattr("resource.getrusage", lambda _who: used)
-    monkeypatch.setattr("sys.platform", system)
-    assert process_peak_mib(torch.device("cpu")) == mib
 
 
 def test_a_forecast_makes_the_steps_that_it_is_given() -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -135,3 +136,13 @@ def test_the_memory_of_a_forecast_on_a_gpu_is_that_of_its_own_steps(
     x, y = torch.zeros(1), torch.zeros(1)
     _, peak_mib = forecast._time(lambda *_: done.append("step"), x, y, torch.device("cuda"))
     assert (done[0], set(done[1:]), peak_mib) == ("reset", {"step"}, 2.0)
+
+
+@pytest.mark.parametrize(("system", "mib"), [("linux", 2048.0), ("darwin", 2.0)])
+def test_the_peak_of_a_process_is_in_mib_on_every_system(
+    monkeypatch: pytest.MonkeyPatch, system: str, mib: float
+) -> None:
+    used = SimpleNamespace(ru_maxrss=2**21)
+    monkeypatch.setattr("resource.getrusage", lambda _who: used)
+    monkeypatch.setattr("sys.platform", system)
+    assert forecast.process_peak_mib(torch.device("cpu")) == mib

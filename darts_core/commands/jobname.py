@@ -85,8 +85,8 @@ def _refuse_element(config: Stage, folder: Path) -> None:
     key = "model" if isinstance(config, BenchStage) else _NEEDS.get(type(config))
     if key is not None:
         raise ConfigError(
-            f"job={config.job} names an element of a version, which report alone takes so; {config.STAGE} "
-            f"starts from it by its path, for example {key}={folder / _LEFT[key]}."
+            f"job={config.job} names an element of a version, which only report takes: name what "
+            f"{config.STAGE} starts from by its path, for example {key}={folder / _LEFT[key]}."
         )
 
 

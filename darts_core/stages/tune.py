@@ -179,10 +179,11 @@ def _on_the_same_data(folder: Path, bundle: DataBundle) -> None:
         ResumeError: its data have changed since. An older program's study says nothing of it.
     """
     path = folder / "data.json"
-    if path.is_file():
-        check_data(path, read_mapping(path).get("mark"), bundle.mark)
-    elif not (folder / "study.json").is_file():
+    if not (folder / "study.json").is_file():
+        # none has begun, though a command that was stopped may have come as far as this
         write_json(path, {"schema_version": 1, "mark": bundle.mark})
+    elif path.is_file():
+        check_data(path, read_mapping(path).get("mark"), bundle.mark)
 
 
 def _judged(config: TuneStage, task: Task) -> tuple[str, str]:

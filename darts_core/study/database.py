@@ -116,11 +116,11 @@ def _server(kind: Any, url: str) -> Any:
     try:
         dialect = family(dbapi=family.import_dbapi())
     except ImportError as error:
-        kind = "postgresql" if parsed.get_backend_name() == "postgresql" else "mysql"
-        package, name = _DRIVERS[kind]
+        backend = "postgresql" if parsed.get_backend_name() == "postgresql" else "mysql"
+        package, name = _DRIVERS[backend]
         raise TuneError(
             f"The storage {masked(url)} needs a driver that is not installed ({error}); pip install {package}"
-            f" and let the URL begin with {kind}+{name}://."
+            f" and let the URL begin with {backend}+{name}://."
         ) from None
     arguments, options = dialect.create_connect_args(parsed)
     if dialect.driver.startswith("psycopg"):

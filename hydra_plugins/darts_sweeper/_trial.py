@@ -36,8 +36,9 @@ def dumps(content: Any) -> bytes:
 
 
 def device_in(config: Any) -> str:
-    """The app's setting `device`; `auto` where it has none."""
-    return str(OmegaConf.select(config, "device") or "auto")
+    """The app's setting `device`; `auto` where it has none, or one that only a job can resolve."""
+    found = OmegaConf.select(config, "device", throw_on_resolution_failure=False)
+    return str(found or "auto")
 
 
 @dataclass(frozen=True)

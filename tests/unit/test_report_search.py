@@ -101,6 +101,11 @@ def test_a_csv_of_some_of_the_results_says_so_beside_it(searched, capsys):
     words = ["jobs", f"--root={searched.path.parent.parent}", "show", "a", "--csv"]
     for more, lines, said in (
         (["--limit", "4"], 5, "darts-core: 4 of 10 results; --limit 10 prints all\n"),
+        (
+            ["--offset", "9"],
+            2,
+            "darts-core: 1 of 10 results; --limit 10 without --offset prints all\n",
+        ),
         ([], 11, ""),
     ):
         assert cli.main([*words, *more]) == 0

@@ -149,6 +149,7 @@ def test_a_sweep_knows_the_device_that_its_app_names():
     for node, device in (
         ({"device": "cuda:1"}, "cuda:1"),
         ({"device": None}, "auto"),
+        ({"device": "cuda:${hydra:job.num}"}, "auto"),
         ({}, "auto"),
     ):
         trial = HydraTrial.pack(len, OmegaConf.create(node), None, [], ("loss",))

@@ -50,12 +50,13 @@ def test_a_study_does_not_go_on_on_other_data(tmp_path):
     def goes_on(mark):
         module._on_the_same_data(tmp_path, SimpleNamespace(mark=mark))
 
+    goes_on("two")  # and was stopped before it began
     goes_on("one")
+    (tmp_path / "study.json").write_text("{}")
     goes_on("one")
     with pytest.raises(ResumeError, match=r"data\.json was written on other data: samples or"):
         goes_on("two")
-    (tmp_path / "data.json").unlink()
-    (tmp_path / "study.json").write_text("{}")  # of an older program
+    (tmp_path / "data.json").unlink()  # as an older program leaves a study
     goes_on("two")
     assert not (tmp_path / "data.json").exists()
 

@@ -64,7 +64,8 @@ def run_show(store: Store, args: argparse.Namespace) -> int:
         print(render(columns, page, args.form, extra))
         if extra is None and len(page) < len(table):
             # JSON says how many there are; a file of commas has no place for it
-            told = f"{len(page)} of {len(table)} results; --limit {len(table)} prints all"
+            begin = " without --offset" if offset else ""
+            told = f"{len(page)} of {len(table)} results; --limit {len(table)}{begin} prints all"
             print(f"darts-core: {told}", file=sys.stderr)
         return 0
     _print_details(details, shares)

@@ -19,6 +19,7 @@ _TRAINING = ("params", "alpha")
 _MOST = 0.01
 # values of each sample by which most are told apart, so that only the others are looked at whole
 _LOOKED_AT = 64
+_AT_ONCE = 2**14
 # samples of fewer values, such as rows of a table, may be alike by nature
 _LEAST = 16
 
@@ -38,12 +39,14 @@ def tell_repeats(parts: Mapping[str, np.ndarray], inputs: np.ndarray, origin: st
         return
     few = np.random.default_rng(0).permutation(rows.shape[1])[:_LOOKED_AT]
     trained = np.concatenate([parts[name] for name in _TRAINING])
+    keys = _keys(rows, trained, few)
     for name in ("val", "test"):
-        found = parts[name][np.isin(_keys(rows, parts[name], few), _keys(rows, trained, few))]
+        own = _keys(rows, parts[name], few)
+        found = parts[name][np.isin(own, keys)]
         if len(found) <= _MOST * len(parts[name]):
             continue
         # equal there: alike as a whole, or of a plain ground
-        near = trained[np.isin(_keys(rows, trained, few), _keys(rows, found, few))]
+        near = trained[np.isin(keys, own)]
         known = {hash(rows[index].tobytes()) for index in near}
         count = sum(hash(rows[index].tobytes()) in known for index in found)
         if count > _MOST * len(parts[name]):
@@ -56,6 +59,8 @@ def tell_repeats(parts: Mapping[str, np.ndarray], inputs: np.ndarray, origin: st
 
 
 def _keys(rows: np.ndarray, index: np.ndarray, few: np.ndarray) -> np.ndarray:
-    """Some values of each sample as one value [len(index)]."""
-    values = np.ascontiguousarray(rows[np.ix_(index, few)])
-    return values.view(np.dtype((np.void, values.itemsize * values.shape[1]))).ravel()
+    """Some values of each sample as one number [len(index)]; samples that are alike have one number."""
+    # some at a time: these values may take as much memory as the samples
+    parts = np.array_split(index, len(index) // _AT_ONCE + 1)
+    found = (hash(row.tobytes()) for some in parts for row in rows[np.ix_(some, few)])
+    return np.fromiter(found, np.int64, len(index))

@@ -151,7 +151,7 @@ def test_a_multirun_is_listed_and_taken_by_the_element_that_is_best_on_val(store
     assert sorted(path.name for path in taken.iterdir()) == ["best.json", "model.pt"]
     (taken / "export").write_text("mine")
     export.mkdir()
-    with pytest.raises(JobError, match="holds export already, and its best.json does not say"):
+    with pytest.raises(JobError, match=r"holds export already, and its best\.json does not say"):
         show_best(version, args)
     export.rmdir()
     (taken / "best.json").unlink()

@@ -17,10 +17,6 @@ _COLUMNS = ("name", "kind", "state", "versions", "duration", "created", "metric"
 
 def run_list(store: Store, args: argparse.Namespace) -> int:
     """`jobs list`."""
-    # a mistyped one, or another working folder, looks like one without jobs
-    if not store.root.is_dir():
-        root = neutral(store.root, 4000)
-        print(f"There is no folder {root}, so it holds no jobs (see --root).", file=sys.stderr)
     rows = version_rows(store)
     table = picked(
         rows if args.versions else newest_rows(rows),
@@ -30,6 +26,10 @@ def run_list(store: Store, args: argparse.Namespace) -> int:
         sort=args.sort,
         reverse=args.reverse,
     )
+    # a mistyped one, or another working folder, looks like one without jobs
+    if not store.root.is_dir():
+        root = neutral(store.root, 4000)
+        print(f"There is no folder {root}, so it holds no jobs (see --root).", file=sys.stderr)
     columns: tuple[str, ...] = _COLUMNS
     if args.versions:
         columns = ("name", "version", "parent", "kind", "command", "state", *_COLUMNS[4:])

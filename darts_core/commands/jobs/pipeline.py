@@ -216,8 +216,8 @@ def _taken(left: Path, folder: Path, column: Column, *, own: bool) -> Path:
     there = [p.name for p in (mark, target) if os.path.lexists(p) and p.name not in ours]
     if (there and not own) or target.resolve() == left.resolve():
         raise JobError(
-            f"{folder} holds {', '.join(there or [left.name])} already, and its best.json does not say that an "
-            "export of a pipeline wrote that; name another folder with --export."
+            f"{folder} holds {', '.join(there or [left.name])} already, and its best.json does not say that "
+            "an export of a pipeline wrote that; name another folder with --export."
         )
     # a network that another call left would pass for a part of this one
     for path in {target, *(folder / name for name in ours - {mark.name})}:

@@ -201,7 +201,9 @@ def parse_space(space: Mapping[str, Any]) -> dict[str, SearchDimension]:
 
 
 def _parse(name: str, entry: Any) -> SearchDimension:
-    if (isinstance(entry, Sequence) and not isinstance(entry, str)) or getattr(entry, "ndim", 0):
+    if (isinstance(entry, Sequence) and not isinstance(entry, str)) or bool(
+        getattr(entry, "ndim", False)
+    ):
         entry = {"choices": entry}
     if not isinstance(entry, Mapping):
         raise TuneError(

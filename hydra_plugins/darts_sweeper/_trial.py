@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 import pickle
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -18,6 +19,8 @@ from darts_core.study import Pruned, TrialHandle
 from hydra_plugins.darts_sweeper._overrides import spell
 
 __all__ = ["HydraTrial", "WorkerTask", "device_in", "dumps"]
+
+_DEVICE = re.compile(r"[a-z]+(:\d+)?")
 
 
 def dumps(content: Any) -> bytes:
@@ -38,7 +41,8 @@ def dumps(content: Any) -> bytes:
 def device_in(config: Any) -> str:
     """The app's setting `device`; `auto` where it has none, or one that only a job can resolve."""
     found = OmegaConf.select(config, "device", throw_on_resolution_failure=False)
-    return str(found or "auto")
+    # what hydra's own node says before a job is None: `cuda:None` is no device
+    return found if isinstance(found, str) and _DEVICE.fullmatch(found) else "auto"
 
 
 @dataclass(frozen=True)

@@ -213,7 +213,8 @@ def test_a_killed_job_is_interrupted_and_one_trial_can_be_stopped(place):
     jobs(place, "delete", "--yes", "long")
 
 
-def test_fifty_parallel_commands_against_a_running_job(place):
+@pytest.mark.parametrize("count", [15, pytest.param(50, marks=pytest.mark.full)])
+def test_parallel_commands_against_a_running_job(place, count):
     (place / "code" / "boot.py").write_text(CODE.replace('"steps", 2', '"steps", 40000'))
     create(place, "busy")
     running_trial(place, "busy")
@@ -222,9 +223,9 @@ def test_fifty_parallel_commands_against_a_running_job(place):
         ("logs", "busy"), ("compare", "busy", "V001", "V001"),
     )  # fmt: skip
     with ThreadPoolExecutor(10) as pool:
-        outputs = list(pool.map(lambda i: jobs(place, *kinds[i % 5]), range(50)))
-    assert len(outputs) == 50
-    for i in range(0, 50, 5):
+        outputs = list(pool.map(lambda i: jobs(place, *kinds[i % 5]), range(count)))
+    assert len(outputs) == count
+    for i in range(0, count, 5):
         assert [r["name"] for r in json.loads(outputs[i])] == ["busy"]
         assert json.loads(outputs[i + 1])["state"] in ("queued", "running")
     jobs(place, "stop", "busy")

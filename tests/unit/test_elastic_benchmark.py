@@ -111,6 +111,9 @@ def test_all_points_are_timed_again_in_one_go(tmp_path, monkeypatch):
     assert [point["share"] for point in row["shares"]["points"]] == [0.9, 0.6]
     assert row["scaled"]["points"][0]["first_share"] == 0.4
     assert row["hypervolume"]["scaled"] == pytest.approx(area([_point(0.3, 0.8)]))
+    assert row["hypervolume"]["whole_front"] == pytest.approx(
+        area([_point(0.9, 0.9), _point(0.6, 0.85)])
+    )
     assert row["ours"]["points"][0]["share"] == 0.6  # chosen by what was asked for
     assert row["ahead_of"] == {"scaled": [None]}
     assert retimed({"seed": 0}) == {"seed": 0}
@@ -134,9 +137,10 @@ def test_points_at_other_budgets_are_no_points_of_these(tmp_path, monkeypatch):
 def test_differences_are_paired_over_the_seeds_that_have_both():
     rows = [
         {"hypervolume": {"ours": 1.0, "prune": 0.5, "taylor": 0.9}},
-        {"hypervolume": {"ours": 2.0, "prune": 1.7}},
+        {"hypervolume": {"ours": 2.0, "prune": 1.7, "whole_front": 2.5}},
         {},
     ]
+    assert compared(rows[1:], "whole_front")["prune"]["mean"] == pytest.approx(0.8)
     found = compared(rows)
     assert found["prune"]["mean"] == pytest.approx(0.4)
     assert found["prune"]["standard_error"] == pytest.approx(0.1)

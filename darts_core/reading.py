@@ -12,6 +12,7 @@ import csv
 import io
 import json
 import logging
+import math
 import os
 import re
 import stat
@@ -29,6 +30,7 @@ __all__ = [
     "DAMAGE",
     "check_plain",
     "csv_rows",
+    "finite",
     "parse_json",
     "read_bytes",
     "read_json",
@@ -261,3 +263,10 @@ def why(reason: Any) -> str:
     text = reason.strerror if isinstance(reason, OSError) and reason.strerror else str(reason)
     line = re.sub(r"\s+", " ", str(text)).strip()
     return line[:200] or type(reason).__name__
+
+
+def finite(value: Any) -> float | None:
+    """`value` as a float when it is a finite number, else None (text, NaN, booleans, absent)."""
+    if isinstance(value, bool) or not isinstance(value, (int, float)):
+        return None
+    return float(value) if math.isfinite(value) else None

@@ -10,16 +10,10 @@ from typing import Any
 
 from darts_core.errors import ConfigError, ResumeError
 from darts_core.metric import ACCURACY, Metric, metric_of
+from darts_core.reading import finite
 from darts_core.report.escape import plain_text
 
 __all__ = ["Latency", "ModelRow", "finite"]
-
-
-def finite(value: Any) -> float | None:
-    """`value` as a float when it is a finite number, else None (text, NaN, booleans, absent)."""
-    if isinstance(value, bool) or not isinstance(value, (int, float)):
-        return None
-    return float(value) if math.isfinite(value) else None
 
 
 @dataclass(frozen=True)

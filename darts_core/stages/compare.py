@@ -200,15 +200,18 @@ def _told_apart(found: Mapping[Path, Sequence[ModelRow]]) -> list[ModelRow]:
     A picture joins what has one name, and a table compares it: two trained networks are both "trained".
     """
     words = {element: _network_words(element) for element in found}
+    elements: dict[str, list[Path]] = {}
+    for element, own in found.items():
+        for name in {row.name for row in own}:
+            elements.setdefault(name, []).append(element)
+    shared = {n: set.intersection(*(set(words[e]) for e in of)) for n, of in elements.items()}
     rows: list[ModelRow] = []
     for element, own in found.items():
         for row in own:
-            alike = [e for e, others in found.items() if row.name in {o.name for o in others}]
-            shared = set.intersection(*(set(words[e]) for e in alike))
-            told = [row.name, *(word for word in words[element] if word not in shared)]
+            told = [row.name, *(word for word in words[element] if word not in shared[row.name])]
             name = " ".join(told)
             if len(name) > _LONGEST:
-                first = next(e for e in alike if words[e] == words[element])
+                first = next(e for e in elements[row.name] if words[e] == words[element])
                 name = f"{row.name} {first.name}"
             rows.append(replace(row, name=name if len(told) > 1 else row.name))
     return rows

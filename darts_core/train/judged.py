@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import math
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -11,6 +10,7 @@ from typing import Any
 from torch import nn
 
 from darts_core.metric import Metric
+from darts_core.reading import finite
 from darts_core.runlog import plain, read_mapping
 from darts_core.settings import Data, to_plain
 from darts_core.train.evaluation import evaluate
@@ -39,7 +39,7 @@ def tested_before(
     result = _result_on(stage, data)
     if result is None or _changed(stage, result, bundle):
         return None
-    return _number(result, f"test_{metric}")
+    return finite(result.get(f"test_{metric}"))
 
 
 def as_judged(model: nn.Module, bundle: Any, stage: Path, data: Mapping[str, Any] | None) -> bool:
@@ -56,7 +56,7 @@ def as_judged(model: nn.Module, bundle: Any, stage: Path, data: Mapping[str, Any
         data: settings of the node `data`; None: not known.
     """
     result, metric = _result_on(stage, data), bundle.task.metric
-    then = None if result is None else _number(result, f"val_{metric.name}")
+    then = None if result is None else finite(result.get(f"val_{metric.name}"))
     if result is None or _changed(stage, result, bundle):
         return True
     if then is None or not bundle.size("val"):
@@ -104,10 +104,3 @@ def _changed(stage: Path, result: Mapping[str, Any], bundle: Any) -> bool:
             stage, ", ".join(found),
         )  # fmt: skip
     return bool(found)
-
-
-def _number(result: Mapping[str, Any], name: str) -> float | None:
-    value = result.get(name)
-    if isinstance(value, bool) or not isinstance(value, (int, float)):
-        return None
-    return float(value) if math.isfinite(value) else None

@@ -6,15 +6,19 @@
 * `scaled`: the base's architecture at smaller widths, trained from scratch with the base's recipe.
 
 The seconds on the device that the front took are shared out evenly over the budgets; `scaled`, which needs
-no base, is given the seconds of the base's training, too. What each rival really took is written beside
-its points.
+no base, is given the seconds of the base's training, too. They become epochs by the time that a training step
+of that network takes beside one of the base: a network of a quarter of the latency takes more than a quarter
+of a step. What each rival really took is written beside its points.
 """
 
 from __future__ import annotations
 
 import copy
+import statistics
+import time
 from bisect import bisect_left
 from collections.abc import Callable, Sequence
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -29,7 +33,7 @@ from darts_core.runlog import read_json
 from darts_core.settings import Prune, TrainConfig
 from darts_core.train import evaluate, load_model
 
-__all__ = ["RIVALS", "epochs_for", "least_cut", "rival", "rival_networks"]
+__all__ = ["RIVALS", "epochs_for", "least_cut", "rival", "rival_networks", "step_share"]
 
 _HALVINGS = 7
 
@@ -40,21 +44,61 @@ def epochs_for(allowed_s: float, epoch_s: float, share: float) -> int:
     Args:
         allowed_s: seconds.
         epoch_s: of one epoch of the base.
-        share: of the base's latency, taken as its share of an epoch, too.
+        share: its training step's time over the base's.
     """
     return max(1, round(allowed_s / (epoch_s * share)))
 
 
-def allowance(case: Case, which: str, budget: float) -> int:
-    """The epochs of a rival's training for one budget."""
+def allowance(case: Case, which: str, model: nn.Module) -> int:
+    """The epochs of a rival's training for one budget.
+
+    Args:
+        case: of the seed.
+        which: the rival.
+        model: what it trains, or a network of the same latency; its weights are left as they are.
+    """
     seconds = case.seconds()
     allowed = seconds["front"] + (seconds["base"] if which == "scaled" else 0.0)
-    return epochs_for(allowed / len(case.budgets), seconds["base"] / case.epochs, budget)
+    base, _ = load_model(case.base() / "model.pt")
+    batches = list(islice(case.bundle().batches("params", 64), 4))
+    share = step_share(model, base, batches)
+    return epochs_for(allowed / len(case.budgets), seconds["base"] / case.epochs, share)
+
+
+def step_share(
+    model: nn.Module, base: nn.Module, batches: Sequence[Any], rounds: int = 12
+) -> float:
+    """The time of a training step of `model` over one of `base`: the median of pairs taken in turn.
+
+    Args:
+        model: a network; a copy is trained.
+        base: the one that it is held against, alike.
+        batches: `(x, y)` of classes, taken in turn.
+        rounds: pairs; two more come first and are not counted.
+    """
+    pair = [copy.deepcopy(network).requires_grad_(True).train() for network in (model, base)]
+    steps = [torch.optim.SGD(network.parameters(), lr=0.01, momentum=0.9) for network in pair]
+    found = []
+    for turn in range(rounds + 2):
+        x, y = batches[turn % len(batches)]
+        seconds = []
+        for network, optimizer in zip(pair, steps, strict=True):
+            started = time.perf_counter()
+            optimizer.zero_grad()
+            nn.functional.cross_entropy(network(x), y).backward()
+            optimizer.step()
+            seconds.append(time.perf_counter() - started)
+        if turn >= 2:
+            found.append(seconds[0] / seconds[1])
+    return statistics.median(found)
 
 
 def by_prune(case: Case, budget: float) -> dict[str, Any]:
-    """Our pruning."""
-    epochs = allowance(case, "prune", budget)
+    """Our pruning; what it will leave is not known before, so Taylor's cut stands in for its steps."""
+    base, _ = load_model(case.base() / "model.pt")
+    batches = take_batches(case.bundle().without_test(), 4, 64, torch.device("cpu"))
+    cut = taylor_cut(base, taylor_ratio(case, base, batches, budget), batches)
+    epochs = allowance(case, "prune", cut)
     at = case.run("prune", f"prune{budget:g}", f"model={case.base()}", f"prune.epochs={epochs}",
                   f"prune.budget={100 * budget:g}%",
                   f"prune.options.seconds={case.timing_seconds:g}")  # fmt: skip
@@ -69,16 +113,17 @@ def by_prune(case: Case, budget: float) -> dict[str, Any]:
 
 def by_scaled(case: Case, budget: float) -> dict[str, Any]:
     """The widest network of the same kind that the budget allows as measured."""
-    epochs = allowance(case, "scaled", budget)
     bundle = case.bundle()
 
-    def fits(lost: int) -> bool:
-        narrow = baseline(
+    def narrower(lost: int) -> nn.Module:
+        return baseline(
             case.architecture, bundle.num_outputs, bundle.in_channels, case.width - lost
-        )
-        return case.share(narrow.eval(), 5) <= budget
+        ).eval()
 
-    width = case.width - bisect_left(range(case.width - 1), True, key=fits)
+    lost = bisect_left(
+        range(case.width - 1), True, key=lambda lost: case.share(narrower(lost), 5) <= budget
+    )
+    width, epochs = case.width - lost, allowance(case, "scaled", narrower(lost))
     at = case.trained(f"scaled{budget:g}", width, epochs)
     found = read_json(at / "result.json")
     return {
@@ -92,12 +137,12 @@ def by_scaled(case: Case, budget: float) -> dict[str, Any]:
 
 def by_taylor(case: Case, budget: float) -> dict[str, Any]:
     """Torch-Pruning's Taylor importance, one cut, then fine-tuning."""
-    epochs = allowance(case, "taylor", budget)
     base, _ = load_model(case.base() / "model.pt")
     bundle, cpu = case.bundle(), torch.device("cpu")
     batches = take_batches(bundle.without_test(), 4, 64, cpu)
-    ratio = least_cut(lambda cut: case.share(taylor_cut(base, cut, batches), 5) <= budget)
+    ratio = taylor_ratio(case, base, batches, budget)
     model = taylor_cut(base, ratio, batches)
+    epochs = allowance(case, "taylor", model)
     config = TrainConfig(
         epochs=epochs, batch_size=64, drop_path=0.0, learning_rate=Prune().learning_rate
     )
@@ -109,6 +154,11 @@ def by_taylor(case: Case, budget: float) -> dict[str, Any]:
         "seconds": seconds,
         "ratio": ratio,
     }
+
+
+def taylor_ratio(case: Case, base: nn.Module, batches: Sequence[Any], budget: float) -> float:
+    """The least cut of `taylor_cut` that fits a budget as measured."""
+    return least_cut(lambda cut: case.share(taylor_cut(base, cut, batches), 5) <= budget)
 
 
 def taylor_cut(base: nn.Module, ratio: float, batches: Sequence[Any]) -> nn.Module:

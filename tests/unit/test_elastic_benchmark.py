@@ -15,13 +15,14 @@ from benchmarks.elastic import (
     ahead_of,
     area,
     at_budgets,
+    best_together,
     compared,
     forget_again,
     retimed,
     summary,
 )
 from benchmarks.elastic_case import RECIPE, Case, bundle_of, kept, train_config
-from benchmarks.elastic_rivals import epochs_for, least_cut, taylor_cut
+from benchmarks.elastic_rivals import epochs_for, least_cut, step_share, taylor_cut
 from benchmarks.elastic_whole import row_of
 from benchmarks.front_picture import draw, series
 from darts_core.bench.results import write_results
@@ -66,6 +67,23 @@ def test_the_hypervolume_is_the_area_over_log_time_that_the_points_dominate():
 def test_a_point_is_chosen_for_a_budget_on_val_not_on_test():
     points = [_point(0.7, 0.9, 0.80), _point(0.4, 0.95, 0.70), _point(0.3, 0.6, 0.75)]
     assert [p["share"] for p in at_budgets(points, [0.75, 0.5, 0.2])] == [0.7, 0.3]
+
+
+def test_points_are_chosen_together_by_their_hypervolume_on_val():
+    fast = _point(0.1, 0.5, 0.70)
+    points = [_point(0.7, 0.6, 0.80), _point(0.4, 0.99, 0.70), _point(0.2, 0.5, 0.79), fast]
+    # the best on val within 25 % is the slower one, but the faster one dominates more
+    assert [p["share"] for p in at_budgets(points, [0.75, 0.25])] == [0.7, 0.2]
+    assert [p["share"] for p in best_together(points, [0.75, 0.25])] == [0.2, 0.1]
+    assert [p["share"] for p in best_together(points, [0.25, 0.05])] == [0.2]
+
+
+def test_what_is_faster_than_anybody_was_asked_for_counts_no_more_than_that():
+    bounded = area([_point(0.1, 0.9), _point(0.5, 0.95)], fastest=0.25)
+    assert bounded == pytest.approx(area([_point(0.25, 0.9), _point(0.5, 0.95)]))
+    assert area([_point(0.1, 0.0, val=0.9)], metric="val_metric") == pytest.approx(
+        area([_point(0.1, 0.9)])
+    )
 
 
 def test_a_rival_is_compared_with_what_is_no_slower_and_best_on_val():
@@ -114,6 +132,10 @@ def test_all_points_are_timed_again_in_one_go(tmp_path, monkeypatch):
     assert row["hypervolume"]["whole_front"] == pytest.approx(
         area([_point(0.9, 0.9), _point(0.6, 0.85)])
     )
+    assert row["hypervolume"]["best_four"] == pytest.approx(area([_point(0.6, 0.85)]))
+    assert row["hypervolume_bounded"] == {
+        "ours": pytest.approx(area([_point(0.6, 0.85)])), "scaled": pytest.approx(area([_point(0.3, 0.8)])),
+    }  # fmt: skip
     assert row["ours"]["points"][0]["share"] == 0.6  # chosen by what was asked for
     assert row["ahead_of"] == {"scaled": [None]}
     assert retimed({"seed": 0}) == {"seed": 0}
@@ -146,11 +168,34 @@ def test_differences_are_paired_over_the_seeds_that_have_both():
     assert found["prune"]["standard_error"] == pytest.approx(0.1)
     assert found["taylor"] == {"mean": pytest.approx(0.1), "standard_error": None, "n": 1}
     assert "scaled" not in found
+    bounded = [{"hypervolume_bounded": {"ours": 1.0, "taylor": 0.75}}, {"hypervolume": {"ours": 1}}]
+    assert compared(bounded, of="hypervolume_bounded")["taylor"]["mean"] == pytest.approx(0.25)
 
 
 def test_seconds_become_epochs_of_a_network_of_that_share():
     assert epochs_for(100.0, 10.0, 0.5) == 20
     assert epochs_for(1.0, 10.0, 1.0) == 1
+
+
+def test_a_training_step_is_held_against_one_of_the_base_and_leaves_both_as_they_are(monkeypatch):
+    now = [0.0]
+
+    class Taking(torch.nn.Linear):
+        seconds = 1.0
+
+        def forward(self, x):
+            now[0] += self.seconds
+            return super().forward(x)
+
+    monkeypatch.setattr(elastic_rivals.time, "perf_counter", lambda: now[0])
+    model, base = Taking(4, 3), Taking(4, 3)
+    base.seconds = 4.0
+    before = [p.clone() for p in (*model.parameters(), *base.parameters())]
+    batches = [(torch.randn(8, 4), torch.arange(8) % 3)]
+    assert step_share(model, base, batches) == 0.25
+    assert step_share(base, model, batches) == 4.0
+    after = [*model.parameters(), *base.parameters()]
+    assert all(torch.equal(a, b) for a, b in zip(before, after, strict=True))
 
 
 def test_the_least_cut_that_fits_is_found_and_cuts_channels():

@@ -16,6 +16,7 @@ from collections.abc import Sequence
 from darts_core.commands.help import ARGPARSE, command_help, main_help
 from darts_core.commands.ranks import current_ranks, end_at_once, in_process_group
 from darts_core.errors import ConfigError, sentence_of, unknown_name
+from darts_core.processors import keep_threads_within_quota
 from darts_core.report.escape import plain_text
 from darts_core.runlog import utf8_streams
 from darts_core.stages.schema import COMMANDS
@@ -115,6 +116,7 @@ def _dispatch(argv: list[str]) -> int:
             "darts-core runs on Linux and macOS: what it reads, locks and starts asks for calls that Windows "
             "lacks; run it in WSL (wsl --install)."
         )
+    keep_threads_within_quota()
     command, rest = argv[0], argv[1:]
     if command in COMMANDS:
         if any(a in ("-h", "--help") for a in rest):

@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from darts_core.control_groups import folders_of, lines_of
 from darts_core.errors import MemoryShortageError
 
 if TYPE_CHECKING:
@@ -16,7 +17,6 @@ if TYPE_CHECKING:
 
 __all__ = ["check_memory", "free_bytes"]
 
-_ROOT = Path("/")
 # of a control group: what it may use, what it uses, and of that the cached files, which the kernel gives back
 _FILES = {
     # version 2 counts the names of files, too: many after a folder of images
@@ -43,41 +43,23 @@ def free_bytes(device: torch.device | None = None) -> int | None:
     return min((*_of_the_machine(), *_of_control_groups()), default=None)
 
 
-def _lines(file: str | Path) -> list[str]:
-    """The lines of a file of the kernel; none where it is not there."""
-    try:
-        return (_ROOT / file).read_text(encoding="utf-8").splitlines()
-    except OSError:
-        return []
-
-
 def _of_the_machine() -> list[int]:
-    found = [line for line in _lines("proc/meminfo") if line.startswith("MemAvailable:")]
+    found = [line for line in lines_of("proc/meminfo") if line.startswith("MemAvailable:")]
     return [int(line.split()[1]) * 1024 for line in found]
 
 
 def _of_control_groups() -> Iterator[int]:
-    """What each group that this process is in leaves, its parents included, as they limit it, too."""
-    for line in _lines("proc/self/cgroup"):
-        _, _, group = line.partition(":")
-        kinds, _, path = group.partition(":")
-        if kinds and "memory" not in kinds.split(","):
-            continue
-        top = _ROOT / "sys/fs/cgroup" / ("memory" if kinds else "")
-        place = top / path.lstrip("/")
-        # in a container the path may be the host's, whose lower folders are not there
-        for folder in (place, *place.parents):
-            yield from _left_in(folder, *_FILES[1 if kinds else 2])
-            if folder == top:
-                break
+    """What each group that this process is in leaves."""
+    for folder, version in folders_of("memory"):
+        yield from _left_in(folder, *_FILES[version])
 
 
 def _left_in(folder: Path, limit: str, usage: str, cached: tuple[str, ...]) -> Iterator[int]:
     """One number, or none where the group has no limit."""
-    most, used = _lines(folder / limit), _lines(folder / usage)
+    most, used = lines_of(folder / limit), lines_of(folder / usage)
     if not (most and used and most[0].isdigit() and used[0].isdigit()):
         return
-    stat = (line.partition(" ") for line in _lines(folder / "memory.stat"))
+    stat = (line.partition(" ") for line in lines_of(folder / "memory.stat"))
     told = {name: value for name, _, value in stat}
     back = sum(int(told.get(name, 0)) for name in cached)
     yield max(0, int(most[0]) - int(used[0]) + back)

@@ -21,6 +21,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from darts_core.errors import ConfigError
+from darts_core.processors import usable_processors
 from darts_core.relax import Relaxation, Softmax, gumbel, partial_channels
 from darts_core.spaces import get_space
 from darts_core.supernet import Supernet
@@ -231,7 +232,7 @@ def main() -> int:
     """Compare or renew; status 1 where the file is not true any more."""
     parser = argparse.ArgumentParser(description="the golden file of binaries (sm_90)")
     parser.add_argument("--renew", action="store_true", help="compile what changed, write the file")
-    parser.add_argument("--processes", type=int, default=min(2, os.cpu_count() or 1))
+    parser.add_argument("--processes", type=int, default=min(2, usable_processors()))
     args = parser.parse_args()
     if os.environ.get("TRITON_INTERPRET") == "1":
         print("TRITON_INTERPRET=1 replaces the compiler; unset it.", file=sys.stderr)

@@ -11,6 +11,8 @@ import shutil
 from importlib import metadata
 from typing import Any
 
+from darts_core.processors import usable_processors
+
 __all__ = ["configure", "examine", "run"]
 
 _REQUIRED = {
@@ -88,7 +90,7 @@ def examine() -> dict[str, Any]:
         "darts-core": _version("darts-core", "darts_core"),
         "python": platform.python_version(),
         "platform": platform.platform(),
-        "cpu": {"cores": os.cpu_count(), "threads": None},
+        "cpu": {"cores": os.cpu_count(), "usable": usable_processors(), "threads": None},
         "memory_gib": _memory_gib(),
         "free_disk_gib": round(shutil.disk_usage(".").free / 2**30, 1),
         "versions": versions,
@@ -130,9 +132,10 @@ def _memory_gib() -> float | None:
 
 def _print(found: dict[str, Any]) -> None:
     cpu = found["cpu"]
+    held = "" if cpu["usable"] == cpu["cores"] else f" ({cpu['usable']} for this process)"
     print(f"darts-core {found['darts-core']} on Python {found['python']}, {found['platform']}")
     print(
-        f"CPU: {cpu['cores']} cores, {cpu['threads']} torch threads, {found['memory_gib']} GiB memory, "
+        f"CPU: {cpu['cores']} cores{held}, {cpu['threads']} torch threads, {found['memory_gib']} GiB memory, "
         f"{found['free_disk_gib']} GiB free on this disk"
     )
     gpus = ", ".join(f"{gpu['name']} ({gpu['memory_gib']} GiB)" for gpu in found["gpus"])

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import os
 from pathlib import Path
 
 import numpy as np
@@ -13,6 +12,7 @@ from darts_core.data.encoded import EncodedImages
 from darts_core.data.source import RawData, existing, register_source
 from darts_core.errors import ConfigError, DataError
 from darts_core.memory import free_bytes
+from darts_core.processors import usable_processors
 
 __all__ = ["load_image_folder"]
 
@@ -183,7 +183,4 @@ def _streams(wanted: bool | None, count: int, channels: int, size: int | None) -
 def _workers(wanted: int | None) -> int:
     if wanted is not None:
         return wanted
-    # macOS and Windows bind no process to cores
-    known = hasattr(os, "sched_getaffinity")
-    cores = len(os.sched_getaffinity(0)) if known else os.cpu_count() or 1
-    return max(1, min(8, cores - 1))
+    return max(1, min(8, usable_processors() - 1))

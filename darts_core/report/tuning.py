@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 from darts_core.report.blocks import Section, card, duration, pair, plain_table
 from darts_core.report.escape import plain_text
 from darts_core.report.read import StageRun, VersionRun, read_stage, series
 from darts_core.report.rows import finite
+from darts_core.report.study_so_far import study_so_far
 from darts_core.report.svg_front import front_svg, key_html
 from darts_core.report.trials import (
     Trial,
@@ -102,6 +104,7 @@ def tune_section(run: VersionRun, importance: Shares = importance) -> Section | 
     stage = run.stages.get("tune")
     if stage is None:
         return None
+    stage = replace(stage, result=study_so_far(stage))
     trials = read_trials(stage.result.get("trials"))
     goals = _objectives(stage.result)
     objective, maximize = goals[0]

@@ -9,11 +9,11 @@ import sys
 from pathlib import Path
 from typing import Any
 
+from darts_core.processors import THREAD_VARIABLES, usable_processors
+
 __all__ = ["device_of", "device_share", "limit_threads", "pin_worker", "visible_gpus"]
 
 log = logging.getLogger("darts_core")
-
-_THREAD_VARIABLES = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")
 
 
 def visible_gpus() -> list[str]:
@@ -44,7 +44,7 @@ def pin_worker(index: int, device: str = "auto") -> None:
     gpus = visible_gpus()
     if len(gpus) > 1 and not _is_one_gpu(device):
         os.environ["CUDA_VISIBLE_DEVICES"] = gpus[index % len(gpus)]
-    for name in _THREAD_VARIABLES:
+    for name in THREAD_VARIABLES:
         os.environ.setdefault(name, "1")
 
 
@@ -65,7 +65,7 @@ def device_share(workers: int, slots: int | None = None, device: str = "auto") -
         threads = os.environ.get("OMP_NUM_THREADS", "")
         each = int(threads) if threads.isdigit() and int(threads) > 0 else 1
         gpus = 1 if _is_one_gpu(device) else 0 if device == "cpu" else len(visible_gpus())
-        slots = gpus or max(1, _processors() // each)
+        slots = gpus or max(1, usable_processors() // each)
     if workers <= slots:
         return 1.0
     log.warning(
@@ -77,12 +77,6 @@ def device_share(workers: int, slots: int | None = None, device: str = "auto") -
         slots / workers,
     )
     return slots / workers
-
-
-def _processors() -> int:
-    if hasattr(os, "sched_getaffinity"):
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1
 
 
 def limit_threads() -> None:

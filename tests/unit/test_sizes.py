@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from darts_core import cli, memory
+from darts_core import cli, control_groups, memory
 from darts_core.errors import MemoryShortageError, sentence_of
 from darts_core.models.baselines import baseline
 from darts_core.sample_inputs import draw_inputs
@@ -131,12 +131,12 @@ def test_a_container_s_limit_counts(name, tmp_path, monkeypatch):
         for file, value in files.items():
             (place / file).write_text(f"{value}\n")
         (place / "memory.stat").write_text(f"{stat}\n")
-    monkeypatch.setattr(memory, "_ROOT", tmp_path)
+    monkeypatch.setattr(control_groups, "_ROOT", tmp_path)
     assert memory.free_bytes() == expected
 
 
 def test_where_the_system_says_nothing_nothing_is_refused(tmp_path, monkeypatch):
-    monkeypatch.setattr(memory, "_ROOT", tmp_path)
+    monkeypatch.setattr(control_groups, "_ROOT", tmp_path)
     assert memory.free_bytes() is None
     memory.check_memory(2**60, "It needs", "use less")
 

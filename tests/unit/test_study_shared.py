@@ -180,7 +180,7 @@ def test_more_workers_than_devices_share_the_devices_seconds(tmp_path, caplog, m
         assert device_share(8, 2) == 0.25
     assert "8 workers share 2 device slots" in caplog.text
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "0,1")
-    monkeypatch.setattr(resources, "_processors", lambda: 8)
+    monkeypatch.setattr(resources, "usable_processors", lambda: 8)
     monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
     shares = [device_share(4, device=name) for name in ("auto", "cuda", "cuda:1", "cpu")]
     assert shares == [0.5, 0.5, 0.25, 1.0]

@@ -1,0 +1,61 @@
+"""A study that has not ended yet, from its trials' own folders: its result comes with its end."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from darts_core.errors import DartsError
+from darts_core.reading import read_json
+from darts_core.report.read import StageRun
+from darts_core.report.rows import finite
+from darts_core.runlog import read_yaml
+from darts_core.study.lease import LEASE_FILE
+
+__all__ = ["study_so_far"]
+
+
+def study_so_far(stage: StageRun) -> Mapping[str, Any]:
+    """What is known of a study: its result, else the `objectives` and `trials` that there are by now.
+
+    A trial that nobody holds and that has not ended waits at a rung, or for a worker.
+    """
+    if "trials" in stage.result:
+        return stage.result
+    folders = stage.folder / "trials"
+    names = sorted(path.name for path in folders.iterdir()) if folders.is_dir() else []
+    trials = [_trial(folders / name) for name in names if name.isdigit()]
+    given = _mapping(stage.folder / "study.json").get("objectives")
+    # [[name, direction], ...]
+    pairs = given if isinstance(given, list) else []
+    goals = {str(p[0]): str(p[1]) for p in pairs if isinstance(p, list) and len(p) == 2}
+    found = {"trials": [trial for trial in trials if trial], "objectives": goals}
+    return {**stage.result, **{name: value for name, value in found.items() if value}}
+
+
+def _trial(folder: Path) -> dict[str, Any]:
+    """One trial as a study's result lists it; empty where its settings are not written yet."""
+    settings = _mapping(folder / "config.yaml")
+    if not isinstance(settings.get("params"), dict):
+        return {}
+    ended = _mapping(folder / "result.json")
+    open_state = "running" if (folder / LEASE_FILE).is_file() else "waiting"
+    values = ended.get("values")
+    values = values if isinstance(values, list) else []
+    return {
+        "number": int(folder.name),
+        "params": settings["params"],
+        "state": str(ended.get("state") or open_state),
+        "value": finite(values[0]) if values else None,
+        "values": values,
+    }
+
+
+def _mapping(path: Path) -> dict[str, Any]:
+    """The mapping in a file that may be missing, or be written at this moment."""
+    try:
+        found = read_json(path) if path.suffix == ".json" else read_yaml(path)
+    except (DartsError, OSError):
+        return {}
+    return found if isinstance(found, dict) else {}

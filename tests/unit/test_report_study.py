@@ -1,0 +1,51 @@
+"""What a page tells of a study before its end: the trials that there are by then."""
+
+from darts_core.report.read import StageRun, VersionRun
+from darts_core.report.study_so_far import study_so_far
+from darts_core.report.tuning import tune_section
+from darts_core.runlog import write_json, write_yaml
+
+
+def _study(folder):
+    write_json(folder / "study.json", {"objectives": [["val_accuracy", "maximize"]]})
+    for number, rate in enumerate((0.1, 0.2, 0.3)):
+        settings = {"number": number, "params": {"learning_rate": rate}}
+        write_yaml(folder / "trials" / f"{number:04d}" / "config.yaml", settings)
+    own = folder / "trials"
+    write_json(own / "0000" / "result.json", {"state": "complete", "values": [0.5]})
+    write_json(own / "0001" / "lease.json", {})
+    rows = [{"epoch": 0, "val_accuracy": 0.25}, {"epoch": 1, "val_accuracy": 0.75}]
+    write_json(own / "0001" / "metrics.jsonl", rows[0])
+    (own / "0003").mkdir()  # its settings are not there yet
+    write_json(own / "notes" / "config.yaml", {"params": {}})
+    return StageRun("tune", folder)
+
+
+def test_the_trials_of_a_study_that_runs_are_read_from_their_folders(tmp_path):
+    found = study_so_far(_study(tmp_path))
+    assert found["objectives"] == {"val_accuracy": "maximize"}
+    assert [(t["number"], t["state"], t["value"]) for t in found["trials"]] == [
+        (0, "complete", 0.5), (1, "running", None), (2, "waiting", None),
+    ]  # fmt: skip
+    assert found["trials"][2]["params"] == {"learning_rate": 0.3}
+
+
+def test_a_page_shows_a_study_that_runs(tmp_path):
+    stage = _study(tmp_path)
+    section = tune_section(VersionRun(tmp_path, "job", "V001", {"tune": stage}))
+    assert section.note == "3 trials: 1 complete, 1 running, 1 waiting."
+    assert "Best settings (trial 0)" in section.body
+
+
+def test_a_result_is_told_as_it_is(tmp_path):
+    _study(tmp_path)
+    ended = StageRun("tune", tmp_path, result={"trials": [], "best_number": 1}, finished=True)
+    assert study_so_far(ended) is ended.result
+
+
+def test_a_study_of_which_nothing_is_there_yet_has_no_section(tmp_path):
+    for text in ("[1", "[]"):
+        (tmp_path / "study.json").write_text(text)
+        assert study_so_far(StageRun("tune", tmp_path)) == {}
+    running = VersionRun(tmp_path, "job", "V001", {"tune": StageRun("tune", tmp_path)})
+    assert tune_section(running) is None

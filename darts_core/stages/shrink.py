@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -27,7 +27,7 @@ from darts_core.report.family import family_front, family_headline, family_rows
 from darts_core.report.png_front import save_front
 from darts_core.report.tables import render
 from darts_core.runlog import RunFolder, write_json
-from darts_core.settings import to_plain
+from darts_core.settings import Shrink, to_plain
 from darts_core.stages.export import export
 from darts_core.stages.inputs import find_device, load_bundle, open_model, recipe
 from darts_core.stages.interrupt import check_stop, deferred_stop, stop_wanted
@@ -114,7 +114,8 @@ def shrink(config: ShrinkStage, folder: Path) -> dict[str, Any]:
         )  # fmt: skip
     front = _front(config, family, clock, metric, base, points, folder)
     remove_stale(folder, points)
-    taken = pick(front, latency_ms=_wanted(settings.pick or _PICK, base["latency_ms"], points))
+    allowed = _wanted(settings.pick or _PICK, base["latency_ms"], points, family.net.largest)
+    taken = pick(front, latency_ms=allowed)
     _say(front, taken, folder)
     shutil.copyfile(folder / taken["folder"] / "model.pt", folder / "model.pt")
     counted = {"seed": config.seed, **({} if group is None else {"processes": group.processes})}
@@ -273,7 +274,17 @@ def _say(front: dict[str, Any], taken: dict[str, Any], folder: Path) -> None:
         log.info("picked %s: %s. %s", folder / taken["folder"], *told)
 
 
-def _wanted(text: str, whole_ms: float, points: list[dict[str, Any]]) -> float:
-    """The latency that `shrink.pick` allows; the fastest point's where none is so fast."""
-    fastest = min(point["latency_ms"] for point in points)
-    return max(budgets_of(0.0, whole_ms, [text], 1)[0], fastest)
+def _wanted(
+    text: str, whole_ms: float, points: list[dict[str, Any]], largest: Mapping[str, int]
+) -> float:
+    """The latency that `shrink.pick` allows; the fastest point's where none is so fast, which is told."""
+    limit = budgets_of(0.0, whole_ms, [text], 1)[0]
+    # the whole network is the given one, whatever the clock says of it now
+    same = [p["latency_ms"] for p in points if limit >= whole_ms and p["choices"] == largest]
+    limit, fastest = max([limit, *same]), min(point["latency_ms"] for point in points)
+    if fastest > limit:
+        log.warning(
+            "%s=%s: no point takes at most %.3f ms; the fastest is picked, which takes %.3f ms",
+            Shrink.key("pick"), text, limit, fastest,
+        )  # fmt: skip
+    return max(limit, fastest)

@@ -24,7 +24,7 @@ from darts_core.models.baselines import baseline
 from darts_core.prune.finetune import fine_tune
 from darts_core.settings import Export, Shrink, ShrinkOptions, Train
 from darts_core.stages.schema import ShrinkStage
-from darts_core.stages.shrink import _say_left_out, check_shrink, shrink
+from darts_core.stages.shrink import _say_left_out, _wanted, check_shrink, shrink
 from darts_core.tasks import Classification
 from darts_core.train import load_model, save_model
 
@@ -73,6 +73,21 @@ def test_formats_of_an_export_that_is_not_asked_for_are_nobody_s_business():
         ShrinkStage(shrink=Shrink(export=False), export=Export(formats=["onxx"]), device="cpu")
     )
     check_shrink(ShrinkStage(shrink=Shrink(pick="2.5 ms", budgets=["30%", "1ms"]), device="cpu"))
+
+
+def test_a_pick_allows_the_whole_network_all_of_its_time_and_tells_what_it_misses(caplog):
+    largest = {"width": 8}
+    points = [
+        {"latency_ms": 10.05, "choices": largest},
+        {"latency_ms": 6.0, "choices": {"width": 2}},
+    ]
+    # beside the given network's 10 ms the same network may take a little more
+    assert _wanted("100%", 10.0, points, largest) == 10.05
+    assert _wanted("90%", 10.0, points, largest) == 9.0
+    assert not caplog.records
+    assert _wanted("50%", 10.0, points, largest) == 6.0
+    assert "shrink.pick=50%: no point takes at most 5.000 ms" in caplog.text
+    assert "picked, which takes 6.000 ms" in caplog.text
 
 
 class _Unasked(Classification):

@@ -33,7 +33,7 @@ from darts_core.modes import evaluating
 from darts_core.sample_inputs import draw_inputs
 from darts_core.tasks import saved_task
 
-__all__ = ["export_model"]
+__all__ = ["export_model", "of_this_machine"]
 
 log = logging.getLogger("darts_core")
 
@@ -104,7 +104,7 @@ def export_model(
                 form = FORMATS[name].settled(home)
                 artifacts[name] = _one(form, job, model, folder, allow_accuracy_loss)
             except ExportError as error:
-                if not leave_out or _of_this_machine(error):
+                if not leave_out or of_this_machine(error):
                     raise
                 refused[name] = str(error)
                 job.folded.to(home)  # a writer that failed may have left it elsewhere
@@ -147,7 +147,7 @@ def _check_network(model: nn.Module, input_shape: Sequence[int], device: torch.d
         )
 
 
-def _of_this_machine(error: ExportError) -> bool:
+def of_this_machine(error: ExportError) -> bool:
     """Whether it is what the machine lacks (a package, disk, memory), not what the format cannot express."""
     seen: BaseException | None = error
     while seen is not None:

@@ -18,6 +18,7 @@ from darts_core.elastic.front import pick
 from darts_core.elastic.points import given_network, remove_stale, write_points
 from darts_core.elastic.shrink import Family, grow_family
 from darts_core.errors import ExportError
+from darts_core.export.export import of_this_machine
 from darts_core.export.fold import trace
 from darts_core.export.formats import check_formats
 from darts_core.metric import Metric
@@ -60,7 +61,7 @@ def shrink(config: ShrinkStage, folder: Path) -> dict[str, Any]:
     Returns:
         points, judged, found_by, val_<metric>, test_<metric> and latency_after_ms of the point picked,
         latency_before_ms, speedup, metric, device_seconds, warnings (formats that a point's export left out,
-        and why); nothing in the other processes of a group.
+        or points without one, and why); nothing in the other processes of a group.
 
     Raises:
         LatencyError: a budget, or what is picked, is none; or a budget is out of reach.
@@ -181,7 +182,7 @@ def _finish_point(
     """Export a point that is on disk and note what was spent; then a stop that was asked for may come.
 
     Returns:
-        The formats that its export leaves out, as warnings of the stage.
+        The formats that its export leaves out, or that it has none, as warnings of the stage.
     """
     exported = _export(config, at) if config.shrink.export else {}
     noted()
@@ -226,11 +227,20 @@ def _plain(meta: dict[str, Any]) -> dict[str, Any]:
 
 
 def _export(config: ShrinkStage, at: Path) -> dict[str, Any]:
-    """The point's deployable forms, each verified, by the export stage; its result."""
-    return export(
-        config.part(ExportStage, model=str(at / "model.pt"), model_args={}, weights=None),
-        at / "export",
-    )
+    """The point's deployable forms, each verified, by the export stage; its result.
+
+    A point of which no form can be written goes without: an error would end for good what was trained for
+    hours, as other formats are other settings. What is not installed here is one all the same.
+    """
+    part = config.part(ExportStage, model=str(at / "model.pt"), model_args={}, weights=None)
+    try:
+        return export(part, at / "export")
+    except ExportError as error:
+        if of_this_machine(error):
+            raise
+        log.warning("points/%s is left without an export: %s", at.name, error)
+        shutil.rmtree(at / "export")  # which holds none, and would pass for one
+        return {"warnings": [{"name": "export", "message": str(error)}]}
 
 
 def _front(

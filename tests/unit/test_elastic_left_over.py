@@ -17,6 +17,7 @@ from darts_core.elastic.choose import SEARCHES, Chosen, budgets_of, choose
 from darts_core.elastic.gates import Gates
 from darts_core.elastic.points import remove_stale, write_points
 from darts_core.elastic.shrink import Family, grow_family
+from darts_core.errors import ExportError, NotInstalledError
 from darts_core.models.baselines import baseline
 from darts_core.runlog import write_json
 from darts_core.settings import Shrink
@@ -150,3 +151,22 @@ def test_formats_that_a_point_s_export_leaves_out_are_warnings_of_the_stage(tmp_
     found = shrink._finish_point(ShrinkStage(shrink=Shrink(export=True), device="cpu"), at)
     assert found == [{"name": "points/02 onnx_int8", "message": "it loses 9 points"}]
     assert shrink._finish_point(ShrinkStage(shrink=Shrink(export=False), device="cpu"), at) == []
+
+
+def test_a_point_of_which_no_form_can_be_written_goes_without_and_what_lacks_here_is_an_error(
+    tmp_path, monkeypatch, caplog
+):
+    at, why = tmp_path / "points" / "02", "model_int8.onnx was not written: it loses 0.62 points"
+    told = [ExportError(why), NotInstalledError("OpenVINO is not installed")]
+
+    def refused(_, folder):
+        folder.mkdir(parents=True)
+        raise told.pop(0)
+
+    monkeypatch.setattr(shrink, "export", refused)
+    config = ShrinkStage(shrink=Shrink(export=True), device="cpu")
+    assert shrink._finish_point(config, at) == [{"name": "points/02 export", "message": why}]
+    assert not (at / "export").exists()
+    assert f"points/02 is left without an export: {why}" in caplog.text
+    with pytest.raises(NotInstalledError):
+        shrink._finish_point(config, at)

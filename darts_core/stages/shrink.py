@@ -277,7 +277,9 @@ def _front(
 def _say(front: dict[str, Any], taken: dict[str, Any], folder: Path) -> None:
     """The front as a table, and in words what is picked."""
     rows = family_rows(front)
-    for line in render(list(rows[0]), rows).splitlines():
+    if not rows:
+        log.warning("no network of the front has a test %s that is a number", front["metric"])
+    for line in render(list(rows[0]), rows).splitlines() if rows else ():
         log.info("%s", line)
     told = family_headline(front, taken["folder"])
     if told is not None:

@@ -8,6 +8,7 @@ import pytest
 from darts_core.elastic import pick
 from darts_core.errors import ConfigError
 from darts_core.report.family import family_headline, family_rows
+from darts_core.stages.shrink import _say
 
 FRONT = {
     "points": [
@@ -90,3 +91,12 @@ def test_a_front_is_told_in_words():
     assert ": 0.02 mean absolute error better (" in family_headline(errors, "points/02")[1]
     assert ": 0.01 mean absolute error worse (" in family_headline(errors, "points/01")[1]
     assert [one["of its time"] for one in family_rows(content)] == ["1×", "0.75×", "0.25×"]
+
+
+def test_a_front_without_a_number_to_judge_by_on_test_ends_in_a_sentence(tmp_path, caplog):
+    """A test split of one class has no area under a curve: the network that was picked on val stands."""
+    point = {"latency_ms": 2.0, "metric": None, "val_metric": 0.9, "folder": "points/01"}
+    front = {"metric": "auc", "base": {"latency_ms": 4.0, "metric": math.nan}, "points": [point]}
+    _say(front, pick(front, latency_ms=2), tmp_path)
+    (record,) = caplog.records
+    assert record.getMessage() == "no network of the front has a test auc that is a number"

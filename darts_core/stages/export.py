@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -46,9 +47,8 @@ def export(config: ExportStage, folder: Path) -> dict[str, Any]:
     source = str(path if path is not None else config.model)
     bundle = of_model(bundle, meta, source)
     settings, options = config.export, config.export.options
-    result = path.parent / "result.json" if path is not None else None
-    known = read_mapping(result) if result is not None and result.is_file() else {}
     metric = bundle.task.metric
+    known = _found(path.parent, metric.name) if path is not None else {}
     if path is not None and not as_judged(model, bundle, path.parent, to_plain(config.data)):
         known = {}  # the manifest would state what this network is not
     tested = known.get(f"test_{metric.name}")
@@ -82,3 +82,12 @@ def export(config: ExportStage, folder: Path) -> dict[str, Any]:
         **({"warnings": left_out} if left_out else {}),
     )
     return run.result()
+
+
+def _found(folder: Path, metric: str) -> Mapping[str, Any]:
+    """What the stage of a model's folder found of it; a point of a front has a file of its own for that."""
+    result, point = folder / "result.json", folder / "point.json"
+    if result.is_file():
+        return read_mapping(result)
+    row = read_mapping(point) if point.is_file() else {}
+    return {f"test_{metric}": row.get("metric"), f"val_{metric}": row.get("val_metric")}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Callable, Iterable
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -95,11 +96,16 @@ class Archive:
                 stream.write(json.dumps(asdict(row)) + "\n")
 
     def best(self, budget_ms: float, count: int = 1, by: Iterable[str] = ()) -> list[Judged]:
-        """The rows within the budget of least loss, the best first."""
+        """The rows within the budget of least loss, the best first; NaN is worse than any number."""
         wanted = set(by)
         able = [
             row
             for row in self.rows.values()
             if row.predicted_ms <= budget_ms and (not wanted or row.by in wanted)
         ]
-        return sorted(able, key=lambda row: (row.loss, row.predicted_ms))[:count]
+        return sorted(able, key=_place)[:count]
+
+
+def _place(row: Judged) -> tuple[bool, float, float]:
+    # NaN compares with nothing: the rows around it would be in no order
+    return math.isnan(row.loss), row.loss, row.predicted_ms

@@ -6,6 +6,7 @@ arXiv:1908.09791, section 3.4 (evolution over sub-networks under a latency).
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 
 import numpy as np
@@ -33,7 +34,7 @@ def greedy(archive: Archive, allowed: int) -> None:
         if len(archive.rows) - before >= allowed // 2:
             break
         row = archive({**whole.choices, variable.name: variable.options[0]}, "greedy")
-        rises[variable.name] = max(row.loss - whole.loss, 1e-6) / (len(variable.options) - 1)
+        rises[variable.name] = _rise(row, whole, 1e-6) / (len(variable.options) - 1)
     usual = float(np.median(list(rises.values())))
     now = whole
     while len(archive.rows) - before < allowed:
@@ -53,9 +54,15 @@ def greedy(archive: Archive, allowed: int) -> None:
         now = min(rows, key=lambda row: _rate(row, base))
 
 
+def _rise(row: Judged, base: Judged, least: float = -math.inf) -> float:
+    """The loss of `row` above that of `base`, at least `least`; NaN, which has no order, is above any."""
+    rise = row.loss - base.loss
+    return math.inf if math.isnan(rise) else max(rise, least)
+
+
 def _rate(row: Judged, base: Judged) -> float:
     """Loss for each ms saved; where the loss falls, the more saved the better."""
-    rise, saved = row.loss - base.loss, max(base.predicted_ms - row.predicted_ms, 1e-12)
+    rise, saved = _rise(row, base), max(base.predicted_ms - row.predicted_ms, 1e-12)
     return rise / saved if rise > 0 else rise * saved
 
 

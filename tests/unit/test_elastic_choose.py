@@ -18,6 +18,7 @@ from darts_core.elastic.choose import SEARCHES, budgets_of, choose
 from darts_core.elastic.cost_table import fit_cost, measure_cost
 from darts_core.elastic.gates import Gates
 from darts_core.elastic.norms import batch_statistics
+from darts_core.elastic.rivals import _rate
 from darts_core.errors import LatencyError
 from darts_core.prune.cost import LayerCosts
 from darts_core.supernet import count
@@ -205,6 +206,16 @@ def test_of_the_finalists_one_of_nan_loses_to_any_other():
         looks=8, examples=512,
     )  # fmt: skip
     assert found.metrics == [0.5]
+
+
+def test_a_sub_network_whose_loss_is_nan_is_the_last_one():
+    net, cost, _ = _branches()
+    given = iter([0.5, math.nan, 0.25])
+    archive = Archive(net, cost, lambda _: (next(given), 0.0))
+    parts = [net.largest, {**net.largest, "useful.0": 8}, {**net.largest, "idle.0": 8}]
+    first, nan, last = [archive(choices, "greedy") for choices in parts]
+    assert archive.best(cost.of(net.largest), 2) == [last, first]
+    assert min([nan, last], key=lambda row: _rate(row, first)) is last
 
 
 @pytest.mark.parametrize(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -129,6 +129,8 @@ def grow_family(
             cost, checks = measured_cost(net, clock, folder, seed, progress)
         ends = cost.of(net.smallest), cost.of(net.largest)
         budgets = budgets_of(*ends, settings.budgets, settings.points)
+        if settings.budgets:
+            _say_above(budgets, ends[1])
     sandwich = Sandwich(
         net, drawn=options.drawn, share=options.distillation, others=options.others, seed=seed,
         task=bundle.task, cache_mib=options.cache_mib, group=group,
@@ -147,6 +149,17 @@ def grow_family(
             net, cost, bundle, settings, budgets, norms, folder, seed, progress, on_judged
         )
     return Family(net, chosen, archive, norms, fitted.train_seconds, checks)
+
+
+def _say_above(budgets_ms: Sequence[float], whole_ms: float) -> None:
+    """A warning of budgets that ask for nothing: a per cent sign may have been left out."""
+    above = [f"{budget:.4g}" for budget in budgets_ms if budget > whole_ms]
+    if above:
+        log.warning(
+            "%s: budgets of %s ms are above the whole network's %.4g ms, which it meets as it is; a share of "
+            "its time is written 50%%",
+            Shrink.key("budgets"), ", ".join(above), whole_ms,
+        )  # fmt: skip
 
 
 def _step_of_widths(device: torch.device, folder: Path, group: Group) -> int:

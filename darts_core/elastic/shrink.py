@@ -239,6 +239,17 @@ def measured_cost(
     return cost, checks
 
 
+def _to_descend_on(part: Any, count: int, seed: int) -> list[Any]:
+    """The `count` examples of val of which the alphas see the loss, up to 64 a batch.
+
+    A single one stands twice: norms take a batch's own statistics here, which one example may not have.
+    """
+    found = list(part.batches("val", min(64, count), seed=seed, epoch=0))
+    if count > 1:
+        return found
+    return [(torch.cat([x, x]), torch.cat([y, y])) for x, y in found]
+
+
 def _choose(
     net: Elastic,
     cost: NetworkCost,
@@ -275,8 +286,7 @@ def _choose(
         on_judged()
 
     archive = Archive(net, cost, judge, folder / "judged.jsonl", seen)
-    size = min(64, few)
-    batches = list(part.batches("val", size, seed=seed, epoch=0))
+    batches = _to_descend_on(part, few, seed)
     path = folder / "alphas.json"
     kept = runlog.read_mapping(path) if path.is_file() else {}
     examples = few + sum(len(x) for x, _ in norms)

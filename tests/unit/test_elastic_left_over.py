@@ -15,6 +15,7 @@ from darts_core.elastic import shrink as grown
 from darts_core.elastic.archive import Archive, Judged
 from darts_core.elastic.choose import SEARCHES, Chosen, budgets_of, choose
 from darts_core.elastic.gates import Gates
+from darts_core.elastic.norms import batch_statistics
 from darts_core.elastic.points import remove_stale, write_points
 from darts_core.elastic.shrink import Family, grow_family
 from darts_core.errors import ExportError, NotInstalledError
@@ -170,3 +171,22 @@ def test_a_point_of_which_no_form_can_be_written_goes_without_and_what_lacks_her
     assert f"points/02 is left without an export: {why}" in caplog.text
     with pytest.raises(NotInstalledError):
         shrink._finish_point(config, at)
+
+
+def test_a_budget_that_asks_for_nothing_is_told(caplog):
+    grown._say_above([3.0, 1.5], 3.0)
+    assert not caplog.records
+    grown._say_above([75.0, 50.0, 1.5], 3.0)
+    said = "shrink.budgets: budgets of 75, 50 ms are above the whole network's 3 ms"
+    assert said in caplog.text
+
+
+def test_alphas_descend_on_a_val_split_of_one_example():
+    bundle = load_data("digits", limit=160, test_limit=40)
+    ((x, y),) = grown._to_descend_on(bundle.take("val", 1), 1, 0)
+    assert torch.equal(x[0], x[1])
+    assert len(x) == len(y) == 2
+    norm = torch.nn.BatchNorm1d(64)
+    with batch_statistics(norm):  # which one example alone ends in an error
+        assert norm(x.flatten(1)).isfinite().all()
+    assert [len(one) for one, _ in grown._to_descend_on(bundle.take("val", 3), 3, 0)] == [3]

@@ -1,6 +1,6 @@
 """Many workers of one study under a PostgreSQL server with few connections: do the books stay exact?
 
-    python benchmarks/connections.py --processes 64 --threads 200 --trials 400
+    python -m benchmarks.connections --processes 64 --threads 200 --trials 400
 
 First so many worker processes, as `tune` starts them, then so many workers in threads of one process, each
 with books of its own. Connections are counted in the server (`pg_stat_activity`), five times a second, over

@@ -174,8 +174,11 @@ def summary(folds: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
     return rows
 
 
-def above_the_line(folds: Sequence[Mapping[str, Any]]) -> dict[str, float]:
-    """Ours against what ResNet-8 of another width would reach at the same time, paired by image."""
+def above_the_line(folds: Sequence[Mapping[str, Any]]) -> dict[str, float | None]:
+    """Ours against what ResNet-8 of another width would reach at the same time, paired by image.
+
+    `in_standard_errors` is None where both answer every image alike: the error is 0.
+    """
     ours, line = [], []
     for fold in folds:
         scaled = [n for n in fold["right"] if n.startswith("ResNet-8")]
@@ -186,7 +189,8 @@ def above_the_line(folds: Sequence[Mapping[str, Any]]) -> dict[str, float]:
         ours.append(np.array(fold["right"][OURS], float))
         line.append(line_at(float(np.median(fastest(fold["times"][OURS])[1])), known))
     gain, error = paired(np.concatenate(ours), np.concatenate(line))
-    return {"points": gain, "paired_standard_error": error, "in_standard_errors": gain / error}
+    errors = gain / error if error else None
+    return {"points": gain, "paired_standard_error": error, "in_standard_errors": errors}
 
 
 def judge(fold: int, args: argparse.Namespace) -> dict[str, Any]:
@@ -201,6 +205,10 @@ def judge(fold: int, args: argparse.Namespace) -> dict[str, Any]:
         return dict(found)
     if not args.only_time:
         run_fold(fold, args.runs, seeds, args.override)
+    elif not (version / "costs.json").is_file():
+        raise SystemExit(
+            f"{version} holds no finished run: --only-time needs one; name finished --folds, or leave it out."
+        )
     data = write_fold(fold, args.runs / "data", seeds[0])
     folders = exported(version, data)
     if "right" not in found:

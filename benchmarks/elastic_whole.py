@@ -7,7 +7,8 @@ A network is trained to its end; each recipe then trains a copy of it, elastic. 
 on the split that `--judge` names, of the whole network, of the smallest sub-network and of four drawn ones
 (the same for all recipes): recipes are chosen on val with some seeds, and judged on test with others.
 `plain` recipes run the whole network alone, which tells the schedule's share from that of the sharing. Every
-training is kept in `--runs`, one file each; a run that was stopped goes on.
+training is kept in `--runs`, one file each; a run that was stopped goes on, one with other sizes or epochs is
+refused there.
 """
 
 from __future__ import annotations
@@ -24,6 +25,7 @@ import numpy as np
 import torch
 
 from benchmarks.elastic_case import RECIPE, kept, train_config
+from benchmarks.resumable import same_settings
 from darts_core.bench.results import command_line, write_results
 from darts_core.data import load_data
 from darts_core.elastic import Elastic, Sandwich, elastic
@@ -179,10 +181,14 @@ def arguments(words: list[str] | None = None) -> argparse.Namespace:
 def main(words: list[str] | None = None) -> None:
     """Train what is missing, print and write the table."""
     args = arguments(words)
+    # these have files of their own
+    apart = ("recipes", "seeds", "judge", "runs", "out")
+    settings = {k: v for k, v in vars(args).items() if k not in apart}
     found: dict[str, dict[int, dict[str, Any]]] = {name: {} for name in args.recipes}
     bases: dict[int, float] = {}
     for seed in args.seeds:
         bundle = bundle_of(args, seed)
+        same_settings(args.runs, settings)
         base = base_of(args, seed, bundle)
         at = args.runs / f"seed{seed}" / args.judge
         first = kept(

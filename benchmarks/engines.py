@@ -1,6 +1,6 @@
 """The same sweep on every engine: local workers, PostgreSQL, a Ray cluster, submitit's processes, Slurm.
 
-    python benchmarks/engines.py --trials 30 --workers 2 --rounds 2
+    python -m benchmarks.engines --trials 30 --workers 2 --rounds 2
 
 Each engine runs the same command of `darts-core tune` on real digits, round after round; over PostgreSQL one
 command a worker, each with a folder of its own and nothing in common but the database. The sampler is

@@ -6,10 +6,11 @@
     python -m benchmarks.models_cpu time write               # measures: a quiet machine, some minutes
 
 Recipe and sizes are those of `conf/experiment/models_cpu.yaml`; further words are overrides of it. Every
-step goes on where it was interrupted, and every timed row is kept (`--runs`). All networks are trained on
-the same images for the same number of epochs, but for the shape that was searched (`--shape-epochs`): it is
-small, and may use what it saves by the epoch. What every training and fine-tuning cost stands in the
-results file in device seconds, so that budgets can be compared.
+step goes on where it was interrupted, and every timed row is kept (`--runs`); a search or a pruning that is
+there is refused under other settings. All networks are trained on the same images for the same number
+of epochs, but for the shape that was searched (`--shape-epochs`): it is small, and may use what it saves by
+the epoch. What every training and fine-tuning cost stands in the results file in device seconds, so that
+budgets can be compared.
 """
 
 from __future__ import annotations
@@ -26,6 +27,7 @@ from typing import Any
 import torch
 from torch import nn
 
+from benchmarks.resumable import same_settings
 from darts_core import cli
 from darts_core.autosearch import ResNet18
 from darts_core.bench.models import ModelCase, SeedRun, saved_runs, train_seeds
@@ -142,18 +144,23 @@ class Bench:
         budget = [f"latency.budget_ms={self.args.budget_ms}", "strategy=zero_cost",
                   "strategy.samples=200", "search.epochs=1"]  # fmt: skip
         for name, more in (("latency_searched", budget), ("searched", plain)):
-            wanted = not self.args.only or name in self.args.only
-            if wanted and not self.architecture(name).is_file():
+            if self.args.only and name not in self.args.only:
+                continue
+            if not self.architecture(name).is_file():
                 status = cli.main([*settings, f"job={name}", *more])
                 if status:
                     raise SystemExit(status)
+            same_settings(self.runs, {f"search of {name}": more})
 
     def search_shape(self) -> None:
         """Depth and width of each stage of ResNet-18 by gradient, in one supernet training.
 
         Single level: params and alphas see the training splits; val is left to judge networks.
         """
-        if self.shape_file.is_file() or (self.args.only and "shape_searched" not in self.args.only):
+        if self.args.only and "shape_searched" not in self.args.only:
+            return
+        if self.shape_file.is_file():
+            same_settings(self.runs, {"share of shape_searched": self.args.target_share})
             return
         torch.manual_seed(SUPERNET_SEED)
         supernet: Any = ResNet18(
@@ -173,14 +180,17 @@ class Bench:
             self.shape_file,
             {"text": text, "device_seconds": fitted.train_seconds, "shares": shares},
         )
+        same_settings(self.runs, {"share of shape_searched": self.args.target_share})
         log.info("found %s", text)
 
     def prune(self, name: str, *, budget: str, epochs: int, distillation: float) -> None:
         """Every seed's network of `name` pruned to `budget`."""
+        how = {"budget": budget, "epochs": epochs, "distillation": distillation}
         case = next(case for case in self.cases() if case.name == name)
         for run in self.train(case):
             folder = self.runs / "pruned" / name / f"seed{run.seed}"
             if (folder / "result.json").is_file():
+                same_settings(self.runs, {f"pruning of {name}": how})
                 continue
             model, meta = load_model(run.path, device=self.device)
             tuning = recipe(
@@ -206,6 +216,7 @@ class Bench:
                     "device_seconds": run.device_seconds + found.device_seconds,
                 },
             )
+            same_settings(self.runs, {f"pruning of {name}": how})
             log.info("pruned %s, seed %d: %.2fx, test %.4f", name, run.seed, found.speedup, test)
 
     def pruned_case(self, name: str) -> ModelCase | None:

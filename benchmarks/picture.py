@@ -52,6 +52,10 @@ def run(draw: Callable[..., Path], about: str | None, *, most: int = 1) -> None:
     parser.add_argument("results", type=Path, nargs="+", help=f"results files, {most} at most")
     parser.add_argument("picture", type=Path)
     args = parser.parse_args()
+    if args.picture.suffix.lower() != ".png":  # a results file that is the last word would be lost
+        parser.error(
+            f"the last word names the picture, which ends in .png: {args.picture} does not."
+        )
     if len(args.results) > most:
         parser.error(f"{len(args.results)} results files are given, {most} can be drawn together.")
     print(draw(*args.results, to=args.picture))

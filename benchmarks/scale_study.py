@@ -1,6 +1,6 @@
 """What a trial costs in the books of a study that has had many: processor time, statements, bytes.
 
-    python benchmarks/scale_study.py --trials 50 500 5000 10000 --storage journal postgresql
+    python -m benchmarks.scale_study --trials 50 500 5000 10000 --storage journal postgresql
 
 One worker runs trials that do nothing, their settings drawn at random, without a pruner; each count in turn
 is reached by running the trials that lie before it. Processor time is that of this process and of the
@@ -9,7 +9,7 @@ counted at the driver. Beside it, in turns, the same trials by Optuna alone (`st
 no folders, leases or files of results. At the end the books are looked at: each number once, each complete,
 each with its result.
 
-    python benchmarks/scale_study.py --trials 50 10000 --storage postgresql --in-turns
+    python -m benchmarks.scale_study --trials 50 10000 --storage postgresql --in-turns
 
 With `--in-turns` two studies stand in one PostgreSQL, one for each of two counts, and ten trials of the one
 follow ten of the other, so that what else the machine does falls on both alike. The larger one has been run

@@ -1,7 +1,7 @@
 """Early stopping of a study with two objectives against its full trials, paired over seeds.
 
-    python benchmarks/sweep_front.py --seeds 10
-    python benchmarks/sweep_front.py --trials 60 --cost-share 0.2 --first-seed 10 --runs runs/sweep_front_60
+    python -m benchmarks.sweep_front --seeds 10
+    python -m benchmarks.sweep_front --trials 60 --cost-share 0.2 --first-seed 10 --runs runs/sweep_front_60
 
 A trial trains a perceptron with one hidden layer on real digits (8x8, split `params`); its width, learning
 rate, weight decay, label smoothing and batch size are drawn at random (`--sampler` for another one, whose

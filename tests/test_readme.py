@@ -47,3 +47,18 @@ def test_links_lead_somewhere() -> None:
     links = re.findall(r"\]\(([^)#]+)\)", README)
     assert len(links) > 10
     assert [link for link in links if "://" not in link and not (ROOT / link).exists()] == []
+
+
+def test_a_benchmark_that_needs_another_is_started_as_a_module() -> None:
+    """`python benchmarks/NAME.py` finds the others only where the checkout itself is installed."""
+    pages = [*ROOT.glob("*.md"), *ROOT.glob("docs/**/*.md"), *ROOT.glob("benchmarks/*.py")]
+    named = {
+        name
+        for page in pages
+        if page.name != "CHANGELOG.md"
+        for name in re.findall(r"python\s+benchmarks/(\w+)\.py", page.read_text(encoding="utf-8"))
+    }
+    assert "jobs_list" in named
+    code = {name: (ROOT / f"benchmarks/{name}.py").read_text(encoding="utf-8") for name in named}
+    lost = [n for n, text in code.items() if "\nfrom benchmarks" in text]
+    assert [name for name in lost if "sys.path" not in code[name]] == []

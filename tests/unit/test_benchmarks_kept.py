@@ -19,6 +19,7 @@ from benchmarks import (
     export_gpu,
     finalists,
     full_search,
+    models_cpu,
     planted_field,
     spoken_digits,
     sweep_asha,
@@ -87,6 +88,39 @@ def test_a_seed_of_other_trials_is_no_row_of_these(tmp_path, monkeypatch):
     assert read_results(path).rows[-1]["epochs_share_standard_error"] is None
     with pytest.raises(SystemExit, match="holds results of trials=40, not 60"):
         _run(monkeypatch, sweep_front, *words, "--trials", 60)
+
+
+def test_a_search_or_pruning_of_another_budget_is_no_result_of_this_one(tmp_path, monkeypatch):
+    bench = object.__new__(models_cpu.Bench)
+    bench.runs = tmp_path
+    bench.config = SimpleNamespace(data=SimpleNamespace(limit=9))
+    bench.args = Namespace(only=["latency_searched"], budget_ms=2.6, search_epochs=3)
+    asked = []
+
+    def main(words):
+        asked.append(words)
+        if len(asked) == 1:
+            return 2
+        write_json(bench.architecture("latency_searched"), {})
+        return 0
+
+    monkeypatch.setattr(models_cpu.cli, "main", main)
+    with pytest.raises(SystemExit):
+        bench.search()
+    bench.search()
+    bench.search()
+    assert len(asked) == 2  # what failed is asked again, what is there is not
+    bench.args.budget_ms = 5.0
+    with pytest.raises(SystemExit, match=r"results of search of latency_searched=\["):
+        bench.search()
+
+    monkeypatch.setattr(bench, "cases", lambda: [SimpleNamespace(name="resnet18")])
+    monkeypatch.setattr(bench, "train", lambda case: [SimpleNamespace(seed=0)])
+    write_json(tmp_path / "pruned" / "resnet18" / "seed0" / "result.json", {})
+    bench.prune("resnet18", budget="50%", epochs=3, distillation=0.5)
+    bench.prune("resnet18", budget="50%", epochs=3, distillation=0.5)
+    with pytest.raises(SystemExit, match=r"results of pruning of resnet18=\{'budget': '50%'"):
+        bench.prune("resnet18", budget="1.65 ms", epochs=3, distillation=0.5)
 
 
 def test_a_single_seed_has_no_standard_error():

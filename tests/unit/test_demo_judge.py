@@ -92,6 +92,22 @@ def test_a_fold_is_timed_again_at_another_batch_size(tmp_path, monkeypatch):
     # one run and one new timing; with the version that is read, or none
     assert len(given) == 2
     assert all("version=V001" in words for words in given)
+    assert demo_folds.judge(1, _args(tmp_path, only_time=True))["times"] == {"batch": 32}
+    with pytest.raises(
+        SystemExit, match=r"fold2/V001 holds no finished run: --only-time needs one"
+    ):
+        demo_folds.judge(2, _args(tmp_path, only_time=True))
+    assert not (tmp_path / "fold2").exists()
+
+
+def test_networks_that_answer_every_image_alike_are_no_standard_error_apart():
+    fold = {
+        "right": {OURS: [1, 0, 1], "ResNet-8, width 4": [1, 0, 1]},
+        "times": {OURS: {"onnx": [1.0]}, "ResNet-8, width 4": {"onnx": [2.0]}},
+    }
+    assert demo_folds.above_the_line([fold]) == {
+        "points": 0.0, "paired_standard_error": 0.0, "in_standard_errors": None,
+    }  # fmt: skip
 
 
 def test_the_hand_drawn_network_has_three_convolutions_of_16_48_48(tmp_path):

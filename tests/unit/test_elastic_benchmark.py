@@ -1,12 +1,14 @@
 """What judges an elastic front against its rivals: areas, budgets, shares of a cost, Torch-Pruning's cut."""
 
 import math
+import sys
+from argparse import Namespace
 from pathlib import Path
 
 import pytest
 import torch
 
-from benchmarks import elastic, elastic_rivals, picture
+from benchmarks import elastic, elastic_rivals, elastic_whole, picture
 from benchmarks.elastic import (
     LEAST,
     WORST_SHARE,
@@ -153,6 +155,9 @@ def test_points_at_other_budgets_are_no_points_of_these(tmp_path, monkeypatch):
     elastic.main([*words, "0.5"])
     with pytest.raises(SystemExit, match=r"results of budgets=\[0\.5\], not \[0\.25\]"):
         elastic.main([*words, "0.25"])
+    # nor is ours compared at other budgets than they were given
+    with pytest.raises(SystemExit, match=r"results of budgets=\[0\.5\], not \[0\.75, 0\.5, "):
+        elastic.main(["write", "--seeds", "0", "--runs", str(tmp_path), "--out", str(tmp_path)])
     assert read_json(tmp_path / "seed0" / "scaled.json")["points"] == [0.5]
 
 
@@ -230,6 +235,36 @@ def test_a_recipe_s_row_holds_points_against_the_base_of_the_same_seed():
     assert row["whole"]["points"] == [pytest.approx(1.0), pytest.approx(-2.0)]
     assert row["whole"]["mean"] == pytest.approx(-0.5)
     assert row["drawn"]["mean"] == pytest.approx(-20.0)
+
+
+def test_a_recipe_of_other_epochs_is_no_row_of_these(tmp_path, monkeypatch):
+    found = {"whole": 0.9, "middle": 0.8, "smallest": 0.7, "drawn": [0.8], "process_seconds": 1.0}
+    monkeypatch.setattr(elastic_whole, "bundle_of", lambda args, seed: None)
+    monkeypatch.setattr(elastic_whole, "base_of", lambda args, seed, bundle: None)
+    monkeypatch.setattr(elastic_whole, "evaluate", lambda *_: Namespace(value=0.85))
+    monkeypatch.setattr(elastic_whole, "train", lambda *_: found)
+    words = ["--recipes", "lr0.02", "--seeds", "10", "--runs", str(tmp_path / "runs"), "--out",
+             str(tmp_path), "--elastic-epochs"]  # fmt: skip
+    elastic_whole.main([*words, "2"])
+    elastic_whole.main([*words, "2", "--judge", "test", "--seeds", "0"])
+    with pytest.raises(SystemExit, match="holds results of elastic_epochs=2, not 8"):
+        elastic_whole.main([*words, "8"])
+    names = sorted(path.name.rpartition("_")[2] for path in tmp_path.glob("*.json"))
+    assert names == ["2-epochs-test.json", "2-epochs-val.json"]
+
+
+def test_a_results_file_that_is_the_last_word_is_no_place_for_the_picture(
+    tmp_path, monkeypatch, capsys
+):
+    files = [tmp_path / "a.json", tmp_path / "b.json"]
+    for path in files:
+        path.write_text("{}")
+    monkeypatch.setattr(sys, "argv", ["picture", *map(str, files)])
+    with pytest.raises(SystemExit) as error:
+        picture.run(lambda *paths, to: to.write_text("drawn"), None, most=9)
+    assert error.value.code == 2
+    assert f"which ends in .png: {files[1]} does not." in " ".join(capsys.readouterr().err.split())
+    assert files[1].read_text() == "{}"
 
 
 def test_the_picture_shows_every_network_that_was_measured(tmp_path):

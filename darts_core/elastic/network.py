@@ -80,7 +80,10 @@ class Elastic:
         if key not in self._plans:
             if len(self._plans) >= _PLANS:
                 self._plans.clear()
-            self._plans[key] = plan(self.model, self.variables, full)
+            # also where it is first asked for in inference mode, as a validation's may be: its indices serve
+            # the training, which no tensor of that mode may
+            with torch.inference_mode(False):
+                self._plans[key] = plan(self.model, self.variables, full)
         return self._plans[key]
 
     def running(

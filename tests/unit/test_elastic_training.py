@@ -107,6 +107,17 @@ def test_accumulated_and_scaled_gradients_are_those_of_one_batch():
     _close(_grads(net.model), wanted)
 
 
+def test_a_plan_that_a_validation_made_serves_the_training():
+    net, (x, y) = _net("vit"), _batch(4)
+    with torch.inference_mode(), net.running(net.smallest) as network:
+        network.eval()(x)
+    Sandwich(net, drawn=0).backward(x, lambda output: LOSS(output, y))
+    found = _grads(net.model)
+    fresh = _net("vit")
+    Sandwich(fresh, drawn=0).backward(x, lambda output: LOSS(output, y))
+    _close(found, _grads(fresh.model))
+
+
 def test_mixed_precision_is_that_of_the_block_around_the_call():
     net, (x, y) = _net("vit", torch.float32), _batch(dtype=torch.float32)
     seen = []

@@ -53,7 +53,7 @@ class Elastic:
         self, model: nn.Module, variables: Sequence[Variable], left: Mapping[str, str]
     ) -> None:
         self.model, self.variables, self.left = model, tuple(variables), dict(left)
-        self._plans: dict[tuple[int, ...], Plan] = {}
+        self._plans: dict[tuple[int | torch.device, ...], Plan] = {}
 
     @property
     def largest(self) -> dict[str, int]:
@@ -76,7 +76,9 @@ class Elastic:
             ConfigError: a choice is no variable or no option of one.
         """
         full = check_choices(self.variables, choices)
-        key = tuple(full[variable.name] for variable in self.variables)
+        # its indices lie where the network does, which may be moved between two calls
+        home = next(self.model.parameters()).device
+        key = (home, *(full[variable.name] for variable in self.variables))
         if key not in self._plans:
             if len(self._plans) >= _PLANS:
                 self._plans.clear()

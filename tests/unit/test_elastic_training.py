@@ -118,6 +118,15 @@ def test_a_plan_that_a_validation_made_serves_the_training():
     _close(found, _grads(fresh.model))
 
 
+def test_what_belongs_to_a_network_follows_it_to_another_device():
+    net = _net("vit")
+    for device in ("cpu", "meta"):
+        net.model.to(device)
+        kept = net.plan(net.smallest).tensors.values()
+        indices = [i for names in kept for dims in names.values() for i in dims.values()]
+        assert {i.device.type for i in indices if isinstance(i, torch.Tensor)} == {device}
+
+
 def test_mixed_precision_is_that_of_the_block_around_the_call():
     net, (x, y) = _net("vit", torch.float32), _batch(dtype=torch.float32)
     seen = []

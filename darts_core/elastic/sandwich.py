@@ -120,7 +120,7 @@ class Sandwich:
                 f"A batch of {len(x)} cannot be shared out among {self.group.processes} processes; give a "
                 "multiple (drop_last=True leaves out an incomplete one)."
             )
-        taught = self.teacher(x) if self.teacher is not None else None
+        taught = self._taught(x)
         own, chosen = self.group.part(x), self.choices()
         total = torch.zeros((), device=x.device)
         whole: Tensor | None = None
@@ -143,6 +143,15 @@ class Sandwich:
         self.step += 1
         assert whole is not None
         return total, whole
+
+    def _taught(self, x: Tensor) -> Tensor | None:
+        """The teacher's outputs; it follows where the network was moved to since it was copied."""
+        if self.teacher is None:
+            return None
+        home = next(self.net.model.parameters()).device
+        if next(self.teacher.model.parameters()).device != home:
+            self.teacher.model.to(home)
+        return self.teacher(x)
 
     def _learns(self, loss: Tensor, first: bool) -> bool:
         """Whether the loss has a gradient; that of a part may have none, where all that it runs is frozen."""

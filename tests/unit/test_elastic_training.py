@@ -120,8 +120,11 @@ def test_a_plan_that_a_validation_made_serves_the_training():
 
 def test_what_belongs_to_a_network_follows_it_to_another_device():
     net = _net("vit")
+    sandwich = Sandwich(net)
     for device in ("cpu", "meta"):
         net.model.to(device)
+        assert sandwich._taught(_batch(2)[0].to(device)).device.type == device
+        assert {p.device.type for p in sandwich.teacher.model.parameters()} == {device}
         kept = net.plan(net.smallest).tensors.values()
         indices = [i for names in kept for dims in names.values() for i in dims.values()]
         assert {i.device.type for i in indices if isinstance(i, torch.Tensor)} == {device}

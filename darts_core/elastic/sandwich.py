@@ -221,7 +221,8 @@ class Sandwich:
                 "and only then load the states of network, optimizer and sandwich."
             )
         self.step = int(state["step"])
-        if self.teacher is not None:
+        # one that was saved with share=0 has no outputs of a teacher
+        if self.teacher is not None and state["teacher"]:
             self.teacher.load_state_dict(state["teacher"])
 
 

@@ -299,6 +299,9 @@ def test_a_state_goes_with_the_family_that_it_was_saved_of():
     assert again.step == 1
     with pytest.raises(ResumeError, match="only then load the states"):
         family(trained).load_state_dict(state)
+    alone = Sandwich(first.net, share=0).state_dict()
+    again.load_state_dict({**state, "teacher": alone["teacher"]})  # saved without a teacher
+    assert again.step == 1
     del state["family"]  # of an earlier program
     family(trained).load_state_dict(state)
 

@@ -63,7 +63,8 @@ class _Trainer(Trainer):
         ):
             loss, logits = self.sandwich.run(x_BCHW, lambda output: self._task_loss(output, y_B))
         self._update()
-        return loss, logits
+        # metrics take no half precision, as in a plain training
+        return loss, logits if logits.dtype == torch.float64 else logits.float()
 
     def _task_loss(self, output: Any, y_B: Tensor) -> Tensor:
         logits, auxiliary = outputs_of(output)

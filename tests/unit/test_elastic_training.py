@@ -186,6 +186,15 @@ CONFIG = TrainConfig(
 )
 
 
+def test_the_metrics_of_a_step_in_half_precision_are_given_full_outputs():
+    net = _net("vit", torch.float32)
+    trainer = _Trainer(net.model, _Images(), CONFIG, ("params",), 0, torch.device("cpu"))
+    trainer.begin(net, Sandwich(net, drawn=0), [])
+    trainer.autocast = torch.bfloat16  # as on a GPU
+    _, outputs = trainer._step(*_batch(4, torch.float32))
+    assert outputs.dtype == torch.float32
+
+
 class _Stop(Exception):
     pass
 

@@ -22,7 +22,7 @@ from darts_core.train.evaluation import evaluate
 from darts_core.train.outcome import FitResult
 from darts_core.train.trainer import Trainer, outputs_of
 
-__all__ = ["fit_elastic", "norm_batches"]
+__all__ = ["check_uncompiled", "fit_elastic", "norm_batches"]
 
 log = logging.getLogger("darts_core")
 SPLITS = ("params", "alpha")
@@ -141,6 +141,19 @@ class _Trainer(Trainer):
         return epoch
 
 
+def check_uncompiled(config: TrainConfig) -> None:
+    """Refuse a recipe with torch.compile.
+
+    Raises:
+        ConfigError: it has.
+    """
+    if config.compile:
+        raise ConfigError(
+            "train.compile=true does not go with an elastic training: its sub-networks have more shapes than "
+            "are worth compiling; leave it out."
+        )
+
+
 def fit_elastic(
     net: Elastic,
     bundle: Any,
@@ -174,11 +187,7 @@ def fit_elastic(
         NonFiniteLossError: a loss became NaN or infinite.
         ResumeError: the checkpoint belongs to another configuration.
     """
-    if config.compile:
-        raise ConfigError(
-            "train.compile=true does not go with an elastic training: its sub-networks have more shapes than "
-            "are worth compiling; leave it out."
-        )
+    check_uncompiled(config)
     trainer = _Trainer(
         net.model, bundle, config, SPLITS, seed, torch.device(device), sandwich.group
     )

@@ -68,6 +68,12 @@ def test_a_wrong_setting_ends_it_before_anything_is_read_or_written(
     assert not (tmp_path / "shrink").exists()
 
 
+def test_a_compiled_step_ends_it_before_anything_is_read_or_written():
+    # what a pipeline asks before its search, too
+    with pytest.raises(ConfigError, match=r"train\.compile=true does not go with an elastic"):
+        check_shrink(ShrinkStage(train=Train(compile=True), device="cpu"))
+
+
 def test_formats_of_an_export_that_is_not_asked_for_are_nobody_s_business():
     check_shrink(
         ShrinkStage(shrink=Shrink(export=False), export=Export(formats=["onxx"]), device="cpu")

@@ -149,8 +149,9 @@ def elastic(
     """Make `model` elastic: find what may vary, and sort its channels by importance.
 
     The network goes on computing what it did, with the same parameter objects, whose channels are moved:
-    an optimizer made before has moments of other channels, so make it afterwards. What may vary is found
-    by following the network and proven on a copy in double precision.
+    an optimizer made before has moments of other channels, and a moving average or a saved state has other
+    channels, so make them afterwards. What may vary is found by following the network and proven on a copy
+    in double precision.
 
     Args:
         model: a trained network that takes one tensor and gives one in evaluation mode.
@@ -170,7 +171,10 @@ def elastic(
     if isinstance(model, nn.parallel.DistributedDataParallel):
         raise PruneError("Make the plain network elastic, not DistributedDataParallel around it.")
     if any(module._compiled_call_impl is not None for module in model.modules()):
-        raise PruneError("The network is compiled by its `compile()`; make it elastic before that.")
+        raise PruneError(
+            "The network is compiled by its `compile()`; make it elastic before that. `autosearch.elastic` "
+            "does at the first step: leave `compile()` out there."
+        )
     aim = task or Classification()
     with evaluating(model):
         trial = Trial(model, example_inputs[:2])

@@ -4,17 +4,20 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from darts_core.checkpoint import load_checkpoint, save_checkpoint, taking_over
+from darts_core.distributed import Group
 from darts_core.elastic.network import Elastic
 from darts_core.elastic.sandwich import Sandwich
 from darts_core.elastic.variables import middle
 from darts_core.errors import ConfigError, DeviceError
+from darts_core.prune.groups import copied
 from darts_core.runlog import RunFolder, config_hash
 from darts_core.settings.shrink import Shrink
 from darts_core.train.config import TrainConfig
@@ -22,7 +25,7 @@ from darts_core.train.evaluation import evaluate
 from darts_core.train.outcome import FitResult
 from darts_core.train.trainer import Trainer, outputs_of
 
-__all__ = ["check_uncompiled", "fit_elastic", "norm_batches"]
+__all__ = ["check_recipe", "check_uncompiled", "fit_elastic", "norm_batches"]
 
 log = logging.getLogger("darts_core")
 SPLITS = ("params", "alpha")
@@ -152,6 +155,23 @@ def check_uncompiled(config: TrainConfig) -> None:
             "train.compile=true does not go with an elastic training: its sub-networks have more shapes than "
             "are worth compiling; leave it out."
         )
+
+
+def check_recipe(
+    model: nn.Module,
+    bundle: Any,
+    config: TrainConfig,
+    device: torch.device,
+    group: Group | None = None,
+) -> None:
+    """Refuse what the training would refuse, before anything is timed for it; `model` is left as it is.
+
+    Raises:
+        ConfigError: a setting is not for the task, the inputs or the processes.
+        DataError: the batch is larger than the training splits.
+    """
+    # what the precision warns of is said when it is trained
+    Trainer(copied(model), bundle, replace(config, precision="fp32"), SPLITS, 0, device, group)
 
 
 def fit_elastic(

@@ -167,7 +167,8 @@ class Sandwich:
         if self.group.processes == 1:
             return output
         if isinstance(output, (tuple, list)):
-            parts = [self.group.joined(part) for part in output]
+            # an auxiliary head that is off may give None
+            parts = [self.group.joined(p) if isinstance(p, Tensor) else p for p in output]
             return type(output)(*parts) if hasattr(output, "_fields") else type(output)(parts)
         return self.group.joined(_first(output))
 

@@ -4,6 +4,7 @@ import copy
 import functools
 from collections import namedtuple
 from dataclasses import replace
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -339,6 +340,12 @@ def test_several_outputs_in_training_reach_the_loss_as_they_are(kind):
             Sandwich(net, share=0).backward(x, lambda o: LOSS(o["logits"], y))
     finally:
         hook.remove()
+
+
+def test_a_second_output_of_none_is_none_in_several_processes():
+    joined = SimpleNamespace(processes=2, joined=lambda part: torch.cat([part, part]))
+    output, other = Sandwich._joined(SimpleNamespace(group=joined), (torch.ones(3, 2), None))
+    assert (output.shape, other) == ((6, 2), None)
 
 
 def test_recalibrating_on_nothing_changes_nothing():

@@ -8,6 +8,7 @@ BigNAS, arXiv:2003.11142, section 3.1.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from typing import Any
 
@@ -78,6 +79,7 @@ class Sandwich:
         self._family = _family(net)
         self.step = 0
         self._sum: Tensor | float = 0.0
+        self._compared = self.group.processes == 1
 
     def choices(self) -> list[dict[str, int]]:
         """The sub-networks of the present step: the whole one first."""
@@ -100,8 +102,8 @@ class Sandwich:
                 the number of batches that one step accumulates.
 
         Raises:
-            ConfigError: the outputs are none of the task, a group's batch cannot be shared out evenly, or
-                nothing learns.
+            ConfigError: the outputs are none of the task, a group's batch cannot be shared out evenly or is
+                not the same in all processes, or nothing learns.
             NonFiniteLossError: a loss became NaN or infinite; looked at every 50 steps.
         """
         total, _ = self.run(x, loss_of, scale)
@@ -129,6 +131,7 @@ class Sandwich:
             with self.net.running(choices, still=whole is not None) as network:
                 output = self._joined(network(own))
                 loss = self._loss(output, taught, loss_of)
+                self._compare(loss)
                 # the first one is the whole network
                 weighted = loss if whole is None or self.others == 1.0 else loss * self.others
                 # outside of autocast, as torch advises; the sum is meant, so that the whole network learns as
@@ -161,6 +164,21 @@ class Sandwich:
                 "frozen (requires_grad_(False)), or it was formed of detached outputs."
             )
         return loss.requires_grad
+
+    def _compare(self, loss: Tensor) -> None:
+        """Once, as it waits for the device: of the same batch all processes form the same loss."""
+        if self._compared:
+            return
+        self._compared = True
+        own = float(loss.detach())
+        first = self.group.share(own)
+        known = math.isfinite(own) and math.isfinite(first)
+        if self.group.agree(known and not math.isclose(own, first, rel_tol=1e-3, abs_tol=1e-6)):
+            raise ConfigError(
+                f"The processes form other losses of their first batch (here {own:.6g}, in the first one "
+                f"{first:.6g}): each needs the whole batch, inputs and targets in the same order. Leave out "
+                "a DistributedSampler, and seed what shuffles or mixes alike in all."
+            )
 
     def _joined(self, output: Any) -> Any:
         """The outputs of the whole batch, those of an auxiliary head as well."""

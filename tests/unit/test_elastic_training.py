@@ -348,6 +348,35 @@ def test_a_second_output_of_none_is_none_in_several_processes():
     assert (output.shape, other) == ((6, 2), None)
 
 
+class _Two(Group):
+    """The first of two processes, of which the other one forms a loss that is `gap` larger."""
+
+    gap = 0.0
+
+    def send(self, tensors):
+        pass
+
+    def joined(self, own):
+        return torch.cat([own, own.detach()])
+
+    def share(self, value):
+        return value + self.gap
+
+    def agree(self, value):
+        return value
+
+
+def test_processes_that_are_given_other_batches_are_refused_at_the_first_step(monkeypatch):
+    net, (x, y) = _net(), _batch(4)
+    two = _Two(0, 2, torch.device("cpu"))
+    sandwich = Sandwich(net, drawn=0, group=two)
+    sandwich.backward(x, lambda output: LOSS(output, y))
+    monkeypatch.setattr(_Two, "gap", 0.1)
+    sandwich.backward(x, lambda output: LOSS(output, y))  # looked at once
+    with pytest.raises(ConfigError, match=r"other losses of their first batch.*Distributed"):
+        Sandwich(net, drawn=0, group=two).backward(x, lambda output: LOSS(output, y))
+
+
 def test_recalibrating_on_nothing_changes_nothing():
     model = settled("resnet14").float()
     before = copy.deepcopy(model.state_dict())

@@ -16,7 +16,7 @@ from darts_core.distributed import Group
 from darts_core.elastic.network import Elastic
 from darts_core.elastic.sandwich import Sandwich
 from darts_core.elastic.variables import middle
-from darts_core.errors import ConfigError, DeviceError
+from darts_core.errors import ConfigError, DeviceError, ResumeError
 from darts_core.prune.groups import copied
 from darts_core.runlog import RunFolder, config_hash
 from darts_core.settings.shrink import Shrink
@@ -127,13 +127,23 @@ class _Trainer(Trainer):
         self.save(folder / "checkpoint.pt", epoch)
 
     def take_up(self, folder: Path) -> int:
-        """The epoch to go on with."""
+        """The epoch to go on with.
+
+        Raises:
+            ResumeError: the files belong to other settings, data or weights, or are damaged.
+        """
         if not (folder / "checkpoint.pt").exists():
             return 0
         epoch = self.resume(folder / "checkpoint.pt")
         content = load_checkpoint(folder / "teacher.pt")
         with taking_over(folder / "teacher.pt"):
-            self.sandwich.load_state_dict(content)
+            try:
+                self.sandwich.load_state_dict(content)
+            except ResumeError as error:
+                raise ResumeError(
+                    f"{folder} was begun with other weights of the given network than it has now: use "
+                    "another version=, or restore them."
+                ) from error
             # a kill between the two files leaves the teacher one epoch ahead; what it kept in that epoch it
             # keeps again, as an output that is looked up may differ in its last bits from one computed anew
             self.sandwich.step = epoch * self.steps

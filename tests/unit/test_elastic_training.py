@@ -12,7 +12,7 @@ from elastic_cases import SHAPE, settled
 from prune_cases import Data
 from torch import nn
 
-from darts_core.checkpoint import load_checkpoint
+from darts_core.checkpoint import load_checkpoint, save_checkpoint
 from darts_core.distributed import Group
 from darts_core.elastic import Sandwich, elastic
 from darts_core.elastic.fit import _Trainer, fit_elastic
@@ -221,6 +221,11 @@ def test_a_resumed_training_is_equal_bit_for_bit(tmp_path):
         assert len(result.history) == 2
         states.append(net.model.state_dict())
     assert all(torch.equal(states[0][name], states[1][name]) for name in states[0])
+    kept = load_checkpoint(folder / "teacher.pt")
+    save_checkpoint(folder / "teacher.pt", {**kept, "family": "of a network trained again"})
+    net = _net(dtype=torch.float32)
+    with pytest.raises(ResumeError, match=r"begun with other weights.*use another version="):
+        fit_elastic(net, _Images(), CONFIG, Sandwich(net, seed=5), folder=folder)
 
 
 def test_training_lowers_the_loss_of_the_smallest_sub_network():

@@ -53,7 +53,7 @@ class Elastic:
         self, model: nn.Module, variables: Sequence[Variable], left: Mapping[str, str]
     ) -> None:
         self.model, self.variables, self.left = model, tuple(variables), dict(left)
-        self._plans: dict[tuple[int | torch.device, ...], Plan] = {}
+        self._plans: dict[tuple[torch.device, tuple[int, ...]], Plan] = {}
 
     @property
     def largest(self) -> dict[str, int]:
@@ -78,7 +78,7 @@ class Elastic:
         full = check_choices(self.variables, choices)
         # its indices lie where the network does, which may be moved between two calls
         home = next(self.model.parameters()).device
-        key = (home, *(full[variable.name] for variable in self.variables))
+        key = (home, tuple(full[variable.name] for variable in self.variables))
         if key not in self._plans:
             if len(self._plans) >= _PLANS:
                 self._plans.clear()

@@ -4,17 +4,20 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from darts_core.checkpoint import load_checkpoint, save_checkpoint, taking_over
+from darts_core.distributed import Group
 from darts_core.elastic.network import Elastic
 from darts_core.elastic.sandwich import Sandwich
 from darts_core.elastic.variables import middle
-from darts_core.errors import ConfigError, DeviceError
+from darts_core.errors import ConfigError, DeviceError, ResumeError
+from darts_core.prune.groups import copied
 from darts_core.runlog import RunFolder, config_hash
 from darts_core.settings.shrink import Shrink
 from darts_core.train.config import TrainConfig
@@ -22,7 +25,7 @@ from darts_core.train.evaluation import evaluate
 from darts_core.train.outcome import FitResult
 from darts_core.train.trainer import Trainer, outputs_of
 
-__all__ = ["fit_elastic", "norm_batches"]
+__all__ = ["check_recipe", "check_uncompiled", "fit_elastic", "norm_batches"]
 
 log = logging.getLogger("darts_core")
 SPLITS = ("params", "alpha")
@@ -63,7 +66,8 @@ class _Trainer(Trainer):
         ):
             loss, logits = self.sandwich.run(x_BCHW, lambda output: self._task_loss(output, y_B))
         self._update()
-        return loss, logits
+        # metrics take no half precision, as in a plain training
+        return loss, logits if logits.dtype == torch.float64 else logits.float()
 
     def _task_loss(self, output: Any, y_B: Tensor) -> Tensor:
         logits, auxiliary = outputs_of(output)
@@ -123,13 +127,23 @@ class _Trainer(Trainer):
         self.save(folder / "checkpoint.pt", epoch)
 
     def take_up(self, folder: Path) -> int:
-        """The epoch to go on with."""
+        """The epoch to go on with.
+
+        Raises:
+            ResumeError: the files belong to other settings, data or weights, or are damaged.
+        """
         if not (folder / "checkpoint.pt").exists():
             return 0
         epoch = self.resume(folder / "checkpoint.pt")
         content = load_checkpoint(folder / "teacher.pt")
         with taking_over(folder / "teacher.pt"):
-            self.sandwich.load_state_dict(content)
+            try:
+                self.sandwich.load_state_dict(content)
+            except ResumeError as error:
+                raise ResumeError(
+                    f"{folder} was begun with other weights of the given network than it has now: use "
+                    "another version=, or restore them."
+                ) from error
             # a kill between the two files leaves the teacher one epoch ahead; what it kept in that epoch it
             # keeps again, as an output that is looked up may differ in its last bits from one computed anew
             self.sandwich.step = epoch * self.steps
@@ -138,6 +152,36 @@ class _Trainer(Trainer):
                 teacher.back_to(before)
         self._before = self._mark()
         return epoch
+
+
+def check_uncompiled(config: TrainConfig) -> None:
+    """Refuse a recipe with torch.compile.
+
+    Raises:
+        ConfigError: it has.
+    """
+    if config.compile:
+        raise ConfigError(
+            "train.compile=true does not go with an elastic training: its sub-networks have more shapes than "
+            "are worth compiling; leave it out."
+        )
+
+
+def check_recipe(
+    model: nn.Module,
+    bundle: Any,
+    config: TrainConfig,
+    device: torch.device,
+    group: Group | None = None,
+) -> None:
+    """Refuse what the training would refuse, before anything is timed for it; `model` is left as it is.
+
+    Raises:
+        ConfigError: a setting is not for the task, the inputs or the processes.
+        DataError: the batch is larger than the training splits.
+    """
+    # what the precision warns of is said when it is trained
+    Trainer(copied(model), bundle, replace(config, precision="fp32"), SPLITS, 0, device, group)
 
 
 def fit_elastic(
@@ -173,11 +217,7 @@ def fit_elastic(
         NonFiniteLossError: a loss became NaN or infinite.
         ResumeError: the checkpoint belongs to another configuration.
     """
-    if config.compile:
-        raise ConfigError(
-            "train.compile=true does not go with an elastic training: its sub-networks have more shapes than "
-            "are worth compiling; leave it out."
-        )
+    check_uncompiled(config)
     trainer = _Trainer(
         net.model, bundle, config, SPLITS, seed, torch.device(device), sandwich.group
     )

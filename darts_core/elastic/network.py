@@ -53,7 +53,7 @@ class Elastic:
         self, model: nn.Module, variables: Sequence[Variable], left: Mapping[str, str]
     ) -> None:
         self.model, self.variables, self.left = model, tuple(variables), dict(left)
-        self._plans: dict[tuple[int, ...], Plan] = {}
+        self._plans: dict[tuple[torch.device, tuple[int, ...]], Plan] = {}
 
     @property
     def largest(self) -> dict[str, int]:
@@ -76,11 +76,16 @@ class Elastic:
             ConfigError: a choice is no variable or no option of one.
         """
         full = check_choices(self.variables, choices)
-        key = tuple(full[variable.name] for variable in self.variables)
+        # its indices lie where the network does, which may be moved between two calls
+        home = next(self.model.parameters()).device
+        key = (home, tuple(full[variable.name] for variable in self.variables))
         if key not in self._plans:
             if len(self._plans) >= _PLANS:
                 self._plans.clear()
-            self._plans[key] = plan(self.model, self.variables, full)
+            # also where it is first asked for in inference mode, as a validation's may be: its indices serve
+            # the training, which no tensor of that mode may
+            with torch.inference_mode(False):
+                self._plans[key] = plan(self.model, self.variables, full)
         return self._plans[key]
 
     def running(
@@ -144,8 +149,9 @@ def elastic(
     """Make `model` elastic: find what may vary, and sort its channels by importance.
 
     The network goes on computing what it did, with the same parameter objects, whose channels are moved:
-    an optimizer made before has moments of other channels, so make it afterwards. What may vary is found
-    by following the network and proven on a copy in double precision.
+    an optimizer made before has moments of other channels, and a moving average or a saved state has other
+    channels, so make them afterwards. What may vary is found by following the network and proven on a copy
+    in double precision.
 
     Args:
         model: a trained network that takes one tensor and gives one in evaluation mode.
@@ -165,7 +171,10 @@ def elastic(
     if isinstance(model, nn.parallel.DistributedDataParallel):
         raise PruneError("Make the plain network elastic, not DistributedDataParallel around it.")
     if any(module._compiled_call_impl is not None for module in model.modules()):
-        raise PruneError("The network is compiled by its `compile()`; make it elastic before that.")
+        raise PruneError(
+            "The network is compiled by its `compile()`; make it elastic before that. `autosearch.elastic` "
+            "does at the first step: leave `compile()` out there."
+        )
     aim = task or Classification()
     with evaluating(model):
         trial = Trial(model, example_inputs[:2])

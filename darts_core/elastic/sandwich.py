@@ -8,6 +8,7 @@ BigNAS, arXiv:2003.11142, section 3.1.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from typing import Any
 
@@ -78,6 +79,7 @@ class Sandwich:
         self._family = _family(net)
         self.step = 0
         self._sum: Tensor | float = 0.0
+        self._compared = self.group.processes == 1
 
     def choices(self) -> list[dict[str, int]]:
         """The sub-networks of the present step: the whole one first."""
@@ -100,8 +102,8 @@ class Sandwich:
                 the number of batches that one step accumulates.
 
         Raises:
-            ConfigError: the outputs are none of the task, a group's batch cannot be shared out evenly, or
-                nothing learns.
+            ConfigError: the outputs are none of the task, a group's batch cannot be shared out evenly or is
+                not the same in all processes, or nothing learns.
             NonFiniteLossError: a loss became NaN or infinite; looked at every 50 steps.
         """
         total, _ = self.run(x, loss_of, scale)
@@ -120,7 +122,7 @@ class Sandwich:
                 f"A batch of {len(x)} cannot be shared out among {self.group.processes} processes; give a "
                 "multiple (drop_last=True leaves out an incomplete one)."
             )
-        taught = self.teacher(x) if self.teacher is not None else None
+        taught = self._taught(x)
         own, chosen = self.group.part(x), self.choices()
         total = torch.zeros((), device=x.device)
         whole: Tensor | None = None
@@ -129,6 +131,7 @@ class Sandwich:
             with self.net.running(choices, still=whole is not None) as network:
                 output = self._joined(network(own))
                 loss = self._loss(output, taught, loss_of)
+                self._compare(loss)
                 # the first one is the whole network
                 weighted = loss if whole is None or self.others == 1.0 else loss * self.others
                 # outside of autocast, as torch advises; the sum is meant, so that the whole network learns as
@@ -144,6 +147,15 @@ class Sandwich:
         assert whole is not None
         return total, whole
 
+    def _taught(self, x: Tensor) -> Tensor | None:
+        """The teacher's outputs; it follows where the network was moved to since it was copied."""
+        if self.teacher is None:
+            return None
+        home = next(self.net.model.parameters()).device
+        if next(self.teacher.model.parameters()).device != home:
+            self.teacher.model.to(home)
+        return self.teacher(x)
+
     def _learns(self, loss: Tensor, first: bool) -> bool:
         """Whether the loss has a gradient; that of a part may have none, where all that it runs is frozen."""
         if first and not loss.requires_grad:
@@ -153,12 +165,28 @@ class Sandwich:
             )
         return loss.requires_grad
 
+    def _compare(self, loss: Tensor) -> None:
+        """Once, as it waits for the device: of the same batch all processes form the same loss."""
+        if self._compared:
+            return
+        self._compared = True
+        own = float(loss.detach())
+        first = self.group.share(own)
+        known = math.isfinite(own) and math.isfinite(first)
+        if self.group.agree(known and not math.isclose(own, first, rel_tol=1e-3, abs_tol=1e-6)):
+            raise ConfigError(
+                f"The processes form other losses of their first batch (here {own:.6g}, in the first one "
+                f"{first:.6g}): each needs the whole batch, inputs and targets in the same order. Leave out "
+                "a DistributedSampler, and seed what shuffles or mixes alike in all."
+            )
+
     def _joined(self, output: Any) -> Any:
         """The outputs of the whole batch, those of an auxiliary head as well."""
         if self.group.processes == 1:
             return output
         if isinstance(output, (tuple, list)):
-            parts = [self.group.joined(part) for part in output]
+            # an auxiliary head that is off may give None
+            parts = [self.group.joined(p) if isinstance(p, Tensor) else p for p in output]
             return type(output)(*parts) if hasattr(output, "_fields") else type(output)(parts)
         return self.group.joined(_first(output))
 
@@ -212,7 +240,8 @@ class Sandwich:
                 "and only then load the states of network, optimizer and sandwich."
             )
         self.step = int(state["step"])
-        if self.teacher is not None:
+        # one that was saved with share=0 has no outputs of a teacher
+        if self.teacher is not None and state["teacher"]:
             self.teacher.load_state_dict(state["teacher"])
 
 

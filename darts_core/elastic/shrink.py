@@ -20,7 +20,7 @@ from darts_core.elastic.choose import Chosen, budgets_of, choose
 from darts_core.elastic.cost import NetworkCost
 from darts_core.elastic.cost_table import fit_cost, measure_cost
 from darts_core.elastic.device_clock import DeviceClock
-from darts_core.elastic.fit import fit_elastic, norm_batches
+from darts_core.elastic.fit import check_recipe, fit_elastic, norm_batches
 from darts_core.elastic.network import Elastic, elastic
 from darts_core.elastic.norms import recalibrate
 from darts_core.elastic.sandwich import Sandwich
@@ -107,11 +107,14 @@ def grow_family(
         None in the other processes of a group.
 
     Raises:
+        ConfigError: the recipe is not for the task, the inputs or the processes.
+        DataError: the batch is larger than the training splits.
         PruneError: the network cannot be followed, or nothing in it may vary.
         LatencyError: a budget lies below the smallest sub-network.
         NonFiniteLossError: a loss became NaN or infinite.
     """
     options, device = settings.options, clock.device
+    check_recipe(model, bundle, config, device, group)
     batches = take_batches(bundle, 4, 64, device)
     primary = group is None or group.primary
     before = evaluate(model, bundle, "val") if primary else None

@@ -37,7 +37,7 @@ def check_later(config: Pipeline, version: Path) -> None:
 
     Raises:
         ConfigError: the study is one of a policy, or of settings or values that a training does not take; a
-            value of slurm is wrong.
+            value of slurm is wrong; `train.compile` is set beside `reduce=shrink`.
         ExportError: an export format is unknown.
         LatencyError: a budget of shrink, or what it picks, is none.
         PruneError: the budget of pruning is none.

@@ -14,6 +14,7 @@ from torch import nn
 from darts_core.distributed import Group
 from darts_core.elastic.choose import budgets_of
 from darts_core.elastic.device_clock import DeviceClock
+from darts_core.elastic.fit import check_uncompiled
 from darts_core.elastic.front import pick
 from darts_core.elastic.points import given_network, remove_stale, write_points
 from darts_core.elastic.shrink import Family, grow_family
@@ -66,7 +67,7 @@ def shrink(config: ShrinkStage, folder: Path) -> dict[str, Any]:
     Raises:
         LatencyError: a budget, or what is picked, is none; or a budget is out of reach.
         TuneError: `shrink.options.ray` and `slurm` are both set, or a value of ray is wrong.
-        ConfigError: a value of slurm is wrong.
+        ConfigError: a value of slurm is wrong, or `train.compile` is set.
         ExportError: an export format is unknown, or the network cannot be exported.
     """
     check_shrink(config)
@@ -134,6 +135,7 @@ def check_shrink(config: ShrinkStage) -> None:
     for text in (*settings.budgets, settings.pick or _PICK):
         budgets_of(0.0, 1.0, [text], 1)
     elsewhere(options.ray, options.slurm)
+    check_uncompiled(config.train)
     if settings.export:
         check_formats(config.export.formats)
 

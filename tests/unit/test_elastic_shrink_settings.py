@@ -1,6 +1,7 @@
 """What shrink is told: wrong settings end it before any work, unused ones are named, the others count."""
 
 from dataclasses import replace
+from types import SimpleNamespace
 from typing import ClassVar
 
 import pytest
@@ -17,8 +18,15 @@ from darts_core.elastic.choose import Chosen
 from darts_core.elastic.fit import fit_elastic
 from darts_core.elastic.network import Elastic
 from darts_core.elastic.points import described_point, write_points
-from darts_core.elastic.shrink import Family
-from darts_core.errors import ConfigError, ExportError, LatencyError, PruneError, TuneError
+from darts_core.elastic.shrink import Family, grow_family
+from darts_core.errors import (
+    ConfigError,
+    DataError,
+    ExportError,
+    LatencyError,
+    PruneError,
+    TuneError,
+)
 from darts_core.models import trust
 from darts_core.models.baselines import baseline
 from darts_core.prune.finetune import fine_tune
@@ -66,6 +74,22 @@ def test_a_wrong_setting_ends_it_before_anything_is_read_or_written(
     with pytest.raises(kind, match=match):
         shrink(config, tmp_path / "shrink")
     assert not (tmp_path / "shrink").exists()
+
+
+def test_a_compiled_step_ends_it_before_anything_is_read_or_written():
+    # what a pipeline asks before its search, too
+    with pytest.raises(ConfigError, match=r"train\.compile=true does not go with an elastic"):
+        check_shrink(ShrinkStage(train=Train(compile=True), device="cpu"))
+
+
+def test_a_recipe_that_is_not_for_the_data_ends_it_before_anything_is_timed(plain, tmp_path):
+    clock = SimpleNamespace(device=CPU)  # it times nothing
+    for recipe, match in (
+        (replace(CONFIG, batch_size=10_000), "batch_size=10000 is larger than"),
+        (replace(CONFIG, time_shift=3), "time_shift"),
+    ):
+        with pytest.raises((ConfigError, DataError), match=match):
+            grow_family(_model(), plain, Shrink(), recipe, clock, tmp_path)
 
 
 def test_formats_of_an_export_that_is_not_asked_for_are_nobody_s_business():

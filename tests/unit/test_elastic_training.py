@@ -4,6 +4,7 @@ import copy
 import functools
 from collections import namedtuple
 from dataclasses import replace
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -11,7 +12,7 @@ from elastic_cases import SHAPE, settled
 from prune_cases import Data
 from torch import nn
 
-from darts_core.checkpoint import load_checkpoint
+from darts_core.checkpoint import load_checkpoint, save_checkpoint
 from darts_core.distributed import Group
 from darts_core.elastic import Sandwich, elastic
 from darts_core.elastic.fit import _Trainer, fit_elastic
@@ -107,6 +108,29 @@ def test_accumulated_and_scaled_gradients_are_those_of_one_batch():
     _close(_grads(net.model), wanted)
 
 
+def test_a_plan_that_a_validation_made_serves_the_training():
+    net, (x, y) = _net("vit"), _batch(4)
+    with torch.inference_mode(), net.running(net.smallest) as network:
+        network.eval()(x)
+    Sandwich(net, drawn=0).backward(x, lambda output: LOSS(output, y))
+    found = _grads(net.model)
+    fresh = _net("vit")
+    Sandwich(fresh, drawn=0).backward(x, lambda output: LOSS(output, y))
+    _close(found, _grads(fresh.model))
+
+
+def test_what_belongs_to_a_network_follows_it_to_another_device():
+    net = _net("vit")
+    sandwich = Sandwich(net)
+    for device in ("cpu", "meta"):
+        net.model.to(device)
+        assert sandwich._taught(_batch(2)[0].to(device)).device.type == device
+        assert {p.device.type for p in sandwich.teacher.model.parameters()} == {device}
+        kept = net.plan(net.smallest).tensors.values()
+        indices = [i for names in kept for dims in names.values() for i in dims.values()]
+        assert {i.device.type for i in indices if isinstance(i, torch.Tensor)} == {device}
+
+
 def test_mixed_precision_is_that_of_the_block_around_the_call():
     net, (x, y) = _net("vit", torch.float32), _batch(dtype=torch.float32)
     seen = []
@@ -163,6 +187,15 @@ CONFIG = TrainConfig(
 )
 
 
+def test_the_metrics_of_a_step_in_half_precision_are_given_full_outputs():
+    net = _net("vit", torch.float32)
+    trainer = _Trainer(net.model, _Images(), CONFIG, ("params",), 0, torch.device("cpu"))
+    trainer.begin(net, Sandwich(net, drawn=0), [])
+    trainer.autocast = torch.bfloat16  # as on a GPU
+    _, outputs = trainer._step(*_batch(4, torch.float32))
+    assert outputs.dtype == torch.float32
+
+
 class _Stop(Exception):
     pass
 
@@ -188,6 +221,11 @@ def test_a_resumed_training_is_equal_bit_for_bit(tmp_path):
         assert len(result.history) == 2
         states.append(net.model.state_dict())
     assert all(torch.equal(states[0][name], states[1][name]) for name in states[0])
+    kept = load_checkpoint(folder / "teacher.pt")
+    save_checkpoint(folder / "teacher.pt", {**kept, "family": "of a network trained again"})
+    net = _net(dtype=torch.float32)
+    with pytest.raises(ResumeError, match=r"begun with other weights.*use another version="):
+        fit_elastic(net, _Images(), CONFIG, Sandwich(net, seed=5), folder=folder)
 
 
 def test_training_lowers_the_loss_of_the_smallest_sub_network():
@@ -276,6 +314,9 @@ def test_a_state_goes_with_the_family_that_it_was_saved_of():
     assert again.step == 1
     with pytest.raises(ResumeError, match="only then load the states"):
         family(trained).load_state_dict(state)
+    alone = Sandwich(first.net, share=0).state_dict()
+    again.load_state_dict({**state, "teacher": alone["teacher"]})  # saved without a teacher
+    assert again.step == 1
     del state["family"]  # of an earlier program
     family(trained).load_state_dict(state)
 
@@ -304,6 +345,41 @@ def test_several_outputs_in_training_reach_the_loss_as_they_are(kind):
             Sandwich(net, share=0).backward(x, lambda o: LOSS(o["logits"], y))
     finally:
         hook.remove()
+
+
+def test_a_second_output_of_none_is_none_in_several_processes():
+    joined = SimpleNamespace(processes=2, joined=lambda part: torch.cat([part, part]))
+    output, other = Sandwich._joined(SimpleNamespace(group=joined), (torch.ones(3, 2), None))
+    assert (output.shape, other) == ((6, 2), None)
+
+
+class _Two(Group):
+    """The first of two processes, of which the other one forms a loss that is `gap` larger."""
+
+    gap = 0.0
+
+    def send(self, tensors):
+        pass
+
+    def joined(self, own):
+        return torch.cat([own, own.detach()])
+
+    def share(self, value):
+        return value + self.gap
+
+    def agree(self, value):
+        return value
+
+
+def test_processes_that_are_given_other_batches_are_refused_at_the_first_step(monkeypatch):
+    net, (x, y) = _net(), _batch(4)
+    two = _Two(0, 2, torch.device("cpu"))
+    sandwich = Sandwich(net, drawn=0, group=two)
+    sandwich.backward(x, lambda output: LOSS(output, y))
+    monkeypatch.setattr(_Two, "gap", 0.1)
+    sandwich.backward(x, lambda output: LOSS(output, y))  # looked at once
+    with pytest.raises(ConfigError, match=r"other losses of their first batch.*Distributed"):
+        Sandwich(net, drawn=0, group=two).backward(x, lambda output: LOSS(output, y))
 
 
 def test_recalibrating_on_nothing_changes_nothing():

@@ -22,11 +22,24 @@ from darts_core.train.evaluation import evaluate
 from darts_core.train.outcome import FitResult
 from darts_core.train.trainer import Trainer, outputs_of
 
-__all__ = ["fit_elastic", "norm_batches"]
+__all__ = ["check_recipe", "fit_elastic", "norm_batches"]
 
 log = logging.getLogger("darts_core")
 SPLITS = ("params", "alpha")
 Progress = Callable[[int, int], None]
+
+
+def check_recipe(config: TrainConfig) -> None:
+    """Nothing, if a recipe is one of an elastic training.
+
+    Raises:
+        ConfigError: it asks for torch.compile.
+    """
+    if config.compile:
+        raise ConfigError(
+            "train.compile=true does not go with an elastic training: its sub-networks have more shapes than "
+            "are worth compiling; leave it out."
+        )
 
 
 def norm_batches(bundle: Any, count: int, size: int) -> list[tuple[Tensor, Tensor]]:
@@ -173,11 +186,7 @@ def fit_elastic(
         NonFiniteLossError: a loss became NaN or infinite.
         ResumeError: the checkpoint belongs to another configuration.
     """
-    if config.compile:
-        raise ConfigError(
-            "train.compile=true does not go with an elastic training: its sub-networks have more shapes than "
-            "are worth compiling; leave it out."
-        )
+    check_recipe(config)
     trainer = _Trainer(
         net.model, bundle, config, SPLITS, seed, torch.device(device), sandwich.group
     )

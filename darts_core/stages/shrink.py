@@ -14,6 +14,7 @@ from torch import nn
 from darts_core.distributed import Group
 from darts_core.elastic.choose import budgets_of
 from darts_core.elastic.device_clock import DeviceClock
+from darts_core.elastic.fit import check_recipe
 from darts_core.elastic.front import pick
 from darts_core.elastic.points import given_network, remove_stale, write_points
 from darts_core.elastic.shrink import Family, grow_family
@@ -65,7 +66,7 @@ def shrink(config: ShrinkStage, folder: Path) -> dict[str, Any]:
     Raises:
         LatencyError: a budget, or what is picked, is none; or a budget is out of reach.
         TuneError: `shrink.options.ray` and `slurm` are both set, or a value of ray is wrong.
-        ConfigError: a value of slurm is wrong.
+        ConfigError: a value of slurm is wrong, or the recipe asks for torch.compile.
         ExportError: an export format is unknown, or the network cannot be exported.
     """
     check_shrink(config)
@@ -129,6 +130,7 @@ def shrink(config: ShrinkStage, folder: Path) -> dict[str, Any]:
 def check_shrink(config: ShrinkStage) -> None:
     """Refuse at once what would be refused behind the training: its version could not be gone on with."""
     settings, options = config.shrink, config.shrink.options
+    check_recipe(config.train)
     for text in (*settings.budgets, settings.pick or _PICK):
         budgets_of(0.0, 1.0, [text], 1)
     elsewhere(options.ray, options.slurm)

@@ -75,6 +75,11 @@ def test_formats_of_an_export_that_is_not_asked_for_are_nobody_s_business():
     check_shrink(ShrinkStage(shrink=Shrink(pick="2.5 ms", budgets=["30%", "1ms"]), device="cpu"))
 
 
+def test_a_recipe_that_is_compiled_ends_it_before_anything_is_timed():
+    with pytest.raises(ConfigError, match="does not go with an elastic training"):
+        check_shrink(ShrinkStage(train=Train(compile=True), device="cpu"))
+
+
 class _Unasked(Classification):
     """A task whose labels nobody may ask for."""
 

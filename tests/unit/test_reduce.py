@@ -127,6 +127,7 @@ def test_of_an_error_rate_what_is_added_is_lost() -> None:
     [
         (["reduce=shrink", "shrink.pick=half"], "The budget 'half' is not understood"),
         (["reduce=shrink", "shrink.budgets=[50%,fast]"], "The budget 'fast' is not understood"),
+        (["reduce=shrink", "train.compile=true"], "does not go with an elastic training"),
         (["prune.budget=fast"], "The budget 'fast' is not understood"),
         (["export.formats=[onxx]"], "Unknown export format 'onxx'"),
         (["tune.policy=gradient"], r"searches an augmentation policy.*augment=found"),
@@ -140,6 +141,14 @@ def test_of_an_error_rate_what_is_added_is_lost() -> None:
         (["train.auxiliary=true"], "of the space 'convnet' has no auxiliary head"),
         (["train.jitter=0.1"], "train.jitter=0.1 is not for images"),
         (["train.batch_size=5000"], "batch_size=5000 is larger than the split"),
+        (
+            ["device=cpu", "prune.options.runtime=graph"],
+            r"prune\.options\.runtime=graph needs a cuda",
+        ),
+        (
+            ["device=cpu", "reduce=shrink", "shrink.options.runtime=graph"],
+            r"the device is cpu; use",
+        ),
     ],
 )
 def test_what_a_later_stage_would_refuse_ends_it_before_the_search(

@@ -228,6 +228,9 @@ def _plain(meta: dict[str, Any]) -> dict[str, Any]:
 
 def _export(config: ShrinkStage, at: Path) -> dict[str, Any]:
     """The point's deployable forms, each verified, by the export stage; its result."""
+    # what it has begun there is of the same settings, as this stage's are; but the folder of all results may
+    # have been moved since, and the point's path with it
+    (at / "export" / "config.hash").unlink(missing_ok=True)
     return export(
         config.part(ExportStage, model=str(at / "model.pt"), model_args={}, weights=None),
         at / "export",

@@ -18,10 +18,10 @@ from darts_core.elastic.gates import Gates
 from darts_core.elastic.points import remove_stale, write_points
 from darts_core.elastic.shrink import Family, grow_family
 from darts_core.models.baselines import baseline
-from darts_core.runlog import write_json
+from darts_core.runlog import RunFolder, read_yaml, write_json
 from darts_core.settings import Shrink
 from darts_core.stages import shrink
-from darts_core.stages.schema import ShrinkStage
+from darts_core.stages.schema import ExportStage, ShrinkStage
 
 CPU = torch.device("cpu")
 HELD = {"positions", "patch.weight", "patch.bias"}
@@ -150,3 +150,13 @@ def test_formats_that_a_point_s_export_leaves_out_are_warnings_of_the_stage(tmp_
     found = shrink._finish_point(ShrinkStage(shrink=Shrink(export=True), device="cpu"), at)
     assert found == [{"name": "points/02 onnx_int8", "message": "it loses 9 points"}]
     assert shrink._finish_point(ShrinkStage(shrink=Shrink(export=False), device="cpu"), at) == []
+
+
+def test_a_point_that_was_exported_before_its_folder_was_moved_is_taken_as_it_is(tmp_path):
+    config = ShrinkStage(shrink=Shrink(export=True), device="cpu", logger={})
+    begun = config.part(ExportStage, model=str(tmp_path / "old" / "points" / "01" / "model.pt"))
+    at = tmp_path / "new" / "points" / "01"
+    RunFolder.create(at / "export", begun.described()).finish(warnings=[])
+    assert shrink._finish_point(config, at) == []
+    # whoever asks again finds the settings of today
+    assert read_yaml(at / "export" / "config.yaml")["model"] == str(at / "model.pt")

@@ -276,6 +276,25 @@ def test_the_table_tells_the_story_in_the_order_of_the_steps(tmp_path: Path) -> 
     assert [e.kind for e in entries_of(tmp_path)] == ["searched", "pruned", "tuned"]
 
 
+def test_what_was_shrunk_and_then_trained_on_is_shipped_as_it_was_trained(tmp_path: Path) -> None:
+    for name in ("shrink", "train"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "model.pt").touch()
+    config = tmp_path / "train" / "config.yaml"
+    # another network was trained here first: what is shrunk of it is shipped
+    for model in ("model: null", "model: [shrink]", "model: searched", "{"):
+        config.write_text(model)
+        assert read_reduced(tmp_path) is None
+        assert [e.folder.name for e in entries_of(tmp_path)] == ["train", "shrink"]
+        assert [s.name for s in read_version(tmp_path).networks] == ["shrink", "train"]
+    config.write_text("model: shrink")
+    assert read_reduced(tmp_path) == Reduced("shrink", shipped=True)
+    assert [e.folder.name for e in entries_of(tmp_path)] == ["shrink", "train"]
+    assert [s.name for s in read_version(tmp_path).networks] == ["train"]
+    (tmp_path / "train" / "model.pt").unlink()  # as long as that training runs
+    assert [s.name for s in read_version(tmp_path).networks] == ["shrink", "train"]
+
+
 def test_a_damaged_note_is_none(tmp_path: Path) -> None:
     for text in ("{", "[]", '{"stage": "else"}'):
         (tmp_path / "reduced.json").write_text(text)

@@ -9,12 +9,12 @@ from typing import Any
 
 from torch import nn
 
-from darts_core.metric import Metric
+from darts_core.metric import Metric, metric_of
 from darts_core.reading import finite
 from darts_core.runlog import plain, read_mapping
 from darts_core.settings import Data, to_plain
 from darts_core.train.evaluation import evaluate
-from darts_core.train.model_data import data_of_stage
+from darts_core.train.model_data import data_of_stage, stage_of
 
 __all__ = ["as_judged", "tested_before"]
 
@@ -80,15 +80,22 @@ def _unsure(metric: Metric, then: float, now: float, samples: int) -> float:
 
 
 def _result_on(stage: Path, data: Mapping[str, Any] | None) -> Mapping[str, Any] | None:
-    """The result of a stage that ran with the same settings of the data; None of others."""
-    known, then = stage / "result.json", data_of_stage(stage)
+    """The result of a stage that ran with the same settings of the data; None of others.
+
+    Of a point of a front it is the stage's, with what was found of the point.
+    """
+    known, then = stage_of(stage) / "result.json", data_of_stage(stage)
     if data is None or then is None or not known.is_file():
         return None
     # a folder of an older program lacks what has its default
     now, usual = plain(data), to_plain(Data())
     if any(then.get(key, usual.get(key)) != now.get(key, usual.get(key)) for key in {*then, *now}):
         return None
-    return read_mapping(known)
+    result, point = read_mapping(known), stage / "point.json"
+    if not point.is_file():
+        return result
+    row, name = read_mapping(point), metric_of(result).name
+    return {**result, f"val_{name}": row.get("val_metric"), f"test_{name}": row.get("metric")}
 
 
 def _changed(stage: Path, result: Mapping[str, Any], bundle: Any) -> bool:

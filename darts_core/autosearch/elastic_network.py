@@ -55,7 +55,9 @@ def elastic(
     """
     from darts_core.autosearch.contract import current
     from darts_core.autosearch.networks import remember_cut
+    from darts_core.tasks import make_task
 
+    make_task(task)  # a wrong name ends the first trial, not the one behind it
     trial, shape = current(), tuple(int(size) for size in input_shape)
     value = str(trial.config.get(setting, "whole"))
     options, given = dict(trial.record.get("elastic", {})), model

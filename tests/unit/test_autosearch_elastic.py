@@ -197,6 +197,9 @@ def test_a_setting_that_names_no_sub_network_is_refused(trial):
     trial(subnetwork="../../else")
     with pytest.raises(ConfigError, match="is no sub-network"):
         autosearch.elastic(nn.Linear(3, 2), (3,))
+    trial(subnetwork="whole")  # the first one: the elastic one comes when it has been trained
+    with pytest.raises(ConfigError, match="'regresion'"):
+        autosearch.elastic(nn.Linear(3, 2), (3,), task="regresion")
 
 
 def test_layers_that_are_built_by_their_first_input_state_their_sizes_in_the_elastic_trial(

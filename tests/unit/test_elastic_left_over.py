@@ -160,3 +160,10 @@ def test_a_point_that_was_exported_before_its_folder_was_moved_is_taken_as_it_is
     assert shrink._finish_point(config, at) == []
     # whoever asks again finds the settings of today
     assert read_yaml(at / "export" / "config.yaml")["model"] == str(at / "model.pt")
+
+
+def test_a_front_whose_metric_is_no_number_anywhere_ends_well(tmp_path, caplog):
+    point = {"latency_ms": 1.0, "metric": float("nan"), "folder": "points/01"}
+    front = {"metric": "auc", "base": {**point, "latency_ms": 2.0}, "points": [point]}
+    shrink._say(front, point, tmp_path)
+    assert not caplog.records

@@ -14,7 +14,7 @@ from darts_core.stages.logging import make_loggers
 from darts_core.stages.schema import ExportStage
 from darts_core.stages.timing import stopwatch
 from darts_core.train import of_model
-from darts_core.train.judged import as_judged
+from darts_core.train.judged import as_judged, found_of_point
 
 __all__ = ["export"]
 
@@ -46,9 +46,8 @@ def export(config: ExportStage, folder: Path) -> dict[str, Any]:
     source = str(path if path is not None else config.model)
     bundle = of_model(bundle, meta, source)
     settings, options = config.export, config.export.options
-    result = path.parent / "result.json" if path is not None else None
-    known = read_mapping(result) if result is not None and result.is_file() else {}
     metric = bundle.task.metric
+    known = {} if path is None else _known(path.parent, metric.name)
     if path is not None and not as_judged(model, bundle, path.parent, to_plain(config.data)):
         known = {}  # the manifest would state what this network is not
     tested = known.get(f"test_{metric.name}")
@@ -82,3 +81,9 @@ def export(config: ExportStage, folder: Path) -> dict[str, Any]:
         **({"warnings": left_out} if left_out else {}),
     )
     return run.result()
+
+
+def _known(folder: Path, metric: str) -> dict[str, Any]:
+    """What is known of the network in `folder`: of a point of a front its own, else its stage's result."""
+    result = folder / "result.json"
+    return found_of_point(folder, metric) or (read_mapping(result) if result.is_file() else {})

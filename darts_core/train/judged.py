@@ -16,7 +16,7 @@ from darts_core.settings import Data, to_plain
 from darts_core.train.evaluation import evaluate
 from darts_core.train.model_data import data_of_stage, stage_of
 
-__all__ = ["as_judged", "tested_before"]
+__all__ = ["as_judged", "found_of_point", "tested_before"]
 
 log = logging.getLogger("darts_core")
 # of a metric that counts nothing: more than another device's rounding makes
@@ -91,11 +91,22 @@ def _result_on(stage: Path, data: Mapping[str, Any] | None) -> Mapping[str, Any]
     now, usual = plain(data), to_plain(Data())
     if any(then.get(key, usual.get(key)) != now.get(key, usual.get(key)) for key in {*then, *now}):
         return None
-    result, point = read_mapping(known), stage / "point.json"
-    if not point.is_file():
-        return result
-    row, name = read_mapping(point), metric_of(result).name
-    return {**result, f"val_{name}": row.get("val_metric"), f"test_{name}": row.get("metric")}
+    result = read_mapping(known)
+    return {**result, **found_of_point(stage, metric_of(result).name)}
+
+
+def found_of_point(folder: Path, metric: str) -> dict[str, Any]:
+    """What was found of the point of a front in `folder`, as a stage's result names it; {} of a stage's own.
+
+    Args:
+        folder: that holds the network.
+        metric: the name of what it is judged by.
+    """
+    path = folder / "point.json"
+    if not path.is_file():
+        return {}
+    row = read_mapping(path)
+    return {f"val_{metric}": row.get("val_metric"), f"test_{metric}": row.get("metric")}
 
 
 def _changed(stage: Path, result: Mapping[str, Any], bundle: Any) -> bool:

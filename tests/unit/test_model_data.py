@@ -12,8 +12,9 @@ from darts_core.data import RawData, make_bundle
 from darts_core.errors import ConfigError
 from darts_core.runlog import write_json, write_yaml
 from darts_core.settings import Data, Train, TrainConfig, from_plain
+from darts_core.stages.export import export
 from darts_core.stages.inputs import find_network, open_model
-from darts_core.stages.schema import PruneStage, TrainStage
+from darts_core.stages.schema import ExportStage, PruneStage, TrainStage
 from darts_core.stages.train import train
 from darts_core.tasks import Classification
 from darts_core.testing import tiny_bundle
@@ -209,6 +210,24 @@ def test_a_point_of_a_front_is_judged_by_what_was_found_of_it(tmp_path, caplog):
     assert tested_before(stage, "accuracy", here, bundle) == 0.9
     write_json(stage / "result.json", {"data_marks": {**bundle.marks, "val": "0"}})
     assert tested_before(point, "accuracy", here, bundle) is None  # it is of other samples
+
+
+def test_the_export_of_a_point_states_what_was_found_of_it(tmp_path, monkeypatch):
+    bundle, point, stated = tiny_bundle(channels=1), tmp_path / "shrink" / "points" / "03", []
+    monkeypatch.setattr(save, "_rebuild", lambda *_: Pooled())
+    monkeypatch.setattr("darts_core.stages.export.load_bundle", lambda *_: bundle)
+
+    def written(*_, accuracy, **__):
+        stated.append(accuracy)
+        return {"artifacts": {}, "params": 1}
+
+    monkeypatch.setattr("darts_core.stages.export.export_model", written)
+    save_model(
+        point / "model.pt", Pooled(), {"baseline": {"name": "of the test's own"}, **meta_of(bundle)}
+    )
+    write_json(point / "point.json", {"metric": 0.5, "val_metric": 0.6})
+    found = export(ExportStage(model=str(point), device="cpu"), tmp_path / "export")
+    assert (stated, found["test_accuracy"], found["val_accuracy"]) == ([0.5], 0.5, 0.6)
 
 
 def test_a_training_tells_it_once_and_the_trials_of_a_study_do_not(tmp_path, monkeypatch, caplog):

@@ -17,6 +17,7 @@ from darts_core import runlog
 from darts_core.errors import (
     DartsError,
     ExportError,
+    NoFormatError,
     NotInstalledError,
     disk_failure,
     is_memory_shortage,
@@ -82,8 +83,9 @@ def export_model(
             same: with it the same call succeeds.
 
     Raises:
-        ExportError: a format is unknown or cannot express the model, or one fails verification (with
-            `leave_out`, all do); the model gives no single tensor, or takes no float32 values.
+        ExportError: a format is unknown or cannot express the model, or one fails verification; the model
+            gives no single tensor, or takes no float32 values.
+        NoFormatError: with `leave_out`, all formats are left out; an ExportError, too.
         NotInstalledError: what a format needs is not installed.
     """
     folder = Path(folder)
@@ -117,7 +119,7 @@ def export_model(
                     name, form, job, folder, sizes, max_seconds, artifacts[name].get("chunk")
                 )
     if refused and not artifacts:
-        raise ExportError(" ".join(dict.fromkeys(refused.values())))
+        raise NoFormatError(" ".join(dict.fromkeys(refused.values())))
     for name, why in refused.items():
         log.warning("the format %s is left out: %s", name, why)
     left_out = {"left_out": refused} if refused else {}

@@ -18,7 +18,7 @@ from darts_core.elastic.fit import check_recipe
 from darts_core.elastic.front import pick
 from darts_core.elastic.points import given_network, remove_stale, write_points
 from darts_core.elastic.shrink import Family, grow_family
-from darts_core.errors import ExportError
+from darts_core.errors import ExportError, NoFormatError
 from darts_core.export.fold import trace
 from darts_core.export.formats import check_formats
 from darts_core.metric import Metric
@@ -227,14 +227,20 @@ def _plain(meta: dict[str, Any]) -> dict[str, Any]:
 
 
 def _export(config: ShrinkStage, at: Path) -> dict[str, Any]:
-    """The point's deployable forms, each verified, by the export stage; its result."""
+    """The point's deployable forms, each verified, by the export stage; its result.
+
+    One that none of the formats can express stays without: an error would end what was trained for good.
+    """
     # what it has begun there is of the same settings, as this stage's are; but the folder of all results may
     # have been moved since, and the point's path with it
     (at / "export" / "config.hash").unlink(missing_ok=True)
-    return export(
-        config.part(ExportStage, model=str(at / "model.pt"), model_args={}, weights=None),
-        at / "export",
-    )
+    part = config.part(ExportStage, model=str(at / "model.pt"), model_args={}, weights=None)
+    try:
+        return export(part, at / "export")
+    except NoFormatError as error:
+        log.warning("%s is not exported: %s", at, error)
+        shutil.rmtree(at / "export", ignore_errors=True)
+        return {"warnings": [{"name": "export", "message": str(error)}]}
 
 
 def _front(

@@ -17,6 +17,7 @@ from darts_core.elastic.choose import SEARCHES, Chosen, budgets_of, choose
 from darts_core.elastic.gates import Gates
 from darts_core.elastic.points import remove_stale, write_points
 from darts_core.elastic.shrink import Family, grow_family
+from darts_core.errors import NoFormatError
 from darts_core.models.baselines import baseline
 from darts_core.runlog import RunFolder, read_yaml, write_json
 from darts_core.settings import Shrink
@@ -150,6 +151,19 @@ def test_formats_that_a_point_s_export_leaves_out_are_warnings_of_the_stage(tmp_
     found = shrink._finish_point(ShrinkStage(shrink=Shrink(export=True), device="cpu"), at)
     assert found == [{"name": "points/02 onnx_int8", "message": "it loses 9 points"}]
     assert shrink._finish_point(ShrinkStage(shrink=Shrink(export=False), device="cpu"), at) == []
+
+
+def test_a_point_that_no_format_can_express_ends_nothing(tmp_path, monkeypatch):
+    at, said = tmp_path / "points" / "03", "model_int8.onnx was not written: it loses 9 points."
+
+    def fails(_, folder):
+        write_json(folder / "config.yaml", {})
+        raise NoFormatError(said)
+
+    monkeypatch.setattr(shrink, "export", fails)
+    found = shrink._finish_point(ShrinkStage(shrink=Shrink(export=True), device="cpu"), at)
+    assert found == [{"name": "points/03 export", "message": said}]
+    assert not (at / "export").exists()  # which `jobs best` would take for the point's files
 
 
 def test_a_point_that_was_exported_before_its_folder_was_moved_is_taken_as_it_is(tmp_path):

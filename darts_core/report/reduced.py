@@ -62,5 +62,12 @@ def _trained_on(version: Path) -> Reduced | None:
         config = read_yaml(version / "train" / "config.yaml")
     except DartsError:
         return None
-    stage = config.get("model") if isinstance(config, Mapping) else None
-    return Reduced(stage, shipped=True) if stage in _STAGES else None
+    stage = _named(str(config.get("model")), version) if isinstance(config, Mapping) else None
+    return None if stage is None else Reduced(stage, shipped=True)
+
+
+def _named(model: str, version: Path) -> str | None:
+    """The stage of the version that `model=` names: by its word, or by a path into it, wherever it lies now."""
+    parts, own = Path(model).parts, version.resolve().parts[-2:]
+    inside = (parts[at + 2] for at in range(len(parts) - 2) if parts[at : at + 2] == own)
+    return next((word for word in (model, *inside) if word in _STAGES), None)

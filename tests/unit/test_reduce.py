@@ -282,13 +282,14 @@ def test_what_was_shrunk_and_then_trained_on_is_shipped_as_it_was_trained(tmp_pa
         (tmp_path / name / "model.pt").touch()
     config = tmp_path / "train" / "config.yaml"
     # another network was trained here first: what is shrunk of it is shipped
-    for model in ("model: null", "model: [shrink]", "model: searched", "{"):
+    for model in ("model: null", "model: [shrink]", "model: searched", "model: a/V1/shrink", "{"):
         config.write_text(model)
         assert read_reduced(tmp_path) is None
         assert [e.folder.name for e in entries_of(tmp_path)] == ["train", "shrink"]
         assert [s.name for s in read_version(tmp_path).networks] == ["shrink", "train"]
-    config.write_text("model: shrink")
-    assert read_reduced(tmp_path) == Reduced("shrink", shipped=True)
+    for model in ("shrink", "/".join(("runs", *tmp_path.parts[-2:], "shrink/points/03"))):
+        config.write_text(f"model: {model}")
+        assert read_reduced(tmp_path) == Reduced("shrink", shipped=True)
     assert [e.folder.name for e in entries_of(tmp_path)] == ["shrink", "train"]
     assert [s.name for s in read_version(tmp_path).networks] == ["train"]
     (tmp_path / "train" / "model.pt").unlink()  # as long as that training runs

@@ -67,7 +67,7 @@ def _trained_on(version: Path) -> Reduced | None:
 
 
 def _named(model: str, version: Path) -> str | None:
-    """The stage of the version that `model=` names: by its word, or by a path into it, wherever it lies now."""
+    """The stage of the version that `model=` names: by its word, or by a path into it, moved or not."""
     parts, own = Path(model).parts, version.resolve().parts[-2:]
     inside = (parts[at + 2] for at in range(len(parts) - 2) if parts[at : at + 2] == own)
     return next((word for word in (model, *inside) if word in _STAGES), None)

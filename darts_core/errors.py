@@ -16,6 +16,7 @@ __all__ = [
     "JobError",
     "LatencyError",
     "MemoryShortageError",
+    "NoFormatError",
     "NonFiniteLossError",
     "NotInstalledError",
     "PruneError",
@@ -79,6 +80,10 @@ class ExportError(DartsError):
 
 class NotInstalledError(ExportError):
     """What a format needs is not installed here; once it is, the same command succeeds."""
+
+
+class NoFormatError(ExportError):
+    """None of the formats that were asked for can express a network and passes verification."""
 
 
 class TuneError(DartsError):

@@ -51,14 +51,22 @@ def elastic(
         setting: the setting that names the sub-network (`setting` of the job file).
 
     Raises:
-        ConfigError: the trial's setting names no sub-network, or the task is unknown.
+        ConfigError: the trial's setting names no sub-network, or is another one than the job file's; the
+            task is unknown.
     """
     from darts_core.autosearch.contract import current
     from darts_core.autosearch.networks import remember_cut
+    from darts_core.tasks import make_task
 
+    make_task(task)  # a wrong name ends the first trial, not the one behind it
     trial, shape = current(), tuple(int(size) for size in input_shape)
     value = str(trial.config.get(setting, "whole"))
     options, given = dict(trial.record.get("elastic", {})), model
+    if "start" in options and value != "elastic":
+        raise ConfigError(
+            f"The job file has search_algorithm.setting: {options.get('setting')}, and the script asks for "
+            f"{setting!r}; give autosearch.elastic(model, input_shape, setting=...) the same name."
+        )
     cut = None
     if trial.folder is None or value == "whole":
         stage = Stage(model, "whole", shape, task)

@@ -63,13 +63,13 @@ class ModelCase:
 
 @dataclass(frozen=True)
 class SeedRun:
-    """One trained network: its file and the task's metric, and what it cost in device seconds."""
+    """One trained network: its file and the task's metric, and what it cost in device seconds, if known."""
 
     seed: int
     path: Path
     test: float
     val: float | None = None
-    device_seconds: float = 0.0
+    device_seconds: float | None = None
 
 
 def saved_case(path: str | Path, *, name: str = "", kind: str = "") -> ModelCase:
@@ -218,7 +218,7 @@ def _saved_run(
         path,
         value,
         finite(result.get(f"val_{name}")),
-        finite(result.get("device_seconds")) or 0.0,
+        finite(result.get("device_seconds")),
     )
 
 
@@ -258,6 +258,7 @@ def bench_case(
     model, meta = load_model(runs[0].path, device=device)
     bundle = of_model(bundle, meta, str(runs[0].path))
     size = count(model, bundle.input_shape)
+    spent = [run.device_seconds for run in runs if run.device_seconds is not None]
     base = ModelRow(
         name=case.name,
         kind=case.kind,
@@ -268,7 +269,8 @@ def bench_case(
         data=bundle.name,
         baseline=case.kind == "baseline",
         extra={"seeds": [run.seed for run in runs], "test_examples": bundle.size("test"),
-               "device_seconds": round(sum(run.device_seconds for run in runs), 3)},
+               # a file that comes alone does not tell: 0 s would be what it cost
+               **({"device_seconds": round(sum(spent), 3)} if len(spent) == len(runs) else {})},
     )  # fmt: skip
     made = 0
     variants = _variants(runtimes, precisions)

@@ -17,6 +17,7 @@ from darts_core import runlog
 from darts_core.errors import (
     DartsError,
     ExportError,
+    NoFormatError,
     NotInstalledError,
     disk_failure,
     is_memory_shortage,
@@ -33,7 +34,7 @@ from darts_core.modes import evaluating
 from darts_core.sample_inputs import draw_inputs
 from darts_core.tasks import saved_task
 
-__all__ = ["export_model", "of_this_machine"]
+__all__ = ["export_model"]
 
 log = logging.getLogger("darts_core")
 
@@ -82,8 +83,9 @@ def export_model(
             same: with it the same call succeeds.
 
     Raises:
-        ExportError: a format is unknown or cannot express the model, or one fails verification (with
-            `leave_out`, all do); the model gives no single tensor, or takes no float32 values.
+        ExportError: a format is unknown or cannot express the model, or one fails verification; the model
+            gives no single tensor, or takes no float32 values.
+        NoFormatError: with `leave_out`, all formats are left out; an ExportError, too.
         NotInstalledError: what a format needs is not installed.
     """
     folder = Path(folder)
@@ -104,7 +106,7 @@ def export_model(
                 form = FORMATS[name].settled(home)
                 artifacts[name] = _one(form, job, model, folder, allow_accuracy_loss)
             except ExportError as error:
-                if not leave_out or of_this_machine(error):
+                if not leave_out or _of_this_machine(error):
                     raise
                 refused[name] = str(error)
                 job.folded.to(home)  # a writer that failed may have left it elsewhere
@@ -117,7 +119,7 @@ def export_model(
                     name, form, job, folder, sizes, max_seconds, artifacts[name].get("chunk")
                 )
     if refused and not artifacts:
-        raise ExportError(" ".join(dict.fromkeys(refused.values())))
+        raise NoFormatError(" ".join(dict.fromkeys(refused.values())))
     for name, why in refused.items():
         log.warning("the format %s is left out: %s", name, why)
     left_out = {"left_out": refused} if refused else {}
@@ -147,7 +149,7 @@ def _check_network(model: nn.Module, input_shape: Sequence[int], device: torch.d
         )
 
 
-def of_this_machine(error: ExportError) -> bool:
+def _of_this_machine(error: ExportError) -> bool:
     """Whether it is what the machine lacks (a package, disk, memory), not what the format cannot express."""
     seen: BaseException | None = error
     while seen is not None:

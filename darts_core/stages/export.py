@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +14,7 @@ from darts_core.stages.logging import make_loggers
 from darts_core.stages.schema import ExportStage
 from darts_core.stages.timing import stopwatch
 from darts_core.train import of_model
-from darts_core.train.judged import as_judged
+from darts_core.train.judged import as_judged, found_of_point
 
 __all__ = ["export"]
 
@@ -48,7 +47,7 @@ def export(config: ExportStage, folder: Path) -> dict[str, Any]:
     bundle = of_model(bundle, meta, source)
     settings, options = config.export, config.export.options
     metric = bundle.task.metric
-    known = _found(path.parent, metric.name) if path is not None else {}
+    known = {} if path is None else _known(path.parent, metric.name)
     if path is not None and not as_judged(model, bundle, path.parent, to_plain(config.data)):
         known = {}  # the manifest would state what this network is not
     tested = known.get(f"test_{metric.name}")
@@ -84,10 +83,7 @@ def export(config: ExportStage, folder: Path) -> dict[str, Any]:
     return run.result()
 
 
-def _found(folder: Path, metric: str) -> Mapping[str, Any]:
-    """What the stage of a model's folder found of it; a point of a front has a file of its own for that."""
-    result, point = folder / "result.json", folder / "point.json"
-    if result.is_file():
-        return read_mapping(result)
-    row = read_mapping(point) if point.is_file() else {}
-    return {f"test_{metric}": row.get("metric"), f"val_{metric}": row.get("val_metric")}
+def _known(folder: Path, metric: str) -> dict[str, Any]:
+    """What is known of the network in `folder`: of a point of a front its own, else its stage's result."""
+    result = folder / "result.json"
+    return found_of_point(folder, metric) or (read_mapping(result) if result.is_file() else {})

@@ -9,7 +9,7 @@ import torch
 
 from darts_core.credentials import refuse_password
 from darts_core.data import DataBundle
-from darts_core.errors import ConfigError
+from darts_core.errors import ConfigError, LatencyError
 from darts_core.export.formats import check_formats
 from darts_core.prune.budget import check_budget
 from darts_core.settings import TrainConfig
@@ -91,8 +91,10 @@ def check_on_data(config: Pipeline, bundle: DataBundle) -> None:
         ConfigError: a setting of `train` is for another space, other inputs or another task, the study judges
             by what no trial returns, or the space is for other data.
         DataError: the batch is larger than the training splits.
+        LatencyError: what is pruned or shrunk would be timed as this device times nothing.
     """
     refuse_named(bundle)
+    _check_timed(config, bundle.device)
     check_metrics(config.tune.options, bundle.task)
     space = get_space(config.space.name, config.space.ops)
     space.check_inputs(bundle.input_shape)
@@ -102,3 +104,14 @@ def check_on_data(config: Pipeline, bundle: DataBundle) -> None:
     with torch.random.fork_rng(devices=[]):
         network = plain_network(space.discretize(alike), config.train, bundle)
         Trainer(network.make(), bundle, recipe, SPLITS, config.seed, bundle.device)
+
+
+def _check_timed(config: Pipeline, device: torch.device) -> None:
+    """Refuse a CUDA graph as what pruning or shrinking times, where networks run on a CPU."""
+    nodes = {"prune": config.prune.options, "shrink": config.shrink.options}
+    options = nodes.get(config.reduce)
+    if options is not None and options.runtime == "graph" and device.type != "cuda":
+        raise LatencyError(
+            f"{options.key('runtime')}=graph needs a cuda device, and the device is {device}; use eager or "
+            "onnx, or leave it out."
+        )

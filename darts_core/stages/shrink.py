@@ -18,8 +18,7 @@ from darts_core.elastic.fit import check_uncompiled
 from darts_core.elastic.front import pick
 from darts_core.elastic.points import given_network, remove_stale, write_points
 from darts_core.elastic.shrink import Family, grow_family
-from darts_core.errors import ExportError
-from darts_core.export.export import of_this_machine
+from darts_core.errors import ExportError, NoFormatError
 from darts_core.export.fold import trace
 from darts_core.export.formats import check_formats
 from darts_core.metric import Metric
@@ -231,15 +230,16 @@ def _plain(meta: dict[str, Any]) -> dict[str, Any]:
 def _export(config: ShrinkStage, at: Path) -> dict[str, Any]:
     """The point's deployable forms, each verified, by the export stage; its result.
 
-    A point of which no form can be written goes without: an error would end for good what was trained for
-    hours, as other formats are other settings. What is not installed here is one all the same.
+    A point that none of the formats can express goes without: an error would end for good what was trained
+    for hours, as other formats are other settings. What is not installed here is one all the same.
     """
+    # what it has begun there is of the same settings, as this stage's are; but the folder of all results may
+    # have been moved since, and the point's path with it
+    (at / "export" / "config.hash").unlink(missing_ok=True)
     part = config.part(ExportStage, model=str(at / "model.pt"), model_args={}, weights=None)
     try:
         return export(part, at / "export")
-    except ExportError as error:
-        if of_this_machine(error):
-            raise
+    except NoFormatError as error:
         log.warning("points/%s is left without an export: %s", at.name, error)
         shutil.rmtree(at / "export")  # which holds none, and would pass for one
         return {"warnings": [{"name": "export", "message": str(error)}]}

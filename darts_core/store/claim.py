@@ -43,6 +43,7 @@ _FRESH = {
     "forecast.json",
     "data.json",
     "overrides.yaml",
+    "widths.json",
 }
 # folders of the version in which a command computes, beside the one of its own name
 _BESIDE = {"tune": ("policy",), "bench": ("trained", "given")}

@@ -9,14 +9,14 @@ from typing import Any
 
 from torch import nn
 
-from darts_core.metric import Metric
+from darts_core.metric import Metric, metric_of
 from darts_core.reading import finite
 from darts_core.runlog import plain, read_mapping
 from darts_core.settings import Data, to_plain
 from darts_core.train.evaluation import evaluate
-from darts_core.train.model_data import data_of_stage
+from darts_core.train.model_data import data_of_stage, stage_of
 
-__all__ = ["as_judged", "tested_before"]
+__all__ = ["as_judged", "found_of_point", "tested_before"]
 
 log = logging.getLogger("darts_core")
 # of a metric that counts nothing: more than another device's rounding makes
@@ -80,15 +80,33 @@ def _unsure(metric: Metric, then: float, now: float, samples: int) -> float:
 
 
 def _result_on(stage: Path, data: Mapping[str, Any] | None) -> Mapping[str, Any] | None:
-    """The result of a stage that ran with the same settings of the data; None of others."""
-    known, then = stage / "result.json", data_of_stage(stage)
+    """The result of a stage that ran with the same settings of the data; None of others.
+
+    Of a point of a front it is the stage's, with what was found of the point.
+    """
+    known, then = stage_of(stage) / "result.json", data_of_stage(stage)
     if data is None or then is None or not known.is_file():
         return None
     # a folder of an older program lacks what has its default
     now, usual = plain(data), to_plain(Data())
     if any(then.get(key, usual.get(key)) != now.get(key, usual.get(key)) for key in {*then, *now}):
         return None
-    return read_mapping(known)
+    result = read_mapping(known)
+    return {**result, **found_of_point(stage, metric_of(result).name)}
+
+
+def found_of_point(folder: Path, metric: str) -> dict[str, Any]:
+    """What was found of the point of a front in `folder`, as a stage's result names it; {} of a stage's own.
+
+    Args:
+        folder: that holds the network.
+        metric: the name of what it is judged by.
+    """
+    path = folder / "point.json"
+    if not path.is_file():
+        return {}
+    row = read_mapping(path)
+    return {f"val_{metric}": row.get("val_metric"), f"test_{metric}": row.get("metric")}
 
 
 def _changed(stage: Path, result: Mapping[str, Any], bundle: Any) -> bool:

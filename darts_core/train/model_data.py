@@ -19,7 +19,7 @@ from darts_core.sample_inputs import draw_inputs
 from darts_core.settings import Data, bounds_of, default_of, to_plain
 from darts_core.tasks import Task, saved_task
 
-__all__ = ["check_samples", "data_of_stage", "of_model", "same_task", "tell_other_test"]
+__all__ = ["check_samples", "data_of_stage", "of_model", "same_task", "stage_of", "tell_other_test"]
 
 log = logging.getLogger("darts_core")
 # names of what outputs and inputs mean -> where files keep them
@@ -101,9 +101,14 @@ def same_task(bundle: Any, meta: Mapping[str, Any], source: str) -> Task | None:
     return task
 
 
+def stage_of(folder: Path) -> Path:
+    """The folder of the stage that left a network in `folder`: a point of a front lies in its `points/`."""
+    return folder.parent.parent if (folder / "point.json").is_file() else folder
+
+
 def data_of_stage(folder: Path) -> Mapping[str, Any] | None:
     """The settings of the data that a stage ran with; None where its folder does not say."""
-    path = folder / "config.yaml"
+    path = stage_of(folder) / "config.yaml"
     try:
         found = read_yaml(path).get("data") if path.is_file() else None
     except (AttributeError, DartsError):
@@ -115,7 +120,7 @@ def tell_other_test(folder: Path, data: Mapping[str, Any] | None) -> None:
     """A warning where a stage held out others than the data at hand: what judges here may have taught it.
 
     Args:
-        folder: of the stage that left the network.
+        folder: that the network was left in, of a stage or a point of its front.
         data: settings of the node `data`; None: not known.
     """
     then, usual = data_of_stage(folder), to_plain(Data())
@@ -127,7 +132,7 @@ def tell_other_test(folder: Path, data: Mapping[str, Any] | None) -> None:
             log.warning(
                 "%s ran with data.%s=%s, here it is %s: its network may have learned from samples of the "
                 "test split",
-                folder, key, *("null" if value is None else value for value in (before, now)),
+                stage_of(folder), key, *("null" if value is None else value for value in (before, now)),
             )  # fmt: skip
 
 

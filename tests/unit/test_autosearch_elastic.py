@@ -197,6 +197,13 @@ def test_a_setting_that_names_no_sub_network_is_refused(trial):
     trial(subnetwork="../../else")
     with pytest.raises(ConfigError, match="is no sub-network"):
         autosearch.elastic(nn.Linear(3, 2), (3,))
+    trial(subnetwork="whole")  # the first one: the elastic one comes when it has been trained
+    with pytest.raises(ConfigError, match="'regresion'"):
+        autosearch.elastic(nn.Linear(3, 2), (3,), task="regresion")
+    # the elastic trial of a job file with another name would train the whole network once more
+    trial(net="elastic").record["elastic"] = {"start": "network.pt", "setting": "net"}
+    with pytest.raises(ConfigError, match="setting: net, and the script asks for 'subnetwork'"):
+        autosearch.elastic(nn.Linear(3, 2), (3,))
 
 
 def test_layers_that_are_built_by_their_first_input_state_their_sizes_in_the_elastic_trial(

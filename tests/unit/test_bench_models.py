@@ -241,6 +241,18 @@ def test_trained_files_are_taken_as_they_are(
         saved_case(tmp_path)
 
 
+def test_a_file_that_comes_alone_does_not_tell_what_it_cost(
+    bundle: Any, runs: list[SeedRun], tmp_path: Path
+) -> None:
+    shutil.copy(runs[0].path, tmp_path / "model.pt")
+    alone = saved_case(tmp_path, name="alone")
+    for case, costed in ((alone, False), (saved_case(runs[0].path), True)):
+        (run,) = saved_runs(case, bundle, device=CPU)
+        (row,) = bench_case(case, [run], bundle, runtimes=["eager"], device=CPU, folder=tmp_path)
+        assert ("device_seconds" in row.row.extra) is costed
+        assert (run.device_seconds is not None) is costed
+
+
 def test_what_a_stage_found_counts_for_its_own_data_alone(
     bundle: Any, runs: list[SeedRun], tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:

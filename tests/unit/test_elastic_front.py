@@ -8,7 +8,6 @@ import pytest
 from darts_core.elastic import pick
 from darts_core.errors import ConfigError
 from darts_core.report.family import family_headline, family_rows
-from darts_core.stages.export import _found
 from darts_core.stages.shrink import _say
 
 FRONT = {
@@ -101,12 +100,3 @@ def test_a_front_without_a_number_to_judge_by_on_test_ends_in_a_sentence(tmp_pat
     _say(front, pick(front, latency_ms=2), tmp_path)
     (record,) = caplog.records
     assert record.getMessage() == "no network of the front has a test auc that is a number"
-
-
-def test_an_export_of_a_point_states_what_the_front_found_of_it(tmp_path):
-    assert _found(tmp_path, "r2") == {"test_r2": None, "val_r2": None}
-    (tmp_path / "point.json").write_text(json.dumps({"metric": 0.7, "val_metric": 0.8}))
-    assert _found(tmp_path, "r2") == {"test_r2": 0.7, "val_r2": 0.8}
-    stage = {"test_r2": 0.5, "val_r2": 0.6}
-    (tmp_path / "result.json").write_text(json.dumps(stage))
-    assert _found(tmp_path, "r2") == stage

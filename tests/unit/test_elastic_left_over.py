@@ -18,12 +18,12 @@ from darts_core.elastic.gates import Gates
 from darts_core.elastic.norms import batch_statistics
 from darts_core.elastic.points import remove_stale, write_points
 from darts_core.elastic.shrink import Family, grow_family
-from darts_core.errors import ExportError, NotInstalledError
+from darts_core.errors import NoFormatError, NotInstalledError
 from darts_core.models.baselines import baseline
-from darts_core.runlog import write_json
+from darts_core.runlog import RunFolder, read_yaml, write_json
 from darts_core.settings import Shrink
 from darts_core.stages import shrink
-from darts_core.stages.schema import ShrinkStage
+from darts_core.stages.schema import ExportStage, ShrinkStage
 
 CPU = torch.device("cpu")
 HELD = {"positions", "patch.weight", "patch.bias"}
@@ -158,7 +158,7 @@ def test_a_point_of_which_no_form_can_be_written_goes_without_and_what_lacks_her
     tmp_path, monkeypatch, caplog
 ):
     at, why = tmp_path / "points" / "02", "model_int8.onnx was not written: it loses 0.62 points"
-    told = [ExportError(why), NotInstalledError("OpenVINO is not installed")]
+    told = [NoFormatError(why), NotInstalledError("OpenVINO is not installed")]
 
     def refused(_, folder):
         folder.mkdir(parents=True)
@@ -190,3 +190,13 @@ def test_alphas_descend_on_a_val_split_of_one_example():
     with batch_statistics(norm):  # which one example alone ends in an error
         assert norm(x.flatten(1)).isfinite().all()
     assert [len(one) for one, _ in grown._to_descend_on(bundle.take("val", 3), 3, 0)] == [3]
+
+
+def test_a_point_that_was_exported_before_its_folder_was_moved_is_taken_as_it_is(tmp_path):
+    config = ShrinkStage(shrink=Shrink(export=True), device="cpu", logger={})
+    begun = config.part(ExportStage, model=str(tmp_path / "old" / "points" / "01" / "model.pt"))
+    at = tmp_path / "new" / "points" / "01"
+    RunFolder.create(at / "export", begun.described()).finish(warnings=[])
+    assert shrink._finish_point(config, at) == []
+    # whoever asks again finds the settings of today
+    assert read_yaml(at / "export" / "config.yaml")["model"] == str(at / "model.pt")

@@ -6,7 +6,7 @@ import pytest
 import torch
 from test_export import META, network
 
-from darts_core.errors import ExportError, NotInstalledError
+from darts_core.errors import ExportError, NoFormatError, NotInstalledError
 from darts_core.export import export as export_module
 from darts_core.export import export_model, extras, formats, load
 
@@ -33,7 +33,7 @@ def test_an_operation_that_onnx_lacks_leaves_that_format_out(tmp_path, monkeypat
     assert load(tmp_path).runtime == "pt2"
     with pytest.raises(ExportError, match=r"No ONNX function for aten\.foo"):
         _exported(tmp_path, "onnx", "pt2", leave_out=False)
-    with pytest.raises(ExportError, match=r"No ONNX function for aten\.foo"):
+    with pytest.raises(NoFormatError, match=r"No ONNX function for aten\.foo"):
         _exported(tmp_path, "onnx")
 
 

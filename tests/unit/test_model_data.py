@@ -10,14 +10,16 @@ from torch import nn
 from darts_core.augment.by_kind import augment_for
 from darts_core.data import RawData, make_bundle
 from darts_core.errors import ConfigError
-from darts_core.runlog import write_yaml
+from darts_core.runlog import write_json, write_yaml
 from darts_core.settings import Data, Train, TrainConfig, from_plain
+from darts_core.stages.export import export
 from darts_core.stages.inputs import find_network, open_model
-from darts_core.stages.schema import PruneStage, TrainStage
+from darts_core.stages.schema import ExportStage, PruneStage, TrainStage
 from darts_core.stages.train import train
 from darts_core.tasks import Classification
 from darts_core.testing import tiny_bundle
-from darts_core.train import of_model, save, save_model
+from darts_core.train import evaluate, of_model, save, save_model
+from darts_core.train.judged import as_judged, tested_before
 from darts_core.train.model_data import check_samples, tell_other_test
 
 
@@ -181,12 +183,51 @@ def test_a_network_that_may_have_learned_from_the_test_split_is_told(tmp_path, m
         f"{tmp_path / 'train'} ran with data.leave_out=theo, here it is null: its network" in said
     )
     assert said.count("may have learned from samples of the test split") == 1
+    point = tmp_path / "train" / "points" / "03"
+    write_json(point / "point.json", {})
+    caplog.clear()
+    tell_other_test(point, here)  # a point of a front is what its stage made of these data
+    assert f"{tmp_path / 'train'} ran with data.leave_out=theo, here it is null" in caplog.text
     # the seed divides what is left
     assert not opened(seed=7, test_fraction=0.2)
     (tmp_path / "train" / "config.yaml").unlink()
     tell_other_test(tmp_path / "train", here)
     tell_other_test(tmp_path / "train", None)
     assert not caplog.text
+
+
+def test_a_point_of_a_front_is_judged_by_what_was_found_of_it(tmp_path, caplog):
+    bundle, here, stage = tiny_bundle(channels=1), {"name": "npz", "seed": 3}, tmp_path / "shrink"
+    write_yaml(stage / "config.yaml", {"data": here})
+    write_json(stage / "result.json", {"test_accuracy": 0.9, "val_accuracy": 0.9})
+    point, model = stage / "points" / "03", Pooled().eval()
+    now = evaluate(model, bundle, "val").value
+    for then, same in ((now, True), (-1.0, False)):
+        write_json(point / "point.json", {"metric": 0.5, "val_metric": then})
+        assert tested_before(point, "accuracy", here, bundle) == 0.5
+        assert as_judged(model, bundle, point, here) is same
+    assert "its training found -100.00 %" in caplog.text
+    assert tested_before(stage, "accuracy", here, bundle) == 0.9
+    write_json(stage / "result.json", {"data_marks": {**bundle.marks, "val": "0"}})
+    assert tested_before(point, "accuracy", here, bundle) is None  # it is of other samples
+
+
+def test_the_export_of_a_point_states_what_was_found_of_it(tmp_path, monkeypatch):
+    bundle, point, stated = tiny_bundle(channels=1), tmp_path / "shrink" / "points" / "03", []
+    monkeypatch.setattr(save, "_rebuild", lambda *_: Pooled())
+    monkeypatch.setattr("darts_core.stages.export.load_bundle", lambda *_: bundle)
+
+    def written(*_, accuracy, **__):
+        stated.append(accuracy)
+        return {"artifacts": {}, "params": 1}
+
+    monkeypatch.setattr("darts_core.stages.export.export_model", written)
+    save_model(
+        point / "model.pt", Pooled(), {"baseline": {"name": "of the test's own"}, **meta_of(bundle)}
+    )
+    write_json(point / "point.json", {"metric": 0.5, "val_metric": 0.6})
+    found = export(ExportStage(model=str(point), device="cpu"), tmp_path / "export")
+    assert (stated, found["test_accuracy"], found["val_accuracy"]) == ([0.5], 0.5, 0.6)
 
 
 def test_a_training_tells_it_once_and_the_trials_of_a_study_do_not(tmp_path, monkeypatch, caplog):

@@ -127,6 +127,7 @@ def test_of_an_error_rate_what_is_added_is_lost() -> None:
     [
         (["reduce=shrink", "shrink.pick=half"], "The budget 'half' is not understood"),
         (["reduce=shrink", "shrink.budgets=[50%,fast]"], "The budget 'fast' is not understood"),
+        (["reduce=shrink", "train.compile=true"], "does not go with an elastic training"),
         (["prune.budget=fast"], "The budget 'fast' is not understood"),
         (["export.formats=[onxx]"], "Unknown export format 'onxx'"),
         (["tune.policy=gradient"], r"searches an augmentation policy.*augment=found"),
@@ -140,6 +141,14 @@ def test_of_an_error_rate_what_is_added_is_lost() -> None:
         (["train.auxiliary=true"], "of the space 'convnet' has no auxiliary head"),
         (["train.jitter=0.1"], "train.jitter=0.1 is not for images"),
         (["train.batch_size=5000"], "batch_size=5000 is larger than the split"),
+        (
+            ["device=cpu", "prune.options.runtime=graph"],
+            r"prune\.options\.runtime=graph needs a cuda",
+        ),
+        (
+            ["device=cpu", "reduce=shrink", "shrink.options.runtime=graph"],
+            r"the device is cpu; use",
+        ),
     ],
 )
 def test_what_a_later_stage_would_refuse_ends_it_before_the_search(
@@ -265,6 +274,26 @@ def test_the_table_tells_the_story_in_the_order_of_the_steps(tmp_path: Path) -> 
     assert [e.kind for e in entries_of(tmp_path)] == ["searched", "tuned", "pruned"]
     write_reduced(tmp_path, Reduced("prune", shipped=True))
     assert [e.kind for e in entries_of(tmp_path)] == ["searched", "pruned", "tuned"]
+
+
+def test_what_was_shrunk_and_then_trained_on_is_shipped_as_it_was_trained(tmp_path: Path) -> None:
+    for name in ("shrink", "train"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "model.pt").touch()
+    config = tmp_path / "train" / "config.yaml"
+    # another network was trained here first: what is shrunk of it is shipped
+    for model in ("model: null", "model: [shrink]", "model: searched", "model: a/V1/shrink", "{"):
+        config.write_text(model)
+        assert read_reduced(tmp_path) is None
+        assert [e.folder.name for e in entries_of(tmp_path)] == ["train", "shrink"]
+        assert [s.name for s in read_version(tmp_path).networks] == ["shrink", "train"]
+    for model in ("shrink", "/".join(("runs", *tmp_path.parts[-2:], "shrink/points/03"))):
+        config.write_text(f"model: {model}")
+        assert read_reduced(tmp_path) == Reduced("shrink", shipped=True)
+    assert [e.folder.name for e in entries_of(tmp_path)] == ["shrink", "train"]
+    assert [s.name for s in read_version(tmp_path).networks] == ["train"]
+    (tmp_path / "train" / "model.pt").unlink()  # as long as that training runs
+    assert [s.name for s in read_version(tmp_path).networks] == ["shrink", "train"]
 
 
 def test_a_damaged_note_is_none(tmp_path: Path) -> None:

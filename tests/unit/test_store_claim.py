@@ -157,11 +157,15 @@ def test_a_job_that_another_process_deleted_meanwhile_is_dropped_in_peace(tmp_pa
     assert not (tmp_path / "gone").exists()
 
 
-def test_a_claim_under_which_nothing_was_computed_can_be_undone(tmp_path: Path) -> None:
-    first = claim(tmp_path, "job", command="train", stamp="aaa")
-    (first.path / "train").mkdir()
-    (first.path / "train" / "config.yaml").write_text("")
-    (first.path / "train" / ".lock").write_text("")
+# the second: a network in which nothing may vary is refused when its widths' step is known
+@pytest.mark.parametrize(("command", "file"), [("train", "config.yaml"), ("shrink", "widths.json")])
+def test_a_claim_under_which_nothing_was_computed_can_be_undone(
+    command: str, file: str, tmp_path: Path
+) -> None:
+    first = claim(tmp_path, "job", command=command, stamp="aaa")
+    (first.path / command).mkdir()
+    (first.path / command / file).write_text("")
+    (first.path / command / ".lock").write_text("")
     first.forget()
     first.release()
     assert not first.path.exists()

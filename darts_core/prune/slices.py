@@ -107,6 +107,8 @@ def _slice(model: nn.Module, found: Plan, path: str, side: str, dim: int, lost: 
         return
     module = model.get_submodule(path)
     kept_count = 0
+    if isinstance(module, nn.LayerNorm):  # one without weights states its channels nowhere else
+        kept_count = module.normalized_shape[-1] - len(lost)
     for name, place in sides_of(module, side).items():
         tensor = getattr(module, name, None)
         if tensor is not None:

@@ -78,6 +78,52 @@ def test_the_stream_between_tied_weights_varies_and_they_stay_one():
     assert smallest.embed.weight.shape == (7, net.smallest["down"])
 
 
+class Stream(nn.Module):
+    """Tokens through blocks of a norm and a gated layer, which may be given more than the tokens."""
+
+    def __init__(self, norm, further=()):
+        super().__init__()
+        self.patch, self.head = nn.Conv2d(3, 16, 4, 4), nn.Linear(16, 5)
+        self.blocks = nn.ModuleList(Gated(norm) for _ in range(3))
+        self.further = further
+
+    def forward(self, x):
+        x_BTC = self.patch(x).flatten(2).transpose(1, 2)
+        for block in self.blocks:
+            x_BTC = block(x_BTC, *self.further)
+        return self.head(x_BTC.mean(1))
+
+
+class Gated(nn.Module):
+    def __init__(self, norm):
+        super().__init__()
+        self.norm, self.up, self.down = norm(16), nn.Linear(16, 32), nn.Linear(32, 16)
+
+    def forward(self, x_BTC, gate=None):
+        y = self.up(self.norm(x_BTC)).relu()
+        return x_BTC + self.down(y if gate is None else y * gate.scale)
+
+
+def _varies(model, x):
+    """What may vary in the network, whose sub-networks are checked."""
+    net = elastic(model, x)
+    _check_sub_networks(net, x)
+    return {variable.name for variable in net.variables}
+
+
+STREAM = {"blocks.2.down", "blocks.0.up", "blocks.1.up", "blocks.2.up", "blocks.0..2.depth"}
+
+
+def _bare(width):
+    return nn.LayerNorm(width, elementwise_affine=False)
+
+
+def test_the_stream_through_norms_without_weights_varies():
+    """Their shape was set to 0: "the network does not run with fewer"."""
+    torch.manual_seed(0)
+    assert _varies(Stream(_bare).double().eval(), _batch(torch.float64)[0]) == STREAM
+
+
 class Block(nn.Module):
     def __init__(self, channels):
         super().__init__()

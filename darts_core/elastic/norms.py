@@ -56,13 +56,14 @@ def recalibrate(model: nn.Module, batches: Iterable[tuple[Tensor, Any]]) -> nn.M
         model: a plain network.
         batches: inputs and whatever stands beside them.
     """
+    model.eval()
     norms = _with_statistics(model)
     if not norms:
-        return model.eval()
+        return model
     found = iter(batches)
     first = next(found, None)
     if first is None:
-        return model.eval()
+        return model
     before = [norm.momentum for norm in norms]
     for norm in norms:
         norm.reset_running_stats()
@@ -74,4 +75,4 @@ def recalibrate(model: nn.Module, batches: Iterable[tuple[Tensor, Any]]) -> nn.M
     finally:
         for norm, momentum in zip(norms, before, strict=True):
             norm.momentum = momentum
-    return model.eval()
+    return model

@@ -14,6 +14,7 @@ from torch import nn
 
 from darts_core.copies import copy_or_refuse
 from darts_core.errors import PruneError
+from darts_core.modes import in_evaluation
 from darts_core.prune.beside import cut_beside, outputs_beside
 from darts_core.prune.blocks import CONVOLUTIONS, blocks_of
 from darts_core.prune.graph import (
@@ -234,7 +235,7 @@ def _can_lose(
     try:
         remove_channels(tried, input_shape, lost)
         with torch.no_grad():
-            same = bool(tried(sample).shape == model.eval()(sample).shape)
+            same = bool(tried(sample).shape == in_evaluation(model)(sample).shape)
     except (PruneError, RuntimeError):
         return False
     return same and (not trains or runs_in_training(tried, sample))
@@ -383,7 +384,7 @@ def _check_runs(model: nn.Module, input_shape: Sequence[int]) -> None:
             sample = draw_inputs(
                 input_shape, 2, device=reference.device, dtype=reference.dtype, zeros=True
             )
-            model.eval()(sample)
+            in_evaluation(model)(sample)
     except Exception as error:  # whatever a foreign network raises
         raise PruneError(
             f"The pruned network does not run ({str(error)[:200]}); its graph joins channels in a way "

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from darts_core.errors import PruneError
+from darts_core.modes import in_evaluation
 from darts_core.prune.groups import copied
 from darts_core.prune.modes import runs_in_training
 from darts_core.prune.slices import Plan, running
@@ -32,7 +33,7 @@ class Trial:
 
     def __init__(self, model: nn.Module, example: Tensor) -> None:
         generator = torch.Generator().manual_seed(0)
-        self.model = copied(model).cpu().double().eval()
+        self.model = in_evaluation(copied(model).cpu().double())
         with torch.no_grad():
             for name, tensor in self.model.state_dict().items():
                 if tensor.is_floating_point():

@@ -15,6 +15,7 @@ from torch.nn.parameter import is_lazy
 from darts_core.checkpoint import load_checkpoint, save_checkpoint, taking_over
 from darts_core.data.source import check_memory
 from darts_core.errors import ResumeError, unknown_name
+from darts_core.modes import in_evaluation
 from darts_core.supernet.memory import state_bytes
 from darts_core.supernet.replace import is_identity, is_zero, replace_modules
 from darts_core.supernet.tied import kept_tied
@@ -88,7 +89,7 @@ def load_model(path: str | Path, *, device: Any = "cpu") -> tuple[nn.Module, dic
             raise ResumeError(
                 f"The weights in {path} do not fit its own description: {first}"
             ) from error
-    return model.to(device).eval(), dict(meta)
+    return in_evaluation(model.to(device)), dict(meta)
 
 
 def fit_to(

@@ -316,6 +316,24 @@ def test_heads_of_a_derived_weight_are_left():
     _check_sub_networks(net, x)
 
 
+class Held(nn.Sequential):
+    """Holds its norm fast, and gives nothing where torch's own `train` gives the network."""
+
+    def train(self, mode=True):
+        super().train(mode)
+        self[1].eval()
+
+
+def test_a_network_whose_train_returns_nothing_is_followed_as_any_other():
+    """ "'NoneType' object has no attribute 'state_dict'"."""
+    model, batch = Held(*_plain()).double(), _batch(torch.float64)
+    net = elastic(model, batch[0], batches=[batch])
+    assert {variable.name for variable in net.variables} == {"0", "3"}
+    _check_sub_networks(net, batch[0])
+    assert net.cut(net.smallest, [batch])[0].out_channels < 8
+    assert (model.training, model[1].training, model[3].training) == (True, False, True)
+
+
 class Locked(nn.Sequential):
     def __init__(self, *layers):
         super().__init__(*layers)

@@ -5,8 +5,11 @@ Parameters at 0 (a residual branch's last scale, often) would hide what a cut ch
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from torch import Tensor, nn
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from darts_core.errors import PruneError
 from darts_core.modes import in_evaluation
@@ -17,6 +20,20 @@ from darts_core.prune.slices import Plan, running
 __all__ = ["TOLERANCE", "Trial"]
 
 TOLERANCE = 1e-9
+# of networks that compute a part in single precision, whatever they are given: norms do so, often
+_ROUNDED = 1e-4
+
+
+class _Rounds(TorchDispatchMode):
+    """Notes whether numbers in double precision are made single ones, as by `x.float()`."""
+
+    found = False
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        given = func(*args, **(kwargs or {}))
+        if isinstance(given, Tensor) and given.dtype is torch.float32:
+            self.found |= any(isinstance(a, Tensor) and a.dtype is torch.float64 for a in args)
+        return given
 
 
 class Trial:
@@ -42,7 +59,8 @@ class Trial:
         drawn = torch.randn(example.shape, generator=generator, dtype=torch.float64)
         self.x = drawn if example.is_floating_point() else example.cpu()
         try:
-            self.whole = self.run()
+            with _Rounds() as rounds:
+                self.whole = self.run()
         except PruneError:
             raise
         except Exception as error:  # whatever a foreign network raises
@@ -56,6 +74,7 @@ class Trial:
                 f"{type(model).__name__} gives NaN or infinite outputs for an ordinary input: its "
                 "parameters are not those of a finished training."
             )
+        self._tolerance = _ROUNDED if rounds.found else TOLERANCE
         self._trains = runs_in_training(self.model, self.x)
 
     @torch.no_grad()
@@ -92,4 +111,4 @@ class Trial:
             return False
         like = self.whole if like is None else like
         scale = max(float(like.abs().max()), 1e-30)
-        return float((found - like).abs().max()) <= TOLERANCE * scale
+        return float((found - like).abs().max()) <= self._tolerance * scale

@@ -123,6 +123,28 @@ def test_the_stream_through_norms_without_weights_varies_and_blocks_of_several_i
     assert _varies(Stream(_bare).double().eval(), _batch(torch.float64)[0]) == STREAM
 
 
+class Single(nn.LayerNorm):
+    """Normalises in single precision, whatever it is given, as those of language models do."""
+
+    def forward(self, x):
+        return super().forward(x.float()).type_as(x)
+
+
+class Placed(Single):
+    """Reads its channels by position besides."""
+
+    def forward(self, x):
+        return super().forward(x) * torch.linspace(1, 2, x.shape[-1])
+
+
+@pytest.mark.parametrize(("norm", "stays"), [(Single, set()), (Placed, {"blocks.2.down"})])
+def test_the_stream_through_norms_in_single_precision_varies(norm, stays):
+    """Their rounding was taken for channels that are read by position."""
+    torch.manual_seed(0)
+    model = Stream(lambda width: norm(width, elementwise_affine=False)).double().eval()
+    assert _varies(model, _batch(torch.float64)[0]) == STREAM - stays
+
+
 class Block(nn.Module):
     def __init__(self, channels):
         super().__init__()
@@ -327,11 +349,13 @@ class Held(nn.Sequential):
 def test_a_network_whose_train_returns_nothing_is_followed_as_any_other():
     """ "'NoneType' object has no attribute 'state_dict'"."""
     model, batch = Held(*_plain()).double(), _batch(torch.float64)
+    model.train()
     net = elastic(model, batch[0], batches=[batch])
     assert {variable.name for variable in net.variables} == {"0", "3"}
-    _check_sub_networks(net, batch[0])
+    assert [module.training for module in model][:5] == [True, False, True, True, True]
     assert net.cut(net.smallest, [batch])[0].out_channels < 8
-    assert (model.training, model[1].training, model[3].training) == (True, False, True)
+    model.eval()
+    _check_sub_networks(net, batch[0])
 
 
 class Locked(nn.Sequential):

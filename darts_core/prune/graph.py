@@ -15,7 +15,7 @@ from torch import nn
 
 from darts_core.copies import kept_tensors
 from darts_core.errors import PruneError
-from darts_core.sample_inputs import draw_inputs
+from darts_core.sample_inputs import draw_inputs, number_format
 from darts_core.train.save import is_zero
 
 __all__ = [
@@ -51,7 +51,7 @@ def follow(model: nn.Module, input_shape: Sequence[int]) -> Any:
     _bound_groups()
 
     reference = next(model.parameters())
-    example = draw_inputs(input_shape, 2, device=reference.device, dtype=reference.dtype)
+    example = draw_inputs(input_shape, 2, device=reference.device, dtype=number_format(model))
     model.eval()
     states = [
         (parameter, parameter.requires_grad)

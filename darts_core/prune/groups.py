@@ -25,7 +25,7 @@ from darts_core.prune.graph import (
     group_of,
 )
 from darts_core.prune.modes import runs_in_training
-from darts_core.sample_inputs import draw_inputs
+from darts_core.sample_inputs import draw_inputs, number_format
 from darts_core.supernet.tied import kept_tied
 
 __all__ = [
@@ -230,7 +230,9 @@ def _can_lose(
     """
     tried = copied(model)
     reference = next(model.parameters())
-    sample = draw_inputs(input_shape, 2, device=reference.device, dtype=reference.dtype, zeros=True)
+    sample = draw_inputs(
+        input_shape, 2, device=reference.device, dtype=number_format(model), zeros=True
+    )
     trains = runs_in_training(tried, sample)
     try:
         remove_channels(tried, input_shape, lost)
@@ -382,7 +384,7 @@ def _check_runs(model: nn.Module, input_shape: Sequence[int]) -> None:
     try:
         with torch.no_grad():
             sample = draw_inputs(
-                input_shape, 2, device=reference.device, dtype=reference.dtype, zeros=True
+                input_shape, 2, device=reference.device, dtype=number_format(model), zeros=True
             )
             in_evaluation(model)(sample)
     except Exception as error:  # whatever a foreign network raises

@@ -1,6 +1,7 @@
 """Whether a network can be cut in a way, tried on a copy: double precision, parameters away from 0.
 
-Parameters at 0 (a residual branch's last scale, often) would hide what a cut changes.
+Parameters at 0 (a residual branch's last scale, often) would hide what a cut changes. What is not below 0
+stays so: it may be a variance.
 """
 
 from __future__ import annotations
@@ -22,6 +23,13 @@ __all__ = ["TOLERANCE", "Trial"]
 TOLERANCE = 1e-9
 # of networks that compute a part in single precision, whatever they are given: norms do so, often
 _ROUNDED = 1e-4
+
+
+def _doubled(tensor: Tensor) -> Tensor:
+    """In double precision; of `Module.double()` complex numbers stay single ones, which meet no others."""
+    if tensor.is_complex():
+        return tensor.to(torch.complex128)
+    return tensor.double() if tensor.is_floating_point() else tensor
 
 
 class _Rounds(TorchDispatchMode):
@@ -50,12 +58,13 @@ class Trial:
 
     def __init__(self, model: nn.Module, example: Tensor) -> None:
         generator = torch.Generator().manual_seed(0)
-        self.model = in_evaluation(copied(model).cpu().double())
+        self.model = in_evaluation(copied(model).cpu()._apply(_doubled))
         with torch.no_grad():
             for name, tensor in self.model.state_dict().items():
                 if tensor.is_floating_point():
                     noise = torch.randn(tensor.shape, generator=generator, dtype=tensor.dtype)
-                    tensor.add_(noise.abs() * 0.3 if name.endswith("_var") else noise * 0.05)
+                    outwards = torch.where(tensor < 0, -noise.abs(), noise.abs())
+                    tensor.add_(outwards * (0.3 if name.endswith("_var") else 0.05))
         drawn = torch.randn(example.shape, generator=generator, dtype=torch.float64)
         self.x = drawn if example.is_floating_point() else example.cpu()
         try:

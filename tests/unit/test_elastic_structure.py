@@ -358,6 +358,33 @@ def test_a_network_whose_train_returns_nothing_is_followed_as_any_other():
     _check_sub_networks(net, batch[0])
 
 
+class Spectral(nn.Module):
+    """Divides by the root of a small variance, and weighs frequencies with complex numbers."""
+
+    def __init__(self):
+        super().__init__()
+        self.register_buffer("variance", torch.full((3, 1, 1), 0.001))
+        self.first, self.inner = nn.Conv2d(3, 16, 1), nn.Conv2d(16, 32, 1)
+        self.weight = nn.Parameter(torch.randn(16, 1, 1, dtype=torch.complex64))
+        self.last, self.head = nn.Conv2d(32, 16, 1), nn.Linear(16, 5)
+
+    def forward(self, x):
+        x = self.first(x / self.variance.sqrt())
+        y = torch.fft.irfft2(torch.fft.rfft2(x) * self.weight, s=x.shape[-2:])
+        return self.head(self.last(self.inner(y).relu()).mean((2, 3)))
+
+
+def test_variances_stay_above_0_and_complex_numbers_become_double_ones_in_the_trial():
+    """ "NaN or infinite outputs", and "give one batch as the network takes it", it was said."""
+    torch.manual_seed(0)
+    model, x = Spectral().eval(), _batch()[0]
+    wanted = model(x)
+    net = elastic(model, x)
+    assert {"inner", "last"} <= {variable.name for variable in net.variables}
+    torch.testing.assert_close(net.model(x), wanted, rtol=1e-4, atol=1e-5)
+    assert net.model.weight.dtype == torch.complex64
+
+
 class Locked(nn.Sequential):
     def __init__(self, *layers):
         super().__init__(*layers)

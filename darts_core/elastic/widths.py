@@ -23,6 +23,11 @@ from darts_core.prune.trial import Trial
 
 __all__ = ["by_importance", "find_widths", "of_heads"]
 
+_UNFOLLOWED = (
+    "its outputs are the network's, are shared out in a fixed way, are read by what runs in training alone, "
+    "or meet what is not cut: a derived weight, torch's own attention or GRU, a buffer"
+)
+
 
 def find_widths(
     model: nn.Module, trial: Trial, input_shape: Sequence[int], least: float, step: int
@@ -53,11 +58,7 @@ def find_widths(
     derived = derived_layers(model)
     for name, module in model.named_modules():
         if isinstance(module, (*CONVOLUTIONS, nn.Linear)) and name not in covered:
-            left[name] = derived.get(
-                name,
-                "its outputs are the network's, are shared out in a fixed way, or are read by what runs in "
-                "training alone",
-            )
+            left[name] = derived.get(name, _UNFOLLOWED)
     return widths, left
 
 

@@ -188,6 +188,11 @@ def test_the_first_layer_of_torch_s_encoder_always_runs():
     assert depth.blocks == ("encoder.layers.1", "encoder.layers.2")
     assert depth.options == (0, 1, 2)
     assert "does not run without it" in left["encoder.layers.0"]
+    told = elastic(
+        model, x
+    ).left  # nothing was said of its heads, and something untrue of the stream
+    assert "`prune` alone can open" in told["encoder.layers.2.self_attn"]
+    assert "torch's own attention" in told["patch"]
     for option in depth.options:
         assert cut(model, Plan(skipped=depth.skipped(option)))(x).shape == (2, 5)
 
@@ -283,7 +288,7 @@ def test_channels_of_a_derived_weight_are_left_and_the_others_vary(name):
     assert {variable.name for variable in net.variables} == {"4", "6"}
     assert net.left["2"] == DERIVED
     assert f"2: left ({DERIVED})" in str(net)
-    assert "0" in net.left  # what the derived weight reads
+    assert "meet what is not cut: a derived weight" in net.left["0"]  # which that weight reads
     torch.testing.assert_close(net.model(batch[0]), wanted, rtol=0, atol=1e-10)
     net.model.eval()(batch[0])
     assert net.cut(net.smallest)[4].out_channels < 8

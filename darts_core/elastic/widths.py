@@ -12,6 +12,7 @@ from darts_core.elastic.plans import plan
 from darts_core.elastic.variables import Width, options_of
 from darts_core.prune.groups import (
     CONVOLUTIONS,
+    LAYER_NORMS,
     ChannelGroup,
     Member,
     derived_layers,
@@ -75,7 +76,7 @@ def _width(model: nn.Module, group: ChannelGroup, least: float, step: int) -> Wi
             return f"{member.name} is a {type(module).__name__}, which is not sliced"
         if isinstance(module, CONVOLUTIONS) and 1 < module.groups < module.in_channels:
             return f"{member.name} is a grouped convolution"
-        if isinstance(module, nn.LayerNorm) and len(module.normalized_shape) != 1:
+        if isinstance(module, LAYER_NORMS) and len(module.normalized_shape) != 1:
             return f"{member.name} normalises more than its channels"
     floor = max(int(np.ceil(least * group.channels)), least_width(group))
     options = options_of(group.channels, floor, step)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import functools
 import logging
+import types
 import warnings
 from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
@@ -67,7 +68,7 @@ def follow(model: nn.Module, input_shape: Sequence[int]) -> Any:
             if example.is_floating_point() and _joins_data(model(example)):
                 forward = _sized
             return torch_pruning.DependencyGraph().build_dependency(
-                model, example, forward_fn=forward
+                model, example, forward_fn=forward, customized_pruners={nn.RMSNorm: _of_rms_norms()}
             )
     except Exception as error:  # whatever the model or the tracer raises
         raise PruneError(
@@ -136,6 +137,25 @@ def _linked_zeros(model: nn.Module) -> Iterator[None]:
 
 def _linked(stride: int, x_BCHW: torch.Tensor) -> torch.Tensor:
     return 0.0 * (x_BCHW if stride == 1 else x_BCHW[:, :, ::stride, ::stride])
+
+
+@functools.cache
+def _of_rms_norms() -> Any:
+    """How torch's root mean square norms are cut, which torch-pruning does not know."""
+    from torch_pruning.pruner.function import LayernormPruner
+
+    def cut(pruner: Any, layer: nn.RMSNorm, channels: Sequence[int]) -> nn.RMSNorm:
+        *before, count = layer.normalized_shape
+        kept = [channel for channel in range(count) if channel not in set(channels)]
+        if layer.weight is not None:
+            layer.weight = pruner._prune_parameter_and_grad(layer.weight, kept, -1)
+        layer.normalized_shape = (*before, len(kept))
+        return layer
+
+    pruner: Any = LayernormPruner()
+    # bound, as torch-pruning asks a handler whose it is
+    pruner.prune_out_channels = pruner.prune_in_channels = types.MethodType(cut, pruner)
+    return pruner
 
 
 def _leave_reshapes_of_no_width() -> None:

@@ -30,6 +30,7 @@ from darts_core.supernet.tied import kept_tied
 
 __all__ = [
     "CONVOLUTIONS",
+    "LAYER_NORMS",
     "NORMS",
     "ChannelGroup",
     "Member",
@@ -44,10 +45,11 @@ __all__ = [
 
 log = logging.getLogger("darts_core")
 NORMS = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d, nn.SyncBatchNorm)
+LAYER_NORMS = (nn.LayerNorm, nn.RMSNorm)
 ROOTS = (*CONVOLUTIONS, nn.Linear)
 # layers that torch makes with a weight (or None for it) among their parameters
 _WEIGHTED = (
-    *ROOTS, *NORMS, nn.ConvTranspose1d, nn.ConvTranspose2d, nn.ConvTranspose3d, nn.LayerNorm, nn.GroupNorm,
+    *ROOTS, *NORMS, nn.ConvTranspose1d, nn.ConvTranspose2d, nn.ConvTranspose3d, *LAYER_NORMS, nn.GroupNorm,
     nn.PReLU, nn.Embedding,
 )  # fmt: skip
 _TAKE_OFF = (

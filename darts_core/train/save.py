@@ -61,7 +61,7 @@ def _untold(model: nn.Module) -> dict[str, int]:
     return {
         f"{path}.normalized_shape": int(module.normalized_shape[0])
         for path, module in model.named_modules()
-        if isinstance(module, nn.LayerNorm)
+        if isinstance(module, (nn.LayerNorm, nn.RMSNorm))
         and module.weight is None
         and len(module.normalized_shape) == 1
     }
@@ -224,7 +224,7 @@ def reshape_like(model: nn.Module, state: Mapping[str, Tensor]) -> nn.Module:
                 module.out_features, module.in_features = weight.shape
                 _resize(module, "weight", weight.shape)
                 _resize(module, "bias", weight.shape[:1])
-        elif isinstance(module, nn.LayerNorm):
+        elif isinstance(module, (nn.LayerNorm, nn.RMSNorm)):
             _reshape_layer_norm(module, state.get(f"{prefix}weight"))
         elif isinstance(module, nn.Embedding):
             _reshape_embedding(module, state.get(f"{prefix}weight"))
@@ -238,12 +238,13 @@ def reshape_like(model: nn.Module, state: Mapping[str, Tensor]) -> nn.Module:
     return model
 
 
-def _reshape_layer_norm(module: nn.LayerNorm, weight: Tensor | None) -> None:
+def _reshape_layer_norm(module: nn.LayerNorm | nn.RMSNorm, weight: Tensor | None) -> None:
     if weight is None or weight.shape == module.weight.shape:
         return
     module.normalized_shape = tuple(weight.shape)
     _resize(module, "weight", weight.shape)
-    _resize(module, "bias", weight.shape)
+    if isinstance(module, nn.LayerNorm):
+        _resize(module, "bias", weight.shape)
 
 
 def _note_width(module: nn.Module, state: Mapping[str, Tensor], prefix: str) -> None:

@@ -113,14 +113,13 @@ def _varies(model, x):
 STREAM = {"blocks.2.down", "blocks.0.up", "blocks.1.up", "blocks.2.up", "blocks.0..2.depth"}
 
 
-def _bare(width):
-    return nn.LayerNorm(width, elementwise_affine=False)
-
-
-def test_the_stream_through_norms_without_weights_varies_and_blocks_of_several_inputs_go():
-    """The stream "does not run with fewer", it was said; blocks that got the tokens alone raised."""
+@pytest.mark.parametrize("bare", [True, False])
+@pytest.mark.parametrize("norm", [nn.LayerNorm, nn.RMSNorm])
+def test_the_stream_through_norms_varies_and_blocks_of_several_inputs_go(norm, bare):
+    """Norms without weights did "not run with fewer", root mean squares not at all; such blocks raised."""
     torch.manual_seed(0)
-    assert _varies(Stream(_bare).double().eval(), _batch(torch.float64)[0]) == STREAM
+    model = Stream(lambda width: norm(width, elementwise_affine=not bare))
+    assert _varies(model.double().eval(), _batch(torch.float64)[0]) == STREAM
 
 
 class Single(nn.LayerNorm):

@@ -10,7 +10,7 @@ from elastic_cases import SHAPE, Vit
 from prune_cases import settled
 from torch import nn
 
-from darts_core.elastic import elastic
+from darts_core.elastic import Sandwich, elastic
 from darts_core.elastic.depths import find_depths
 from darts_core.errors import PruneError
 from darts_core.prune.groups import find_groups, remove_channels
@@ -358,6 +358,8 @@ def test_a_network_whose_train_returns_nothing_is_followed_as_any_other():
     assert {variable.name for variable in net.variables} == {"0", "3"}
     assert [module.training for module in model][:5] == [True, False, True, True, True]
     assert net.cut(net.smallest, [batch])[0].out_channels < 8
+    loss = Sandwich(net).backward(batch[0], lambda z: nn.functional.cross_entropy(z, batch[1]))
+    assert loss.isfinite()
     model.eval()
     _check_sub_networks(net, batch[0])
 

@@ -8,9 +8,14 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 from itertools import chain
-from typing import Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
-__all__ = ["evaluating"]
+if TYPE_CHECKING:
+    from torch import nn
+
+__all__ = ["evaluating", "in_evaluation"]
+
+Network = TypeVar("Network", bound="nn.Module")
 
 
 @contextmanager
@@ -36,3 +41,12 @@ def evaluating(model: Any, on: Any = None) -> Iterator[None]:
         model.train(modes[0][1])
         for module, mode in modes:
             module.training = mode
+
+
+def in_evaluation(model: Network) -> Network:
+    """`model`, in evaluation mode from now on.
+
+    torch's `eval()` gives what the network's own `train` returns, which people's often forget to.
+    """
+    model.eval()
+    return model

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 from darts_core.autosearch import contract
 from darts_core.autosearch.networks import MARK, NETWORK, WEIGHTS
 from darts_core.errors import ConfigError, ResumeError
+from darts_core.modes import in_evaluation
 
 if TYPE_CHECKING:
     from torch import nn
@@ -89,7 +90,7 @@ def load(
         if type(error).__name__ != "UnpicklingError":
             raise
         raise ConfigError(f"{folder / WEIGHTS} holds no plain weights; export it again.") from None
-    return model.eval()
+    return in_evaluation(model)
 
 
 def _built(content: dict[str, Any], code: Path) -> nn.Module:

@@ -24,6 +24,7 @@ from darts_core.errors import ConfigError, unknown_name
 from darts_core.export import FORMATS, export_model, load, obstacle
 from darts_core.export.verify import tf32
 from darts_core.latency.deployed import cast_input, in_layout
+from darts_core.modes import in_evaluation
 from darts_core.train import evaluate_callable
 
 __all__ = [
@@ -185,7 +186,7 @@ def prepare(
         allowed = [name for name in _DTYPES if name != "tf32" or device.type == "cuda"]
         raise ConfigError(unknown_name("precision", precision, allowed))
     channels_last, compiled, graph = _IN_MEMORY[runtime]
-    own = copy.deepcopy(model).to(device).eval()
+    own = in_evaluation(copy.deepcopy(model).to(device))
     typed: Any = _Typed(own, _DTYPES[precision], channels_last=channels_last).eval()
     if compiled:
         typed = _compiled(typed, best="max" in runtime)

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -14,6 +16,16 @@ from darts_core.prune.slices import Plan, running, take_out
 from darts_core.prune.trial import Trial
 
 __all__ = ["find_depths"]
+
+
+@dataclass(frozen=True)
+class _Call:
+    """How a module was called, a tensor first, and the tensor that it gave."""
+
+    x: Tensor
+    rest: tuple[Any, ...]
+    named: Mapping[str, Any]
+    output: Tensor
 
 
 def find_depths(trial: Trial) -> tuple[list[Depth], dict[str, str]]:
@@ -49,11 +61,9 @@ def find_depths(trial: Trial) -> tuple[list[Depth], dict[str, str]]:
     return depths, left
 
 
-def _stays(
-    trial: Trial, path: str, block: nn.Module, seen: Mapping[str, tuple[Tensor, Tensor]]
-) -> str:
+def _stays(trial: Trial, path: str, block: nn.Module, seen: Mapping[str, _Call]) -> str:
     """Why the block always runs; empty where it may be skipped."""
-    if not _residual(block, seen.get(path)):
+    if not _residual(trial, block, seen.get(path)):
         return "it changes the shape, or is not residual: it always runs"
     if not _same_when_cut(trial, [path]):
         return "the network does not run without it, or reads more of it than its output"
@@ -67,20 +77,25 @@ def _is_block(module: nn.Module) -> bool:
     return not own and any(True for _ in module.parameters())
 
 
-def _shape(seen: Mapping[str, tuple[Tensor, Tensor]], path: str) -> tuple[int, ...]:
-    return tuple(seen[path][0].shape)
+def _shape(seen: Mapping[str, _Call], path: str) -> tuple[int, ...]:
+    return tuple(seen[path].x.shape)
 
 
-def _seen(trial: Trial) -> dict[str, tuple[Tensor, Tensor]]:
-    """Path -> (first input, output) of every module that takes and gives one tensor."""
-    found: dict[str, tuple[Tensor, Tensor]] = {}
+def _seen(trial: Trial) -> dict[str, _Call]:
+    """Path -> the last call of every module that takes a tensor first and gives one."""
+    found: dict[str, _Call] = {}
     names = {module: name for name, module in trial.model.named_modules()}
 
-    def note(module: nn.Module, inputs: tuple[object, ...], output: object) -> None:
+    def note(
+        module: nn.Module, inputs: tuple[Any, ...], named: dict[str, Any], output: object
+    ) -> None:
         if inputs and isinstance(inputs[0], Tensor) and isinstance(output, Tensor):
-            found[names[module]] = (inputs[0].clone(), output.clone())
+            x, *rest = inputs
+            found[names[module]] = _Call(x.clone(), tuple(rest), named, output.clone())
 
-    hooks = [module.register_forward_hook(note) for module in trial.model.modules()]
+    hooks = [
+        module.register_forward_hook(note, with_kwargs=True) for module in trial.model.modules()
+    ]
     try:
         trial.run()
     finally:
@@ -90,8 +105,8 @@ def _seen(trial: Trial) -> dict[str, tuple[Tensor, Tensor]]:
 
 
 @torch.no_grad()
-def _residual(module: nn.Module, seen: tuple[Tensor, Tensor] | None) -> bool:
-    if seen is None or seen[0].shape != seen[1].shape:
+def _residual(trial: Trial, module: nn.Module, call: _Call | None) -> bool:
+    if call is None or call.x.shape != call.output.shape:
         return False
     silent = copy.deepcopy(module)
     for parameter in silent.parameters():
@@ -100,10 +115,11 @@ def _residual(module: nn.Module, seen: tuple[Tensor, Tensor] | None) -> bool:
         if name.endswith("running_mean"):
             buffer.zero_()
     try:
-        found = silent(seen[0].clone())
-    except (RuntimeError, TypeError):
-        return False  # it takes more than one tensor
-    return bool(isinstance(found, Tensor) and torch.allclose(found, seen[0], rtol=0.0, atol=1e-12))
+        found = silent(call.x.clone(), *call.rest, **call.named)
+    except Exception:  # whatever a foreign network raises
+        return False
+    alike = isinstance(found, Tensor) and found.shape == call.x.shape
+    return alike and trial.same(found, call.x)
 
 
 def _same_when_cut(trial: Trial, blocks: Sequence[str]) -> bool:

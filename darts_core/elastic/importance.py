@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from darts_core.elastic.norms import batch_statistics
+from darts_core.elastic.norms import batch_statistics, of_several
 from darts_core.elastic.variables import Depth, Width
 from darts_core.prune.groups import ChannelGroup
 from darts_core.prune.importance import channel_importance
@@ -44,11 +44,11 @@ def _order(group: ChannelGroup, scores: np.ndarray) -> list[int]:
 
 @torch.no_grad()
 def skip_losses(model: nn.Module, depth: Depth, batches: Batches, task: Task) -> dict[str, float]:
-    """Block -> the loss without it, over `batches` and with their own statistics."""
+    """Block -> the loss without it, over `batches` of several and with their own statistics."""
     found: dict[str, float] = {}
     with batch_statistics(model):
         for block in depth.blocks:
             with running(model, Plan(skipped=(block,))):
-                total = sum(float(task.loss(model(x).float(), y)) for x, y in batches)
-            found[block] = total / len(batches)
+                losses = [float(task.loss(model(x).float(), y)) for x, y in of_several(batches)]
+            found[block] = sum(losses) / len(losses)
     return found

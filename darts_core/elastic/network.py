@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import replace
 from typing import Any
@@ -158,7 +158,8 @@ def elastic(
         example_inputs: one batch as the network takes it, [B, C, ...], or token numbers [B, T]; two examples
             are enough.
         batches: (inputs, targets) to judge channels and blocks on: Taylor importance and the loss without
-            a block. Without any, channels are judged by magnitude and the last blocks go first.
+            a block; an iterator is read into memory. Without any, channels are judged by magnitude and the
+            last blocks go first.
         task: whose loss is meant; classification by default.
         least: share of a group's channels that the smallest width keeps.
         step: widths are multiples of it, where a group is that wide; by default what the device likes.
@@ -168,13 +169,9 @@ def elastic(
         PruneError: the network cannot be followed, or nothing in it may vary.
     """
     _check_example(example_inputs)
-    if isinstance(model, nn.parallel.DistributedDataParallel):
-        raise PruneError("Make the plain network elastic, not DistributedDataParallel around it.")
-    if any(module._compiled_call_impl is not None for module in model.modules()):
-        raise PruneError(
-            "The network is compiled by its `compile()`; make it elastic before that. `autosearch.elastic` "
-            "does at the first step: leave `compile()` out there."
-        )
+    _check_plain(model)
+    if isinstance(batches, Iterator):  # which gives once what is looked at several times
+        batches = [*batches]
     aim = task or Classification()
     with evaluating(model):
         trial = Trial(model, example_inputs[:2])
@@ -201,6 +198,24 @@ def elastic(
             ordered = tuple(_by_loss(found, depth, batches, aim) for depth in depths)
             found = Elastic(model, (*sorted_, *ordered), left)
     return found
+
+
+def _check_plain(model: nn.Module) -> None:
+    # on a CPU DataParallel only hands on; on GPUs it runs nowhere else, and the proof is on a CPU
+    spread = isinstance(model, nn.DataParallel) and model.device_ids
+    if spread or isinstance(model, nn.parallel.DistributedDataParallel):
+        around = type(model).__name__
+        raise PruneError(f"Make the plain network elastic (its `module`), not {around} around it.")
+    if any(module._compiled_call_impl is not None for module in model.modules()):
+        raise PruneError(
+            "The network is compiled by its `compile()`; make it elastic before that. `autosearch.elastic` "
+            "does at the first step: leave `compile()` out there."
+        )
+    if any(isinstance(module, torch.jit.ScriptModule) for module in model.modules()):
+        raise PruneError(
+            "The network, or a part of it, is TorchScript, which cannot be followed; make the plain network "
+            "elastic, as it was before torch.jit.script or torch.jit.trace."
+        )
 
 
 def _check_example(example: Any) -> None:

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from darts_core.prune.groups import NORMS
 
-__all__ = ["batch_statistics", "recalibrate"]
+__all__ = ["batch_statistics", "of_several", "recalibrate"]
 
 
 def _with_statistics(model: nn.Module) -> list[Any]:
@@ -44,34 +44,47 @@ def batch_statistics(model: nn.Module) -> Iterator[None]:
             module.training = mode
 
 
+def of_several(batches: Iterable[tuple[Tensor, Any]]) -> Iterator[tuple[Tensor, Any]]:
+    """`batches` without those of one example, unless the first is such a one.
+
+    One example, as a last batch may be, has no spread: norms behind a pooling refuse it.
+    """
+    alone: bool | None = None
+    for x, y in batches:
+        alone = len(x) == 1 if alone is None else alone
+        if alone or len(x) > 1:
+            yield x, y
+
+
 @torch.no_grad()
 def recalibrate(model: nn.Module, batches: Iterable[tuple[Tensor, Any]]) -> nn.Module:
     """Give the batch norms of `model` the mean statistics of `batches`; in place, in evaluation mode.
 
     A sub-network's norms see other activations than the whole network's: without this its accuracy is
-    that of chance. A network without running statistics is left as it is, and so is any where there is no
-    batch.
+    that of chance. A batch of one example behind larger ones is left out. A network without running
+    statistics is left as it is, and so is any where there is no batch.
 
     Args:
         model: a plain network.
         batches: inputs and whatever stands beside them.
     """
+    model.eval()
     norms = _with_statistics(model)
     if not norms:
-        return model.eval()
+        return model
     found = iter(batches)
     first = next(found, None)
     if first is None:
-        return model.eval()
+        return model
     before = [norm.momentum for norm in norms]
     for norm in norms:
         norm.reset_running_stats()
         norm.momentum = None  # the plain mean over the batches
     try:
         with batch_statistics(model):
-            for x, _ in chain([first], found):
+            for x, _ in of_several(chain([first], found)):
                 model(x)
     finally:
         for norm, momentum in zip(norms, before, strict=True):
             norm.momentum = momentum
-    return model.eval()
+    return model

@@ -12,6 +12,7 @@ from darts_core.elastic.plans import plan
 from darts_core.elastic.variables import Width, options_of
 from darts_core.prune.groups import (
     CONVOLUTIONS,
+    LAYER_NORMS,
     ChannelGroup,
     Member,
     derived_layers,
@@ -22,6 +23,11 @@ from darts_core.prune.slices import LAYERS, permute, sortable
 from darts_core.prune.trial import Trial
 
 __all__ = ["by_importance", "find_widths", "of_heads"]
+
+_UNFOLLOWED = (
+    "its outputs are the network's, are shared out in a fixed way, are read by what runs in training alone, "
+    "or meet what is not cut: a derived weight, torch's own attention or GRU, a buffer"
+)
 
 
 def find_widths(
@@ -53,11 +59,7 @@ def find_widths(
     derived = derived_layers(model)
     for name, module in model.named_modules():
         if isinstance(module, (*CONVOLUTIONS, nn.Linear)) and name not in covered:
-            left[name] = derived.get(
-                name,
-                "its outputs are the network's, are shared out in a fixed way, or are read by what runs in "
-                "training alone",
-            )
+            left[name] = derived.get(name, _UNFOLLOWED)
     return widths, left
 
 
@@ -74,7 +76,7 @@ def _width(model: nn.Module, group: ChannelGroup, least: float, step: int) -> Wi
             return f"{member.name} is a {type(module).__name__}, which is not sliced"
         if isinstance(module, CONVOLUTIONS) and 1 < module.groups < module.in_channels:
             return f"{member.name} is a grouped convolution"
-        if isinstance(module, nn.LayerNorm) and len(module.normalized_shape) != 1:
+        if isinstance(module, LAYER_NORMS) and len(module.normalized_shape) != 1:
             return f"{member.name} normalises more than its channels"
     floor = max(int(np.ceil(least * group.channels)), least_width(group))
     options = options_of(group.channels, floor, step)

@@ -25,6 +25,7 @@ from darts_core.errors import ExportError, LatencyError
 from darts_core.latency.deployed import keep_constants, skip_dead
 from darts_core.latency.norms import CONVOLUTIONS, is_call, rest_of_norm
 from darts_core.latency.traced import exported_program
+from darts_core.modes import in_evaluation
 from darts_core.sample_inputs import draw_inputs
 
 __all__ = ["fold_batch_norms", "trace"]
@@ -61,7 +62,7 @@ def trace(
         reference = next(model.parameters(), torch.zeros(()))
         example = draw_inputs(input_shape, 2, device=reference.device, dtype=reference.dtype)
     try:
-        return exported_program(model.eval(), example)
+        return exported_program(in_evaluation(model), example)
     except (
         Exception
     ) as error:  # torch.export raises many kinds, from its own and from the model's code
@@ -84,7 +85,8 @@ def fold_batch_norms(model: nn.Module, input_shape: Sequence[int]) -> nn.Module:
     Raises:
         ExportError: the model cannot be copied, or has batch norms and torch.export cannot trace it.
     """
-    folded = skip_dead(copy_or_refuse(model, ExportError, ", and export it then.").eval())
+    copied = copy_or_refuse(model, ExportError, ", and export it then.")
+    folded = skip_dead(in_evaluation(copied))
     if any(isinstance(module, _BatchNorm) for module in folded.modules()):
         _fold_all(folded, input_shape)
     folded.requires_grad_(False)

@@ -15,6 +15,7 @@ from darts_core.latency.measure import default_batch_sizes, measure, measure_mod
 from darts_core.latency.steady import SteadyClock, in_turn_with
 from darts_core.latency.timing import Timing
 from darts_core.latency.turns import ratios_in_turn
+from darts_core.modes import in_evaluation
 from darts_core.sample_inputs import draw_inputs, number_format
 
 __all__ = ["ModelClock"]
@@ -61,7 +62,7 @@ class ModelClock:
         """
         kind = number_format(network)
         x = draw_inputs(self.input_shape, self.batch, device=self.device, dtype=kind)
-        return in_runtime(copy_of(network).eval().to(self.device), x, self.runtime)
+        return in_runtime(in_evaluation(copy_of(network)).to(self.device), x, self.runtime)
 
     def ratios(
         self, networks: Sequence[nn.Module], reference: nn.Module, rounds: int

@@ -25,6 +25,7 @@ from darts_core.copies import copy_of
 from darts_core.errors import LatencyError
 from darts_core.latency.norms import CONVOLUTIONS, rest_of_norm
 from darts_core.latency.samples import SETTLE_SECONDS
+from darts_core.modes import in_evaluation
 from darts_core.ops.macs import without_fast_attention
 
 __all__ = [
@@ -123,7 +124,7 @@ def without_norms(module: nn.Module, x: torch.Tensor) -> nn.Module:
         module: a network or an operation.
         x: [B, C, ...] of its inputs.
     """
-    copied = skip_dead(copy_of(module).eval())
+    copied = skip_dead(in_evaluation(copy_of(module)))
     copied.requires_grad_(False)
     home = next(copied.parameters(), x)
     with torch.no_grad(), _Reads() as reads:

@@ -24,6 +24,7 @@ from darts_core.models.baselines import is_baseline
 from darts_core.models.by_name import ByName, Rows
 from darts_core.models.chosen import chosen, keep_labels
 from darts_core.models.trust import is_trusted, trust
+from darts_core.modes import in_evaluation
 from darts_core.named_inputs import NamedInput, read_named, shapes_of
 from darts_core.registry import Registry
 from darts_core.sample_inputs import draw_inputs
@@ -331,7 +332,7 @@ def _misfit(
     try:
         # chosen widths are cut out of it by running it
         with torch.random.fork_rng(devices=[]):
-            model = found.make().eval()
+            model = in_evaluation(found.make())
         with torch.no_grad():
             output = model(draw_inputs(image_shape, 2, zeros=True))
     except DartsError as error:

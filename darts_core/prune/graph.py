@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import functools
 import logging
+import types
 import warnings
 from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
@@ -15,7 +16,7 @@ from torch import nn
 
 from darts_core.copies import kept_tensors
 from darts_core.errors import PruneError
-from darts_core.sample_inputs import draw_inputs
+from darts_core.sample_inputs import draw_inputs, number_format
 from darts_core.train.save import is_zero
 
 __all__ = [
@@ -51,7 +52,7 @@ def follow(model: nn.Module, input_shape: Sequence[int]) -> Any:
     _bound_groups()
 
     reference = next(model.parameters())
-    example = draw_inputs(input_shape, 2, device=reference.device, dtype=reference.dtype)
+    example = draw_inputs(input_shape, 2, device=reference.device, dtype=number_format(model))
     model.eval()
     states = [
         (parameter, parameter.requires_grad)
@@ -67,7 +68,7 @@ def follow(model: nn.Module, input_shape: Sequence[int]) -> Any:
             if example.is_floating_point() and _joins_data(model(example)):
                 forward = _sized
             return torch_pruning.DependencyGraph().build_dependency(
-                model, example, forward_fn=forward
+                model, example, forward_fn=forward, customized_pruners={nn.RMSNorm: _of_rms_norms()}
             )
     except Exception as error:  # whatever the model or the tracer raises
         raise PruneError(
@@ -136,6 +137,25 @@ def _linked_zeros(model: nn.Module) -> Iterator[None]:
 
 def _linked(stride: int, x_BCHW: torch.Tensor) -> torch.Tensor:
     return 0.0 * (x_BCHW if stride == 1 else x_BCHW[:, :, ::stride, ::stride])
+
+
+@functools.cache
+def _of_rms_norms() -> Any:
+    """How torch's root mean square norms are cut, which torch-pruning does not know."""
+    from torch_pruning.pruner.function import LayernormPruner
+
+    def cut(pruner: Any, layer: nn.RMSNorm, channels: Sequence[int]) -> nn.RMSNorm:
+        *before, count = layer.normalized_shape
+        kept = [channel for channel in range(count) if channel not in set(channels)]
+        if layer.weight is not None:
+            layer.weight = pruner._prune_parameter_and_grad(layer.weight, kept, -1)
+        layer.normalized_shape = (*before, len(kept))
+        return layer
+
+    pruner: Any = LayernormPruner()
+    # bound, as torch-pruning asks a handler whose it is
+    pruner.prune_out_channels = pruner.prune_in_channels = types.MethodType(cut, pruner)
+    return pruner
 
 
 def _leave_reshapes_of_no_width() -> None:

@@ -14,6 +14,7 @@ from torch import nn
 
 from darts_core.copies import copy_or_refuse
 from darts_core.errors import PruneError
+from darts_core.modes import in_evaluation
 from darts_core.prune.beside import cut_beside, outputs_beside
 from darts_core.prune.blocks import CONVOLUTIONS, blocks_of
 from darts_core.prune.graph import (
@@ -24,11 +25,12 @@ from darts_core.prune.graph import (
     group_of,
 )
 from darts_core.prune.modes import runs_in_training
-from darts_core.sample_inputs import draw_inputs
+from darts_core.sample_inputs import draw_inputs, number_format
 from darts_core.supernet.tied import kept_tied
 
 __all__ = [
     "CONVOLUTIONS",
+    "LAYER_NORMS",
     "NORMS",
     "ChannelGroup",
     "Member",
@@ -43,10 +45,11 @@ __all__ = [
 
 log = logging.getLogger("darts_core")
 NORMS = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d, nn.SyncBatchNorm)
+LAYER_NORMS = (nn.LayerNorm, nn.RMSNorm)
 ROOTS = (*CONVOLUTIONS, nn.Linear)
 # layers that torch makes with a weight (or None for it) among their parameters
 _WEIGHTED = (
-    *ROOTS, *NORMS, nn.ConvTranspose1d, nn.ConvTranspose2d, nn.ConvTranspose3d, nn.LayerNorm, nn.GroupNorm,
+    *ROOTS, *NORMS, nn.ConvTranspose1d, nn.ConvTranspose2d, nn.ConvTranspose3d, *LAYER_NORMS, nn.GroupNorm,
     nn.PReLU, nn.Embedding,
 )  # fmt: skip
 _TAKE_OFF = (
@@ -229,12 +232,14 @@ def _can_lose(
     """
     tried = copied(model)
     reference = next(model.parameters())
-    sample = draw_inputs(input_shape, 2, device=reference.device, dtype=reference.dtype, zeros=True)
+    sample = draw_inputs(
+        input_shape, 2, device=reference.device, dtype=number_format(model), zeros=True
+    )
     trains = runs_in_training(tried, sample)
     try:
         remove_channels(tried, input_shape, lost)
         with torch.no_grad():
-            same = bool(tried(sample).shape == model.eval()(sample).shape)
+            same = bool(tried(sample).shape == in_evaluation(model)(sample).shape)
     except (PruneError, RuntimeError):
         return False
     return same and (not trains or runs_in_training(tried, sample))
@@ -381,9 +386,9 @@ def _check_runs(model: nn.Module, input_shape: Sequence[int]) -> None:
     try:
         with torch.no_grad():
             sample = draw_inputs(
-                input_shape, 2, device=reference.device, dtype=reference.dtype, zeros=True
+                input_shape, 2, device=reference.device, dtype=number_format(model), zeros=True
             )
-            model.eval()(sample)
+            in_evaluation(model)(sample)
     except Exception as error:  # whatever a foreign network raises
         raise PruneError(
             f"The pruned network does not run ({str(error)[:200]}); its graph joins channels in a way "

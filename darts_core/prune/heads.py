@@ -45,9 +45,14 @@ def find_heads(model: nn.Module, trial: Trial) -> tuple[list[ChannelGroup], dict
             (g for g in _ways(model, name, last, heads, size) if _right(trial, g, without)), None
         )
         if made is None:
-            left[name] = "its heads cannot be fewer: their size follows from the width"
+            left[name] = (
+                "its heads cannot be fewer: their size follows from the width, or more than its linear "
+                "layers counts them"
+            )
         else:
             groups.append(made)
+    for name in _of_torch(model):
+        left[name] = "it is torch's nn.MultiheadAttention, whose heads `prune` alone can open"
     return groups, left
 
 
@@ -69,7 +74,7 @@ def open_attentions(
     Returns:
         Their paths, for `replace_modules`; and path -> why the heads of another one stay.
     """
-    attentions = [n for n, m in model.named_modules() if isinstance(m, nn.MultiheadAttention)]
+    attentions = _of_torch(model)
     if not attentions and not any(_sizes(module) for module in model.modules()):
         return {}, {}
     try:
@@ -81,6 +86,10 @@ def open_attentions(
     found = {name: "attention" for name in left if _same_when_opened(trial, name)}
     replace_modules(model, found)
     return found, {name: why for name, why in left.items() if name not in found}
+
+
+def _of_torch(model: nn.Module) -> list[str]:
+    return [n for n, m in model.named_modules() if isinstance(m, nn.MultiheadAttention)]
 
 
 def _trial(model: nn.Module, input_shape: Sequence[int]) -> Trial:

@@ -24,7 +24,8 @@ def runs_in_training(model: nn.Module, x: Tensor) -> bool:
     drawn_on = [x.device] if x.device.type == "cuda" else []
     try:
         with torch.random.fork_rng(devices=drawn_on):
-            model.train()(x)
+            model.train()
+            model(x)
     except Exception:  # whatever a foreign network raises
         return False
     finally:

@@ -14,6 +14,7 @@ from darts_core.errors import PruneError
 from darts_core.latency import Timing, default_batch_sizes
 from darts_core.latency.clock import ModelClock
 from darts_core.latency.steady import ALIKE, SteadyClock
+from darts_core.modes import in_evaluation
 from darts_core.prune.auxiliary import drop_auxiliary
 from darts_core.prune.budget import Budget, budget_ms
 from darts_core.prune.cost import LayerCosts
@@ -98,7 +99,7 @@ def prune_to_budget(
 
     store = Store(folder, meta, "" if folder is None else named(model, budget))
     clock = timer or ModelClock(shape, home, batch=size, runtime=form, seconds=seconds)
-    work = copied(model).to(home).eval()
+    work = in_evaluation(copied(model).to(home))
     drop_auxiliary(work, meta)
     if tune is None:
         free_if_all_is_frozen(work)
@@ -182,7 +183,7 @@ def _go(
         batches = take_batches(bundle, 4, 64, pruner.costs.device)
         done = pruner.shrink(result.model, now, target, batches)
         seconds = tuner(done.model, min(number, rounds - 1), rounds)
-        let_go(done.model.eval())
+        let_go(in_evaluation(done.model))
         result.device_seconds += float(seconds or 0.0)
         result.model, result.after = done.model, pruner.timer(done.model)
         result.replaced |= done.replaced

@@ -16,7 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from darts_core.errors import PruneError
-from darts_core.prune.groups import CONVOLUTIONS, NORMS, Member, copied
+from darts_core.prune.groups import CONVOLUTIONS, LAYER_NORMS, NORMS, Member, copied
 from darts_core.supernet.replace import replace_modules
 from darts_core.supernet.tied import kept_tied
 
@@ -34,7 +34,7 @@ __all__ = [
     "take_out",
 ]
 
-LAYERS = (*CONVOLUTIONS, *NORMS, nn.Linear, nn.LayerNorm, nn.PReLU, nn.Embedding)
+LAYERS = (*CONVOLUTIONS, *NORMS, nn.Linear, *LAYER_NORMS, nn.PReLU, nn.Embedding)
 _STATISTICS = ("running_mean", "running_var")
 Index = slice | Tensor
 # of a layer: its path, "out", "in" or "free", and of a free parameter the dimension
@@ -107,6 +107,8 @@ def _slice(model: nn.Module, found: Plan, path: str, side: str, dim: int, lost: 
         return
     module = model.get_submodule(path)
     kept_count = 0
+    if isinstance(module, LAYER_NORMS):  # one without weights states its channels nowhere else
+        kept_count = module.normalized_shape[-1] - len(lost)
     for name, place in sides_of(module, side).items():
         tensor = getattr(module, name, None)
         if tensor is not None:
@@ -139,7 +141,7 @@ def _sizes(module: nn.Module, side: str, count: int) -> dict[str, Any]:
     if isinstance(module, NORMS):
         # without weights and statistics nothing says how many channels there were
         return {"num_features": count} if count else {}
-    if isinstance(module, nn.LayerNorm):
+    if isinstance(module, LAYER_NORMS):
         return {"normalized_shape": (count,)}
     if isinstance(module, nn.Embedding):
         return {"embedding_dim": count}

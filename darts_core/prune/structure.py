@@ -17,6 +17,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from darts_core.modes import in_evaluation
 from darts_core.prune.graph import let_go
 from darts_core.prune.groups import CONVOLUTIONS, NORMS
 from darts_core.prune.importance import CLASSES
@@ -100,7 +101,7 @@ def find_dead(model: nn.Module, input_shape: Sequence[int]) -> dict[str, str]:
         for parameter, _, _ in states:
             parameter.requires_grad_(True)
             parameter.grad = None
-        model.eval()(
+        in_evaluation(model)(
             draw_inputs(input_shape, 2, device=reference.device, zeros=True)
         ).sum().backward()
         alive = {id(parameter) for parameter, _, _ in states if parameter.grad is not None}
@@ -137,7 +138,7 @@ def _idle(model: nn.Module, dead: Mapping[str, str], input_shape: Sequence[int])
     home = next(model.parameters()).device
     generator = torch.Generator(home).manual_seed(0)
     x = draw_inputs(input_shape, 2, device=home, generator=generator)
-    before = model.eval()(x)
+    before = in_evaluation(model)(x)
 
     def same(replaced: Mapping[str, str]) -> bool:
         try:
@@ -232,7 +233,7 @@ def _shapes(model: nn.Module, input_shape: Sequence[int]) -> dict[str, tuple[Any
     reference = next(model.parameters())
     try:
         with torch.no_grad():
-            model.eval()(draw_inputs(input_shape, 2, device=reference.device, zeros=True))
+            in_evaluation(model)(draw_inputs(input_shape, 2, device=reference.device, zeros=True))
     finally:
         for hook in hooks:
             hook.remove()

@@ -1,14 +1,19 @@
 """Whether a network can be cut in a way, tried on a copy: double precision, parameters away from 0.
 
-Parameters at 0 (a residual branch's last scale, often) would hide what a cut changes.
+Parameters at 0 (a residual branch's last scale, often) would hide what a cut changes. What is not below 0
+stays so: it may be a variance.
 """
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from torch import Tensor, nn
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from darts_core.errors import PruneError
+from darts_core.modes import in_evaluation
 from darts_core.prune.groups import copied
 from darts_core.prune.modes import runs_in_training
 from darts_core.prune.slices import Plan, running
@@ -16,6 +21,27 @@ from darts_core.prune.slices import Plan, running
 __all__ = ["TOLERANCE", "Trial"]
 
 TOLERANCE = 1e-9
+# of networks that compute a part in single precision, whatever they are given: norms do so, often
+_ROUNDED = 1e-4
+
+
+def _doubled(tensor: Tensor) -> Tensor:
+    """In double precision; of `Module.double()` complex numbers stay single ones, which meet no others."""
+    if tensor.is_complex():
+        return tensor.to(torch.complex128)
+    return tensor.double() if tensor.is_floating_point() else tensor
+
+
+class _Rounds(TorchDispatchMode):
+    """Notes whether numbers in double precision are made single ones, as by `x.float()`."""
+
+    found = False
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        given = func(*args, **(kwargs or {}))
+        if isinstance(given, Tensor) and given.dtype is torch.float32:
+            self.found |= any(isinstance(a, Tensor) and a.dtype is torch.float64 for a in args)
+        return given
 
 
 class Trial:
@@ -32,16 +58,18 @@ class Trial:
 
     def __init__(self, model: nn.Module, example: Tensor) -> None:
         generator = torch.Generator().manual_seed(0)
-        self.model = copied(model).cpu().double().eval()
+        self.model = in_evaluation(copied(model).cpu()._apply(_doubled))
         with torch.no_grad():
             for name, tensor in self.model.state_dict().items():
                 if tensor.is_floating_point():
                     noise = torch.randn(tensor.shape, generator=generator, dtype=tensor.dtype)
-                    tensor.add_(noise.abs() * 0.3 if name.endswith("_var") else noise * 0.05)
+                    outwards = torch.where(tensor < 0, -noise.abs(), noise.abs())
+                    tensor.add_(outwards * (0.3 if name.endswith("_var") else 0.05))
         drawn = torch.randn(example.shape, generator=generator, dtype=torch.float64)
         self.x = drawn if example.is_floating_point() else example.cpu()
         try:
-            self.whole = self.run()
+            with _Rounds() as rounds:
+                self.whole = self.run()
         except PruneError:
             raise
         except Exception as error:  # whatever a foreign network raises
@@ -55,6 +83,7 @@ class Trial:
                 f"{type(model).__name__} gives NaN or infinite outputs for an ordinary input: its "
                 "parameters are not those of a finished training."
             )
+        self._tolerance = _ROUNDED if rounds.found else TOLERANCE
         self._trains = runs_in_training(self.model, self.x)
 
     @torch.no_grad()
@@ -91,4 +120,4 @@ class Trial:
             return False
         like = self.whole if like is None else like
         scale = max(float(like.abs().max()), 1e-30)
-        return float((found - like).abs().max()) <= TOLERANCE * scale
+        return float((found - like).abs().max()) <= self._tolerance * scale

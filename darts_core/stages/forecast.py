@@ -67,7 +67,8 @@ def forecast(
     """
     devices = [device] if device.type == "cuda" else []
     with torch.random.fork_rng(devices=devices):
-        model = make().to(device).train()
+        model = make().to(device)
+        model.train()
         x_BCHW = draw_inputs(bundle.input_shape, batch_size, vocabulary=bundle.in_channels)
         first = bundle.pool.targets_N[bundle.parts["params"][:1]].cpu()
         y_B = first.expand(batch_size, *first.shape[1:]).contiguous()

@@ -20,6 +20,7 @@ from darts_core.models.by_name import inner
 from darts_core.models.named import REGISTERED, is_named, named_model, saved_model
 from darts_core.models.searched import is_named_space, network_of
 from darts_core.models.weights import load_weights
+from darts_core.modes import in_evaluation
 from darts_core.named_inputs import shapes_of
 from darts_core.runlog import read_yaml, write_yaml
 from darts_core.settings import Data, Train, TrainConfig, to_plain
@@ -180,7 +181,9 @@ class Network:
             ResumeError: the saved file is none any more.
         """
         if self.saved is not None:
-            return load_model(self.saved)[0].train()
+            model = load_model(self.saved)[0]
+            model.train()
+            return model
         if "model" in self.meta:
             model = saved_model(self.meta["model"], "model=").make()
             if self.weights is not None:
@@ -361,7 +364,7 @@ def open_model(
         if network.weights is None:
             log.warning("model=%s has no weights=: it is taken as it is made", config.model)
         torch.manual_seed(config.seed)
-        return network.make().to(device).eval(), dict(network.meta), None
+        return in_evaluation(network.make().to(device)), dict(network.meta), None
     if config.weights is not None or config.model_args:
         raise ConfigError(
             "weights= and model_args= go with a named model, such as model=package.module:function."

@@ -22,6 +22,7 @@ from darts_core.errors import ExportError, NoFormatError
 from darts_core.export.fold import trace
 from darts_core.export.formats import check_formats
 from darts_core.metric import Metric
+from darts_core.modes import in_evaluation
 from darts_core.prune.auxiliary import drop_auxiliary
 from darts_core.prune.groups import copied
 from darts_core.report.family import family_front, family_headline, family_rows
@@ -84,7 +85,7 @@ def shrink(config: ShrinkStage, folder: Path) -> dict[str, Any]:
         bundle.input_shape, device, batch=settings.batch, runtime=options.runtime,
         seconds=options.seconds,
     )  # fmt: skip
-    given = copied(model).eval()
+    given = in_evaluation(copied(model))
     if settings.export:
         _check_exportable(given, bundle.input_shape)
     trained = recipe(

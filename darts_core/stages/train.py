@@ -10,6 +10,7 @@ import torch
 from torch import nn
 
 from darts_core.models.by_name import inner
+from darts_core.modes import in_evaluation
 from darts_core.settings import Train, to_plain
 from darts_core.stages.callbacks import asking, make_callbacks
 from darts_core.stages.forecast import forecast
@@ -91,7 +92,7 @@ def train(config: TrainStage, folder: Path) -> dict[str, Any]:
     if run is None:
         return {}
     test = evaluate(model, bundle, "test")
-    size = count(model.eval(), bundle.input_shape)
+    size = count(in_evaluation(model), bundle.input_shape)
     save_model(folder / "model.pt", model, network.meta)
     metric = bundle.task.metric
     log.info(

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from darts_core.architecture import Architecture, CellChoice
 from darts_core.errors import ConfigError, NonFiniteLossError
+from darts_core.modes import in_evaluation
 from darts_core.settings import Bounds, bounded
 from darts_core.spaces import ChoiceSpace, SearchSpace
 from darts_core.strategies.base import Batch, Forward, StepStats, Strategy
@@ -169,7 +170,7 @@ class RandomSearch(Strategy):
         network = self.network
         if network is None:
             raise ConfigError("The strategy has no candidate.")
-        return network.eval()
+        return in_evaluation(network)
 
     def current(self) -> Architecture:
         """The best candidate measured so far."""

@@ -14,6 +14,7 @@ from torch import nn
 
 from darts_core.data.kinds import sample_words
 from darts_core.errors import ConfigError, DartsError
+from darts_core.modes import in_evaluation
 from darts_core.runlog import read_yaml
 from darts_core.sample_inputs import draw_inputs
 from darts_core.settings import Data, bounds_of, default_of, to_plain
@@ -77,7 +78,7 @@ def _takes(model: nn.Module, took: Sequence[int], bundle: Any) -> bool:
         return False
     try:
         with torch.no_grad():
-            output = model.eval()(draw_inputs(here, 2, zeros=True))
+            output = in_evaluation(model)(draw_inputs(here, 2, zeros=True))
     except Exception:  # whatever a foreign network raises
         return False
     wanted = (2, *bundle.task.output_shape(here))

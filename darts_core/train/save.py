@@ -15,6 +15,7 @@ from torch.nn.parameter import is_lazy
 from darts_core.checkpoint import load_checkpoint, save_checkpoint, taking_over
 from darts_core.data.source import check_memory
 from darts_core.errors import ResumeError, unknown_name
+from darts_core.modes import in_evaluation
 from darts_core.supernet.memory import state_bytes
 from darts_core.supernet.replace import is_identity, is_zero, replace_modules
 from darts_core.supernet.tied import kept_tied
@@ -60,7 +61,7 @@ def _untold(model: nn.Module) -> dict[str, int]:
     return {
         f"{path}.normalized_shape": int(module.normalized_shape[0])
         for path, module in model.named_modules()
-        if isinstance(module, nn.LayerNorm)
+        if isinstance(module, (nn.LayerNorm, nn.RMSNorm))
         and module.weight is None
         and len(module.normalized_shape) == 1
     }
@@ -88,7 +89,7 @@ def load_model(path: str | Path, *, device: Any = "cpu") -> tuple[nn.Module, dic
             raise ResumeError(
                 f"The weights in {path} do not fit its own description: {first}"
             ) from error
-    return model.to(device).eval(), dict(meta)
+    return in_evaluation(model.to(device)), dict(meta)
 
 
 def fit_to(
@@ -223,7 +224,7 @@ def reshape_like(model: nn.Module, state: Mapping[str, Tensor]) -> nn.Module:
                 module.out_features, module.in_features = weight.shape
                 _resize(module, "weight", weight.shape)
                 _resize(module, "bias", weight.shape[:1])
-        elif isinstance(module, nn.LayerNorm):
+        elif isinstance(module, (nn.LayerNorm, nn.RMSNorm)):
             _reshape_layer_norm(module, state.get(f"{prefix}weight"))
         elif isinstance(module, nn.Embedding):
             _reshape_embedding(module, state.get(f"{prefix}weight"))
@@ -237,12 +238,13 @@ def reshape_like(model: nn.Module, state: Mapping[str, Tensor]) -> nn.Module:
     return model
 
 
-def _reshape_layer_norm(module: nn.LayerNorm, weight: Tensor | None) -> None:
+def _reshape_layer_norm(module: nn.LayerNorm | nn.RMSNorm, weight: Tensor | None) -> None:
     if weight is None or weight.shape == module.weight.shape:
         return
     module.normalized_shape = tuple(weight.shape)
     _resize(module, "weight", weight.shape)
-    _resize(module, "bias", weight.shape)
+    if isinstance(module, nn.LayerNorm):
+        _resize(module, "bias", weight.shape)
 
 
 def _note_width(module: nn.Module, state: Mapping[str, Tensor], prefix: str) -> None:

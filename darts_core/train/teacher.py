@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from darts_core.copies import copy_of
 from darts_core.distributed import Group
+from darts_core.modes import in_evaluation
 
 __all__ = ["Teacher"]
 
@@ -44,7 +45,7 @@ class Teacher:
     def __init__(
         self, model: nn.Module, cache_mib: float = 64.0, group: Group | None = None
     ) -> None:
-        self.model = copy_of(model).eval().requires_grad_(False)
+        self.model = in_evaluation(copy_of(model)).requires_grad_(False)
         self.cache_mib, self.group = cache_mib, group or Group.alone()
         self.asked = 0  # batches that the network itself answered
         self._kept = _Outputs()

@@ -175,6 +175,13 @@ def test_a_network_that_cannot_be_followed_or_varied_is_refused_in_a_sentence():
         elastic(several, torch.randn(2, 1, 4))
     with pytest.raises(PruneError, match=r"compiled by torch\.compile; give the plain"):
         elastic(torch.compile(plain, backend="eager"), torch.randn(2, 1, 4))
+    spread = nn.DataParallel(plain)
+    spread.device_ids = [0]  # as on a machine with a GPU
+    with pytest.raises(PruneError, match=r"its `module`\), not DataParallel around it"):
+        elastic(spread, torch.randn(2, 1, 4))
+    traced = nn.Sequential(torch.jit.trace(plain, torch.randn(2, 1, 4)), nn.ReLU())
+    with pytest.raises(PruneError, match="a part of it, is TorchScript"):
+        elastic(traced, torch.randn(2, 1, 4))
     plain.compile(backend="eager")
     with pytest.raises(PruneError, match=r"elastic before that.*leave `compile\(\)` out there"):
         elastic(plain, torch.randn(2, 1, 4))

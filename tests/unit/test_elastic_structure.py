@@ -10,7 +10,7 @@ from elastic_cases import SHAPE, Vit
 from prune_cases import settled
 from torch import nn
 
-from darts_core.elastic import elastic
+from darts_core.elastic import Sandwich, elastic
 from darts_core.elastic.depths import find_depths
 from darts_core.errors import PruneError
 from darts_core.prune.groups import find_groups, remove_channels
@@ -78,6 +78,72 @@ def test_the_stream_between_tied_weights_varies_and_they_stay_one():
     assert smallest.embed.weight.shape == (7, net.smallest["down"])
 
 
+class Stream(nn.Module):
+    """Tokens through blocks that are given more than these."""
+
+    def __init__(self, norm):
+        super().__init__()
+        self.patch, self.head = nn.Conv2d(3, 16, 4, 4), nn.Linear(16, 5)
+        self.blocks = nn.ModuleList(Gated(norm) for _ in range(3))
+        self.gate = SimpleNamespace(scale=0.5)
+
+    def forward(self, x):
+        x_BTC = self.patch(x).flatten(2).transpose(1, 2)
+        for block in self.blocks:
+            x_BTC = block(x_BTC, self.gate)
+        return self.head(x_BTC.mean(1))
+
+
+class Gated(nn.Module):
+    def __init__(self, norm):
+        super().__init__()
+        self.norm, self.up, self.down = norm(16), nn.Linear(16, 32), nn.Linear(32, 16)
+
+    def forward(self, x_BTC, gate=None):
+        return x_BTC + self.down(self.up(self.norm(x_BTC)).relu() * gate.scale)
+
+
+def _varies(model, x):
+    """What may vary in the network, whose sub-networks are checked."""
+    net = elastic(model, x)
+    _check_sub_networks(net, x)
+    return {variable.name for variable in net.variables}
+
+
+STREAM = {"blocks.2.down", "blocks.0.up", "blocks.1.up", "blocks.2.up", "blocks.0..2.depth"}
+
+
+@pytest.mark.parametrize("bare", [True, False])
+@pytest.mark.parametrize("norm", [nn.LayerNorm, nn.RMSNorm])
+def test_the_stream_through_norms_varies_and_blocks_of_several_inputs_go(norm, bare):
+    """Norms without weights did "not run with fewer", root mean squares not at all; such blocks raised."""
+    torch.manual_seed(0)
+    model = Stream(lambda width: norm(width, elementwise_affine=not bare))
+    assert _varies(model.double().eval(), _batch(torch.float64)[0]) == STREAM
+
+
+class Single(nn.LayerNorm):
+    """Normalises in single precision, whatever it is given, as those of language models do."""
+
+    def forward(self, x):
+        return super().forward(x.float()).type_as(x)
+
+
+class Placed(Single):
+    """Reads its channels by position besides."""
+
+    def forward(self, x):
+        return super().forward(x) * torch.linspace(1, 2, x.shape[-1])
+
+
+@pytest.mark.parametrize(("norm", "stays"), [(Single, set()), (Placed, {"blocks.2.down"})])
+def test_the_stream_through_norms_in_single_precision_varies(norm, stays):
+    """Their rounding was taken for channels that are read by position."""
+    torch.manual_seed(0)
+    model = Stream(lambda width: norm(width, elementwise_affine=False)).double().eval()
+    assert _varies(model, _batch(torch.float64)[0]) == STREAM - stays
+
+
 class Block(nn.Module):
     def __init__(self, channels):
         super().__init__()
@@ -121,6 +187,11 @@ def test_the_first_layer_of_torch_s_encoder_always_runs():
     assert depth.blocks == ("encoder.layers.1", "encoder.layers.2")
     assert depth.options == (0, 1, 2)
     assert "does not run without it" in left["encoder.layers.0"]
+    told = elastic(
+        model, x
+    ).left  # nothing was said of its heads, and something untrue of the stream
+    assert "`prune` alone can open" in told["encoder.layers.2.self_attn"]
+    assert "torch's own attention" in told["patch"]
     for option in depth.options:
         assert cut(model, Plan(skipped=depth.skipped(option)))(x).shape == (2, 5)
 
@@ -128,7 +199,7 @@ def test_the_first_layer_of_torch_s_encoder_always_runs():
 def test_a_block_that_the_network_reads_is_never_left_out():
     torch.manual_seed(0)
     model, batch = settled(Asking()).double(), _batch(torch.float64)
-    net = elastic(model, batch[0], batches=[batch])
+    net = elastic(model, batch[0], batches=iter([batch, batch]))  # gives its batches once
     (depth,) = [variable for variable in net.variables if variable.kind == "blocks"]
     assert depth.blocks == ("blocks.1", "blocks.2")
     assert "does not run without it" in net.left["blocks.0"]
@@ -216,7 +287,7 @@ def test_channels_of_a_derived_weight_are_left_and_the_others_vary(name):
     assert {variable.name for variable in net.variables} == {"4", "6"}
     assert net.left["2"] == DERIVED
     assert f"2: left ({DERIVED})" in str(net)
-    assert "0" in net.left  # what the derived weight reads
+    assert "meet what is not cut: a derived weight" in net.left["0"]  # which that weight reads
     torch.testing.assert_close(net.model(batch[0]), wanted, rtol=0, atol=1e-10)
     net.model.eval()(batch[0])
     assert net.cut(net.smallest)[4].out_channels < 8
@@ -269,6 +340,55 @@ def test_heads_of_a_derived_weight_are_left():
     assert net.left["blocks.1.attention.qkv"] == DERIVED
     assert "blocks.1.attention" in net.left
     _check_sub_networks(net, x)
+
+
+class Held(nn.Sequential):
+    """Holds its norm fast, and gives nothing where torch's own `train` gives the network."""
+
+    def train(self, mode=True):
+        super().train(mode)
+        self[1].eval()
+
+
+def test_a_network_whose_train_returns_nothing_is_followed_as_any_other():
+    """ "'NoneType' object has no attribute 'state_dict'"."""
+    model, batch = Held(*_plain()).double(), _batch(torch.float64)
+    model.train()
+    net = elastic(model, batch[0], batches=[batch])
+    assert {variable.name for variable in net.variables} == {"0", "3"}
+    assert [module.training for module in model][:5] == [True, False, True, True, True]
+    assert net.cut(net.smallest, [batch])[0].out_channels < 8
+    loss = Sandwich(net).backward(batch[0], lambda z: nn.functional.cross_entropy(z, batch[1]))
+    assert loss.isfinite()
+    model.eval()
+    _check_sub_networks(net, batch[0])
+
+
+class Spectral(nn.Module):
+    """Divides by the root of a small variance, and weighs frequencies with complex numbers."""
+
+    def __init__(self):
+        super().__init__()
+        self.register_buffer("variance", torch.full((3, 1, 1), 0.001))
+        self.first, self.inner = nn.Conv2d(3, 16, 1), nn.Conv2d(16, 32, 1)
+        self.weight = nn.Parameter(torch.randn(16, 1, 1, dtype=torch.complex64))
+        self.last, self.head = nn.Conv2d(32, 16, 1), nn.Linear(16, 5)
+
+    def forward(self, x):
+        x = self.first(x / self.variance.sqrt())
+        y = torch.fft.irfft2(torch.fft.rfft2(x) * self.weight, s=x.shape[-2:])
+        return self.head(self.last(self.inner(y).relu()).mean((2, 3)))
+
+
+def test_variances_stay_above_0_and_complex_numbers_become_double_ones_in_the_trial():
+    """ "NaN or infinite outputs", and "give one batch as the network takes it", it was said."""
+    torch.manual_seed(0)
+    model, x = Spectral().eval(), _batch()[0]
+    wanted = model(x)
+    net = elastic(model, x)
+    assert {"inner", "last"} <= {variable.name for variable in net.variables}
+    torch.testing.assert_close(net.model(x), wanted, rtol=1e-4, atol=1e-5)
+    assert net.model.weight.dtype == torch.complex64
 
 
 class Locked(nn.Sequential):

@@ -397,6 +397,19 @@ def test_recalibrating_on_nothing_changes_nothing():
     assert {m.momentum for m in model.modules() if isinstance(m, nn.BatchNorm2d)} == {0.1}
 
 
+def test_a_last_batch_of_one_example_is_left_out_of_the_statistics():
+    """Norms behind a pooling refused it: "Expected more than 1 value per channel"."""
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Linear(4, 8), nn.BatchNorm1d(8))
+    x = torch.randn(5, 4)
+    wanted = copy.deepcopy(recalibrate(model, [(x[:4], None)]).state_dict())
+    found = recalibrate(model, [(x[:4], None), (x[4:], None)]).state_dict()
+    assert all(torch.equal(value, wanted[name]) for name, value in found.items())
+    images, _ = _batch(dtype=torch.float32)
+    network = recalibrate(_with(nn.BatchNorm2d), [(one[None], None) for one in images])
+    assert network[1].num_batches_tracked == len(images)  # where every batch is one, all count
+
+
 def _with(norm):
     torch.manual_seed(0)
     return nn.Sequential(

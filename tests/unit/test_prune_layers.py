@@ -20,7 +20,7 @@ class Encoder(nn.Module):
     def __init__(self, channels):
         super().__init__()
         self.norm1, self.attention = nn.LayerNorm(channels), SelfAttention(channels, 2)
-        self.norm2 = nn.LayerNorm(channels)
+        self.norm2 = nn.RMSNorm(channels)  # the other kind that streams have
         self.up, self.down = nn.Linear(channels, 12), nn.Linear(12, channels)
 
     def forward(self, x_BTC):

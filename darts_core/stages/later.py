@@ -108,9 +108,10 @@ def check_on_data(config: Pipeline, bundle: DataBundle) -> None:
 
 def _check_timed(config: Pipeline, device: torch.device) -> None:
     """Refuse a CUDA graph as what pruning or shrinking times, where networks run on a CPU."""
-    nodes = {"prune": config.prune.options, "shrink": config.shrink.options}
-    options = nodes.get(config.reduce)
-    if options is not None and options.runtime == "graph" and device.type != "cuda":
+    if config.reduce not in ("prune", "shrink"):
+        return
+    options = config.prune.options if config.reduce == "prune" else config.shrink.options
+    if options.runtime == "graph" and device.type != "cuda":
         raise LatencyError(
             f"{options.key('runtime')}=graph needs a cuda device, and the device is {device}; use eager or "
             "onnx, or leave it out."

@@ -143,3 +143,16 @@ def test_serve_bench_keeps_undisturbed_times_where_it_tunes(folder, monkeypatch,
     found = json.loads((folder / "manifest.json").read_text())["artifacts"]
     assert found["pt2"]["latency"]["1"]["median_ms"] == 1.5
     assert found["onnx"]["latency"]["1"]["median_ms"] == 5.0  # disturbed: not kept
+    # on a device that is named they are kept where the artifact runs there by itself, else that is told
+    rows["pt2"]["1"]["median_ms"] = 1.25
+    for device, kept, said in (
+        ("cpu", 1.25, ""),
+        ("cuda", 1.25, "pt2: times on cuda are not kept, as it runs on cpu"),
+    ):
+        capsys.readouterr()
+        asked = ["serve-bench", str(folder), "--runtime", "pt2", "--tune", "--device", device]
+        assert cli.main(asked) == 0
+        found = json.loads((folder / "manifest.json").read_text())["artifacts"]
+        assert found["pt2"]["latency"]["1"]["median_ms"] == kept
+        assert capsys.readouterr().err.startswith(said)
+        rows["pt2"]["1"]["median_ms"] = 0.75

@@ -130,6 +130,19 @@ def test_doctor_states_versions_device_and_kernel_path(capsys: pytest.CaptureFix
     assert {*re.findall(r"extra \[(\w+)\]", told)} == extras
 
 
+def test_doctor_tells_of_a_torch_that_cannot_be_imported(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def broken(found: object) -> None:
+        raise ImportError("libcudnn.so.9: cannot open shared object file")
+
+    monkeypatch.setattr(doctor, "_examine_torch", broken)
+    assert cli.main(["doctor"]) == 1
+    text = capsys.readouterr().out
+    assert "torch cannot be imported (libcudnn.so.9: cannot open shared object file)" in text
+    assert "MISSING: torch; install with: pip install --force-reinstall torch" in text
+
+
 def test_a_multirun_searches_every_combination_and_is_finished_once(tmp_path: Path) -> None:
     argv = ["search", "-m", "space=darts,nasbench201", "seed=1,2", *TINY]
     done = command(tmp_path, *argv)

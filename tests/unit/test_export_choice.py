@@ -107,11 +107,13 @@ def folder(tmp_path):
 
 
 @pytest.mark.parametrize(("prefer", "file"), [("speed", "onnx_int8.x"), ("exact", "pt2.x")])
-def test_commands_and_calls_take_the_preferred_artifact(folder, prefer, file, capsys):
+def test_commands_and_calls_take_the_preferred_artifact(folder, prefer, file, capsys, monkeypatch):
     with pytest.raises(ExportError, match=file):  # the file is missing, and named
         predict(folder, ["a.png"], prefer=prefer)
-    assert cli.main(["predict", "--model", str(folder), "--prefer", prefer, "a.png"]) == 2
-    assert file in capsys.readouterr().err
+    monkeypatch.setenv("HOME", str(folder))
+    for place in (str(folder), "~"):  # which no shell reads in --model=~/best
+        assert cli.main(["predict", f"--model={place}", "--prefer", prefer, "a.png"]) == 2
+        assert file in capsys.readouterr().err
 
 
 def test_a_name_and_a_preference_exclude_each_other(folder, capsys):

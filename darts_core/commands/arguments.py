@@ -51,9 +51,8 @@ def parse_arguments(command: str, argv: Sequence[str]) -> argparse.Namespace:
     add("--resolve", action="store_true")
     add("-p", "--package")
     add("-i", "--info", nargs="?", const="all", choices=INFO)
-    add(
-        "-cd", "--config-dir", type=os.path.expanduser
-    )  # no shell reads the ~ of --config-dir=~/conf
+    # no shell reads the ~ of --config-dir=~/conf
+    add("-cd", "--config-dir", type=os.path.expanduser)
     add("-sc", "--shell-completion", action="store_true")
     add("-cn", "--config-name")
     add("-cp", "--config-path")

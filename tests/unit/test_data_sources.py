@@ -250,6 +250,11 @@ def test_image_folder_errors_are_sentences(tmp_path):
     (tmp_path / "empty" / "b").mkdir()
     with pytest.raises(DataError, match="holds no images"):
         load_data("image_folder", tmp_path / "empty")
+    # as Kaggle hands out what is to be predicted
+    write_images(tmp_path / "contest" / "train")
+    write_images(tmp_path / "contest", classes=["test"], count=1)
+    with pytest.raises(DataError, match=r"test, the test set, .* in folders.* move them elsewhere"):
+        load_data("image_folder", tmp_path / "contest")
 
 
 def encoded(color, size=9):

@@ -353,6 +353,10 @@ def test_npz_errors_are_sentences(tmp_path):
         ({"pixels": images, "labels": labels}, "holds labels, pixels; needed is"),
         ({"images": images / 255, "labels": labels}, "dtype float64; store uint8"),
         ({"images": images, "labels": labels + 1j}, "needed are numbers"),
+        (
+            {"images": images, "labels": np.array(["a", "b"])[labels]},
+            r"labels = np\.unique\(labels, ",
+        ),
         ({"images": images, "labels": labels - 1}, "hold -1"),
         ({"images": images, "labels": labels * 10**9}, "hold 1000000000"),
         ({"images": images[..., :2], "labels": labels}, "channels are not recognised"),

@@ -20,6 +20,7 @@ from darts_core.store.names import check_name, free_name, is_name, next_version,
 from darts_core.store.procs import Identity, identity, is_alive
 from darts_core.store.record import (
     JOB_RECORD,
+    SCRIPT,
     read_job,
     read_record,
     write_job,
@@ -156,7 +157,7 @@ class Store:
         """
         if name is None and "/" in job:
             job, _, name = job.partition("/")
-        self.job_record(job)
+        record = self.job_record(job)
         found = self.versions(job)
         if name is not None:
             wanted = [version for version in found if version.name == name]
@@ -165,7 +166,8 @@ class Store:
                 raise JobError(f"The job {job!r} has no version {name[:20]!r}; it has {known}.")
             return wanted[0]
         if not found:
-            raise JobError(f"The job {job!r} has no version; make one with jobs new-version.")
+            how = f"jobs create --name {job}" if record["kind"] == SCRIPT else f"job={job}"
+            raise JobError(f"The job {job!r} has no version any more; begin it anew with {how}.")
         return found[-1]
 
     def require_kind(self, job: str, kind: str, how: str = "job=") -> None:

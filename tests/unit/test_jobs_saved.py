@@ -14,6 +14,7 @@ from darts_core.commands.jobs.cli import configure
 from darts_core.commands.jobs.options import changes_of
 from darts_core.commands.jobs.saved import run_params, save_params
 from darts_core.errors import JobError
+from darts_core.store import control
 from darts_core.store.jobs import Store
 from darts_core.store.params import SavedParams
 from darts_core.store.record import new_record, write_record
@@ -146,6 +147,27 @@ def test_options_that_would_not_count_are_refused(store, capsys):
         with pytest.raises(SystemExit):
             parsed("params", "edit", "pipe", *words)
     assert "unrecognized arguments" in capsys.readouterr().err
+
+
+def test_a_job_whose_versions_are_all_gone_is_begun_anew(store, monkeypatch):
+    for kind, how in (("script", "jobs create --name a"), ("pipeline", "job=a")):
+        made = version(store, kind=kind)
+        if kind == "pipeline":
+            save_params(store, "pipe", made, "")
+            with pytest.raises(JobError, match=r"nothing to resume.*new-version a --set KEY=VALUE"):
+                control.resume(store, made)
+        store.delete_version(made)
+        with pytest.raises(
+            JobError, match=f"'a' has no version any more; begin it anew with {how}"
+        ):
+            store.version("a")
+        if kind == "script":
+            store.delete_job("a")
+    begun = []
+    monkeypatch.setattr(pipeline, "start", lambda *words, **_: begun.append(words[1]) or (0, 0))
+    monkeypatch.setattr("darts_core.commands.jobs.saved.follow", lambda *_, **__: 0)
+    assert run_params(store, parsed("params", "use", "pipe", "--name", "a")) == 0
+    assert begun == ["a"]
 
 
 def test_what_several_processes_ran_is_not_begun_by_one(store):

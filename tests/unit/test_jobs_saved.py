@@ -184,6 +184,23 @@ def test_what_several_processes_ran_is_not_begun_by_one(store):
     assert SavedParams(store).names() == []
 
 
+def test_a_job_that_somebody_keeps_to_herself_hides_no_other(store, monkeypatch, caplog):
+    version(store, job="hers")
+    version(store, job="mine")
+    scan = os.scandir
+
+    def closed(folder):  # whoever runs the tests may be root
+        if Path(folder).name == "hers":
+            raise PermissionError(13, "Permission denied", str(folder))
+        return scan(folder)
+
+    monkeypatch.setattr("darts_core.store.jobs.os.scandir", closed)
+    assert store.jobs() == store.jobs() == ["mine"]
+    assert caplog.messages == [f"left out: you may not read {store.root / 'hers'}"]
+    with pytest.raises(PermissionError):
+        store.version("hers")
+
+
 def test_a_folder_of_another_name_breaks_no_list(store, capsys):
     SavedParams(store).save("mine", {"code": "/c"}, [])
     other = SavedParams(store).folder / "mine (copy)"

@@ -123,10 +123,13 @@ def test_what_cannot_be_read_here_is_refused_by_name_and_hides_nothing_else(
     assert f"left out: {told.value}" in caplog.text
 
 
-def test_a_job_file_that_is_not_there_is_a_sentence(store):
+def test_a_job_file_that_is_not_there_is_a_sentence(store, monkeypatch):
     SavedParams(store).save("mine", {"code": "/c"}, [])
     with pytest.raises(JobError, match=r"no file none\.yaml"):
         run_params(store, parsed("params", "edit", "mine", "--config", "none.yaml"))
+    monkeypatch.setenv("HOME", "/her/home")
+    with pytest.raises(JobError, match=r"no file /her/home/none\.yaml"):
+        run_params(store, parsed("params", "edit", "mine", "--config=~/none.yaml"))
     assert [path.name for path in SavedParams(store).folder.iterdir()] == ["mine"]
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import io
+import os
 import re
 import shutil
 import subprocess
@@ -67,9 +68,11 @@ def test_make_makes_no_environment_of_an_older_python(tmp_path: Path, minor: int
     # a first call that ended half way, as without Debian's python3-venv, left a Python without pip
     (tmp_path / ".venv" / "bin").mkdir(parents=True)
     shutil.copy(python, tmp_path / ".venv" / "bin" / "python")
+    # the tests may run below a make, which hands its own options on
+    own = {k: v for k, v in os.environ.items() if "MAKE" not in k and k != "MFLAGS"}
     done = subprocess.run(
         ["make", "-f", str(ROOT / "Makefile"), "install", "PYTHON=./python3"],
-        cwd=tmp_path, capture_output=True, text=True, timeout=60,
+        cwd=tmp_path, env=own, capture_output=True, text=True, timeout=60,
     )  # fmt: skip
     assert done.returncode == 2
     asked = tmp_path / "asked"

@@ -14,8 +14,14 @@ TEST_ENV := OMP_NUM_THREADS=1 MKL_NUM_THREADS=1
 help: ## list the targets
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F':.*## ' '{printf "  %-16s %s\n", $$1, $$2}'
 
+# as pyproject.toml asks: an environment of an older one would be met again by every later call
+RECENT := import sys; sys.exit(sys.version_info < (3, 11) and "$(PYTHON) is Python %d.%d, and 3.11 or newer is \
+needed; name one that is: make ... PYTHON=python3.12" % tuple(sys.version_info[:2]))
+
+# without pip it is half an environment: Debian's python3 leaves one where python3-venv is not installed
 $(STAMP): pyproject.toml constraints.txt
-	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	@$(BIN)/python -m pip --version >/dev/null 2>&1 || $(PYTHON) -c '$(RECENT)'
+	$(BIN)/python -m pip --version >/dev/null 2>&1 || $(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev,parquet]'
 	touch $(STAMP)
 

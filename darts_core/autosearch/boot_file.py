@@ -10,6 +10,7 @@ from pathlib import Path
 
 from darts_core.errors import JobError
 from darts_core.reading import read_bytes
+from darts_core.store.code import python_files
 
 __all__ = ["check_boot_file", "mentions", "seed_option"]
 
@@ -108,7 +109,7 @@ def seed_option(boot_file: Path) -> str | None:
 def mentions(code: Path, name: str) -> bool:
     """Whether any Python file of the code names an argument, with dashes or underscores."""
     wanted = {name, name.replace("-", "_"), name.replace("_", "-")}
-    for path in code.rglob("*.py"):
+    for path in python_files(code):
         try:
             text = read_bytes(path, JobError).decode("utf-8", "replace")
         except JobError:

@@ -15,10 +15,12 @@ import subprocess
 import sys
 import tempfile
 import threading
+from itertools import islice
 from pathlib import Path
 
 from darts_core.errors import JobError
 from darts_core.reading import read_bytes
+from darts_core.store.code import python_files
 
 __all__ = ["check_interpreter", "package_imports", "package_path"]
 
@@ -70,7 +72,7 @@ def _alone() -> str:
 def package_imports(code: Path) -> list[str]:
     """The import statements of this package in the user's Python files, each once."""
     found: dict[str, None] = {}
-    for path in sorted(code.rglob("*.py"))[:_FILES]:
+    for path in islice(python_files(code), _FILES):
         try:
             tree = ast.parse(read_bytes(path, JobError))
         except (JobError, SyntaxError, ValueError, RecursionError, MemoryError):

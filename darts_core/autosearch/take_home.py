@@ -132,8 +132,9 @@ def _export(folder: Path, code: Path) -> tuple[str, dict[str, str]]:
         if not isinstance(output, torch.Tensor) or output.dim() != 2:
             return "only networks that give one row of numbers a sample are exported", {}
         classes = [str(i) for i in range(output.shape[1])]
+        # numbers as they are: how bytes become what the network takes stands in the user's code alone
         meta = {"classes": classes, "input_shape": shape, "mean": [0.0] * shape[0],
-                "std": [1.0] * shape[0], "name": "autosearch"}  # fmt: skip
+                "std": [1.0] * shape[0], "unit": 1, "name": "autosearch"}  # fmt: skip
         written = export_model(model, folder / EXPORTED, meta, time_artifacts=False, leave_out=True)
     except DartsError as error:
         return str(error), {}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import os
 from collections.abc import Sequence
 from typing import NoReturn
 
@@ -50,7 +51,8 @@ def parse_arguments(command: str, argv: Sequence[str]) -> argparse.Namespace:
     add("--resolve", action="store_true")
     add("-p", "--package")
     add("-i", "--info", nargs="?", const="all", choices=INFO)
-    add("-cd", "--config-dir")
+    # no shell reads the ~ of --config-dir=~/conf
+    add("-cd", "--config-dir", type=os.path.expanduser)
     add("-sc", "--shell-completion", action="store_true")
     add("-cn", "--config-name")
     add("-cp", "--config-path")

@@ -29,8 +29,8 @@ _HYDRA = {"hydra/launcher": (*LAUNCHERS,), "hydra/sweeper": (*SWEEPERS,)}
 _BASH = """\
 _darts_core_complete() {
     local line=${COMP_LINE:0:$COMP_POINT} IFS=$'\\n'
-    local word=${line##*[[:space:]]}
-    COMPREPLY=($(COMP_LINE=$line darts-core search -sc query=bash 2>/dev/null))
+    local word=${line##*[[:space:]]} ours=${1/#'~'/$HOME}
+    COMPREPLY=($(COMP_LINE=$line "${ours:-darts-core}" search -sc query=bash 2>/dev/null))
     if [[ $word == *=* && $COMP_WORDBREAKS == *=* ]]; then
         local head=${word%"${word##*=}"}
         COMPREPLY=("${COMPREPLY[@]#"$head"}")

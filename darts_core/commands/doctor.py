@@ -12,6 +12,7 @@ from importlib import metadata
 from typing import Any
 
 from darts_core.processors import usable_processors
+from darts_core.report.escape import plain_text
 
 __all__ = ["configure", "examine", "run"]
 
@@ -100,7 +101,11 @@ def examine() -> dict[str, Any]:
         "kernel_path": "unknown: torch is missing",
     }
     if versions["torch"] is not None:
-        _examine_torch(found)
+        try:
+            _examine_torch(found)
+        except (ImportError, OSError) as error:  # a library beside it is gone, or another
+            found["missing"].append("torch")
+            found["kernel_path"] = f"unknown: torch cannot be imported ({error})"
     return found
 
 
@@ -140,7 +145,7 @@ def _print(found: dict[str, Any]) -> None:
     )
     gpus = ", ".join(f"{gpu['name']} ({gpu['memory_gib']} GiB)" for gpu in found["gpus"])
     print(f"GPU: {gpus or 'none'}")
-    print(f"kernel path: {found['kernel_path']}")
+    print(f"kernel path: {plain_text(found['kernel_path'])}")
     print("packages: " + ", ".join(f"{n} {v}" for n, v in found["versions"].items() if v))
     there = [f"{name} {version}" for name, version in found["optional"].items() if version]
     print("optional packages: " + (", ".join(there) or "none"))
@@ -148,4 +153,5 @@ def _print(found: dict[str, Any]) -> None:
         if found["optional"][name] is None:
             print(f"  not installed: {name} (for {use})")
     for name in found["missing"]:
-        print(f"  MISSING: {name}; install with: pip install {name}")
+        again = "--force-reinstall " if found["versions"][name] else ""
+        print(f"  MISSING: {name}; install with: pip install {again}{name}")

@@ -6,6 +6,7 @@ A named one (`model=package.module:function`, `timm:NAME`) is made as `export` m
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields
 from pathlib import Path
@@ -98,7 +99,8 @@ def given_model(
     given: Mapping[str, str] = {key_of(word): word.partition("=")[2] for word in settings}
     if model is not None and "model" in given:
         raise ConfigError("Give model= or --model, not both.")
-    place = given.get("model", model)
+    # no shell reads the ~ of --model=~/best, and not all that of model=~/best
+    place = os.path.expanduser(given.get("model", model) or "")
     if not place:
         raise ConfigError(
             "Give --model DIR, the folder that export wrote, or a model.pt; or model=package.module:function "

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
 from pathlib import Path
 from typing import Any
 
@@ -41,7 +42,10 @@ def configure(parser: argparse.ArgumentParser) -> None:
     """Add the arguments."""
     parser.add_argument("what", nargs="*", help=f"any of {', '.join(SECTIONS)}; all when left out")
     add_plugins(parser)
-    parser.add_argument("--config-dir", metavar="FOLDER", help="a folder with groups of your own")
+    parser.add_argument(
+        "--config-dir", metavar="FOLDER", type=os.path.expanduser,
+        help="a folder with groups of your own",
+    )  # fmt: skip
     parser.add_argument("--json", action="store_true", help="print one JSON object")
 
 

@@ -63,8 +63,8 @@ def run(args: argparse.Namespace) -> int:
         print(json.dumps(row) if args.json else _line(row))
     if failed and failed == len(wanted):
         raise ExportError(f"No artifact of {given.place} could be loaded and timed.")
-    if args.tune and args.device is None:
-        _keep(Path(given.place), measured)
+    if args.tune:
+        _keep(Path(given.place), measured, args.device)
     return 0
 
 
@@ -128,15 +128,27 @@ def _preferred(folder: Path, args: argparse.Namespace) -> str:
     return choose(read_manifest(folder), args.prefer, device=device, trust=args.trust)
 
 
-def _keep(folder: Path, measured: Mapping[str, Mapping[str, Any]]) -> None:
-    """Put the rows that nothing disturbed into the manifest, in the place of older ones."""
+def _keep(folder: Path, measured: Mapping[str, Mapping[str, Any]], device: str | None) -> None:
+    """Put the rows that nothing disturbed into the manifest, in the place of older ones.
+
+    Times on another device than `load` takes for an artifact by itself are not kept, as it chooses by them.
+    """
+    import torch
+
     from darts_core.export import read_manifest
+    from darts_core.export.choice import home_of
     from darts_core.runlog import write_json
 
     manifest = read_manifest(folder)
     for name, rows in measured.items():
         calm = {batch: row for batch, row in rows.items() if not row["flagged"]}
         artifact = manifest["artifacts"][name]
+        home, asked = home_of(artifact), torch.device(device or "cpu")
+        here = (asked.type, asked.index or 0) == (home.type, home.index or 0)
+        if calm and device and not here:
+            told = f"times on {device} are not kept, as it runs on {home}: leave --device out"
+            print(f"{plain_text(name)}: {told}", file=sys.stderr)
+            continue
         artifact["latency"] = {**(artifact.get("latency") or {}), **calm}
     write_json(folder / "manifest.json", manifest)
 

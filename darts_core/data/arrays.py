@@ -5,6 +5,7 @@ Shapes: N samples, F features, C channels, H W height and width, T positions.
 
 from __future__ import annotations
 
+import logging
 import math
 from typing import IO
 
@@ -15,6 +16,10 @@ from darts_core.data.source import check_memory
 from darts_core.errors import DataError
 
 __all__ = ["column", "group_numbers", "numbers", "read_array", "texts"]
+
+log = logging.getLogger("darts_core")
+# rows of a table that are looked at, and what of its widest column's spread another one may have at least
+_ROWS, _HIDDEN = 10_000, 1e-3
 
 
 def read_array(stream: IO[bytes], size_bytes: int, label: str) -> np.ndarray:
@@ -68,12 +73,30 @@ def numbers(inputs: np.ndarray, label: str, layout: str = "auto") -> np.ndarray:
             "[N,C,H,W] (images), [N,C,T] (series), [N,T] (whole: token numbers) or [N,F] (floats: features)."
         )
     if inputs.ndim == 2 and inputs.dtype.kind == "f":
+        _tell_scales(inputs, label)
         return inputs[:, None]
     if layout == "auto" and inputs.ndim == 4 and inputs.shape[3] in (1, 3):
         layout = "nchw" if inputs.shape[1] in (1, 3) else "nhwc"
     if inputs.ndim == 4 and layout == "nhwc":
         return np.ascontiguousarray(inputs.transpose(0, 3, 1, 2))
     return np.ascontiguousarray(inputs)
+
+
+def _tell_scales(rows_NF: np.ndarray, label: str) -> None:
+    """A warning where one column of a table hides the others: a row is normalised as one series."""
+    some = rows_NF[:: len(rows_NF) // _ROWS + 1].astype(np.float64)
+    if not len(some) or not np.isfinite(some).all():  # refused later
+        return
+    spread = some.std(0)
+    known = spread[spread > 0]
+    if len(known) > 1 and float(np.median(known)) < _HIDDEN * float(known.max()):
+        log.warning(
+            "%s: half of its columns vary by less than a thousandth of column %d (counted from 0), and all "
+            "are normalised together, as a series is. Give each a scale of its own: "
+            "x = (x - x.mean(0)) / x.std(0), or x[:, :, None] for a network of your own",
+            label,
+            int(spread.argmax()),
+        )
 
 
 def column(targets: np.ndarray) -> np.ndarray:

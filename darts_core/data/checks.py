@@ -117,9 +117,13 @@ def _check_arrays(
     kind = kind_of(inputs.ndim - 1)
     what = kind.samples
     if targets.ndim < 1 or targets.dtype.kind not in "uifb":
+        numbered = (
+            " Number the names of classes: class_names, labels = np.unique(labels, return_inverse=True), and "
+            "save both."
+        )
         raise DataError(
             f"The {part} labels of {raw.origin} have dtype {targets.dtype} and shape {targets.shape}; "
-            "needed are numbers, one or more a sample."
+            f"needed are numbers, one or more a sample.{numbered * (targets.dtype.kind in 'US')}"
         )
     if len(inputs) != len(targets):
         raise DataError(

@@ -22,7 +22,9 @@ def load_digits(path: Path | None = None) -> RawData:
     """The digits as uint8 [1797, 1, 8, 8]; their 17 grey levels 0..16 are spread over 0..255."""
     if path is not None:
         raise DataError(
-            f"The data set 'digits' is embedded and reads no data.path={path}; remove it."
+            "The data set 'digits', which is taken where none is named, is embedded and reads no "
+            f"data.path={path}; name the one that reads it, such as data=npz or data=image_folder, or remove "
+            "it."
         )
     values = _packaged_values()
     if values is None:

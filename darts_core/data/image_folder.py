@@ -136,6 +136,11 @@ def load_image_folder(
 
     parts = {part: _files(part, classes) for part in (train, test) if part is not None}
     for part, (files, _) in parts.items():
+        if not files and part == test:
+            raise DataError(
+                f"{test}, the test set, holds no images in folders called as the classes. Images without a "
+                "class judge nothing: move them elsewhere, and a part of the others is held out."
+            )
         if not files:
             raise DataError(f"{part} holds no images; at least a few a class are needed.")
     as_first = channels is None

@@ -22,7 +22,13 @@ from darts_core.report.overview import (
 )
 from darts_core.report.prune_export import export_section, prune_section
 from darts_core.report.read import VersionRun, read_version
-from darts_core.report.results import headline, model_rows, results_section, tiles
+from darts_core.report.results import (
+    benchmark_section,
+    headline,
+    model_rows,
+    results_section,
+    tiles,
+)
 from darts_core.report.stages import architecture_section, search_section, train_section
 from darts_core.report.style import style_sheet
 from darts_core.report.tuning import tune_section
@@ -83,7 +89,7 @@ def version_content(
     tuned = (train_section(run), tune_section(run, shares))
     made = (shrink_section(run), prune_section(run))
     sections = [
-        results_section(rows, problem),
+        results_section(rows, problem) or benchmark_section(run),
         architecture_section(run),
         search_section(run),
         *((*tuned, *made) if run.reduced is None else (*made, *tuned)),

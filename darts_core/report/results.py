@@ -7,31 +7,45 @@ from collections.abc import Mapping, Sequence
 from darts_core.errors import DartsError
 from darts_core.metric import ACCURACY, Metric
 from darts_core.report.aim import aim_searched, aim_sentence
-from darts_core.report.blocks import Section, callout, card, count_text, duration, pair
+from darts_core.report.blocks import Section, callout, card, count_text, duration, pair, records
 from darts_core.report.escape import plain_text
 from darts_core.report.family import family_headline
 from darts_core.report.html import Markup, render
 from darts_core.report.models_front import baseline_row, comparable_rows, models_front
 from darts_core.report.models_table import batches, reference, results_table
 from darts_core.report.palette import KINDS
-from darts_core.report.read import VersionRun, read_rows
+from darts_core.report.read import StageRun, VersionRun, read_rows
 from darts_core.report.rows import ModelRow
 from darts_core.report.svg import number
 from darts_core.report.svg_front import front_svg, key_html
 from darts_core.report.verdict import change, no_worse, outcome, speed, standing, versus
 
-__all__ = ["final_row", "headline", "model_rows", "results_section", "tiles"]
+__all__ = ["benchmark_section", "final_row", "headline", "model_rows", "results_section", "tiles"]
 
 
 def model_rows(run: VersionRun) -> tuple[list[ModelRow], str]:
     """The bench rows of a version, or none with the sentence that says why."""
     bench = run.stages.get("bench")
-    if bench is None or not (bench.folder / "results.json").is_file():
+    if bench is None or _what(bench) != "models" or not (bench.folder / "results.json").is_file():
         return [], ""
     try:
         return read_rows(bench.folder / "results.json"), ""
     except DartsError as error:
         return [], str(error)
+
+
+def _what(bench: StageRun) -> str:
+    """What was compared: models, or by name `step`, `kernels`, `tabular`."""
+    return str(bench.setting("what") or "models")
+
+
+def benchmark_section(run: VersionRun) -> Section | None:
+    """The rows of a benchmark that is none of models; None where there was none."""
+    bench = run.stages.get("bench")
+    rows = bench.result.get("rows") if bench is not None else None
+    if bench is None or _what(bench) == "models" or not isinstance(rows, list) or not rows:
+        return None
+    return Section("result", f"Benchmark: {_what(bench)}", card(records(rows)))
 
 
 def final_row(rows: Sequence[ModelRow], batch: int, *, flagged: bool = False) -> ModelRow | None:

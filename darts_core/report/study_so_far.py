@@ -11,7 +11,7 @@ from darts_core.reading import read_json
 from darts_core.report.read import StageRun
 from darts_core.report.rows import finite
 from darts_core.runlog import read_yaml
-from darts_core.study.lease import LEASE_FILE
+from darts_core.study.trial import LEASE_FILE
 
 __all__ = ["study_so_far"]
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import errno
 import logging
+import shlex
 import shutil
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -199,11 +200,18 @@ def _name_unfinished(store: Store, job: str, command: str, details: Mapping[str,
             log.warning(
                 "%s holds an unfinished %s of this command line, whose defaults were others (they stand in "
                 "its config.yaml): it is left as it is. Repeat those settings to go on with it, or delete "
-                "it with darts-core jobs delete %s.",
+                "it with %s.",
                 version.label,
                 command,
-                version.label,
+                _jobs("delete", version),
             )
+
+
+def _jobs(verb: str, version: Version) -> str:
+    """The command line of a verb of `jobs`, which looks in `runs` unless it is told where."""
+    root = version.path.parent.parent.resolve()
+    place = "" if root == Path("runs").resolve() else f" --root {shlex.quote(str(root))}"
+    return f"darts-core jobs{place} {verb} {version.label}"
 
 
 def _lock(version: Version) -> FileLock:
@@ -221,8 +229,8 @@ def _lock(version: Version) -> FileLock:
         who = version.process(running) if running else None
         holder = f"process {who.pid}" if who is not None else holder
     raise ConfigError(
-        f"{version.path} is in use by {holder}; wait for it, stop it with darts-core jobs stop "
-        f"{version.label}, or name another version=."
+        f"{version.path} is in use by {holder}; wait for it, stop it with {_jobs('stop', version)}, or name "
+        "another version=."
     )
 
 

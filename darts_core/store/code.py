@@ -12,7 +12,15 @@ from pathlib import Path
 from darts_core.errors import JobError
 from darts_core.store.record import read_job
 
-__all__ = ["copy_code", "copy_model", "inside", "links_note", "model_file", "numbered"]
+__all__ = [
+    "copy_code",
+    "copy_model",
+    "inside",
+    "links_note",
+    "model_file",
+    "numbered",
+    "python_files",
+]
 
 MAX_FILES = 5_000
 MAX_BYTES = 200 * 2**20
@@ -20,6 +28,7 @@ _SKIPPED = {
     ".git", ".hg", ".svn", "__pycache__", ".venv", "venv", "node_modules", ".mypy_cache", ".pytest_cache",
     ".ruff_cache", ".ipynb_checkpoints",
 }  # fmt: skip
+_ENVIRONMENT = ("pyvenv.cfg", "conda-meta")  # what a virtual one holds, whatever it is called
 
 
 def inside(path: str | Path, folder: str | Path) -> Path | None:
@@ -31,6 +40,22 @@ def inside(path: str | Path, folder: str | Path) -> Path | None:
     return real if real != root and real.is_relative_to(root) else None
 
 
+def _foreign(folder: Path) -> bool:
+    """Whether a folder among code is none: a cache, version control, a virtual environment, a job."""
+    if folder.name in _SKIPPED or any(os.path.exists(folder / name) for name in _ENVIRONMENT):
+        return True
+    return read_job(folder) is not None  # a folder of the user's own may hold a file of that name
+
+
+def python_files(root: Path) -> Iterator[Path]:
+    """The Python files of a code folder, those at its top before all others; nothing hidden is looked at."""
+    for folder, names, files in os.walk(root):
+        here = Path(folder)
+        own = (n for n in names if n[0] != "." and n != "site-packages" and not _foreign(here / n))
+        names[:] = sorted(own)
+        yield from (here / n for n in sorted(files) if n.endswith(".py") and n[0] != ".")
+
+
 def _folders(root: Path, skip: Path | None) -> Iterator[tuple[Path, list[str], list[str]]]:
     """Each folder whose files are code, with its links to folders and its files."""
     for folder, names, files in os.walk(root):
@@ -39,8 +64,7 @@ def _folders(root: Path, skip: Path | None) -> Iterator[tuple[Path, list[str], l
             n for n in names if n not in _SKIPPED and (skip is None or (here / n).resolve() != skip)
         ]
         linked = sorted(n for n in own if (here / n).is_symlink())
-        # a folder of the user's own may hold a file of that name
-        names[:] = sorted(n for n in own if n not in linked and read_job(here / n) is None)
+        names[:] = sorted(n for n in own if n not in linked and not _foreign(here / n))
         yield here, linked, sorted(files)
 
 
@@ -61,8 +85,7 @@ def _meant(link: Path, root: Path, skip: Path | None) -> Path | None:
         return None
     parts = real.relative_to(root).parts
     places = [root.joinpath(*parts[: n + 1]) for n in range(len(parts))]
-    left_out = any(place.name in _SKIPPED or read_job(place) is not None for place in places)
-    return None if left_out else real
+    return None if any(map(_foreign, places)) else real
 
 
 class _Plan:

@@ -18,7 +18,7 @@ from darts_core.errors import JobError
 from darts_core.store import procs
 from darts_core.store.jobs import Store
 from darts_core.store.names import quoted
-from darts_core.store.record import LIVE
+from darts_core.store.record import LIVE, PIPELINE
 from darts_core.store.version import Version
 
 __all__ = ["last_words", "launch", "resume", "start", "stop", "stop_trial", "wait"]
@@ -141,7 +141,8 @@ def resume(store: Store, version: Version) -> subprocess.Popen[bytes]:
     if name is None:
         raise JobError(
             f"{version.label} has succeeded, there is nothing to resume; make another with "
-            f"darts-core jobs new-version {version.job}."
+            f"darts-core jobs new-version {version.job}"
+            f"{' --set KEY=VALUE' * (version.kind == PIPELINE)}."
         )
     again = version.command(name).get("resume_line")
     if isinstance(again, str):

@@ -7,10 +7,12 @@ one. What creates, numbers or removes jobs and versions does so under one lock o
 from __future__ import annotations
 
 import contextlib
+import logging
 import os
 import shutil
 import time
 from collections.abc import Iterator, Mapping
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +22,7 @@ from darts_core.store.names import check_name, free_name, is_name, next_version,
 from darts_core.store.procs import Identity, identity, is_alive
 from darts_core.store.record import (
     JOB_RECORD,
+    SCRIPT,
     read_job,
     read_record,
     write_job,
@@ -30,6 +33,7 @@ from darts_core.store.version import Version
 
 __all__ = ["Store"]
 
+log = logging.getLogger("darts_core")
 SAVED = ".params"  # the folder of saved parameters in the root
 Record = dict[str, Any]
 VersionRecord = tuple[Version, Record]
@@ -41,6 +45,12 @@ def _in_use(version: Version) -> JobError:
     return JobError(
         f"{version.label} is {state}; stop it first with darts-core jobs stop {version.label}."
     )
+
+
+@cache
+def _say_closed(folder: Path) -> None:
+    """Once: the live page lists the jobs again and again."""
+    log.warning("left out: you may not read %s", folder)
 
 
 class Store:
@@ -114,10 +124,19 @@ class Store:
         return [name for name, _, _ in self.items()]
 
     def items(self, job: str | None = None) -> Iterator[tuple[str, Record, list[VersionRecord]]]:
-        """Every job (or one) with its record and its versions', each file read once; sorted by name."""
+        """Every job (or one) with its record and its versions', each file read once; sorted by name.
+
+        Of every job those that may not be read are left out, and the log says so.
+        """
         for name in sorted(self._names(self.root)) if job is None else [job]:
             record = read_job(self.root / name)
-            versions = self.records(name)
+            try:
+                versions = self.records(name)
+            except PermissionError:
+                if job is not None:
+                    raise
+                _say_closed(self.root / name)
+                continue
             if record is None and versions:
                 # pipelines of schema 1 wrote no job.json
                 first = versions[0][1]
@@ -156,7 +175,7 @@ class Store:
         """
         if name is None and "/" in job:
             job, _, name = job.partition("/")
-        self.job_record(job)
+        record = self.job_record(job)
         found = self.versions(job)
         if name is not None:
             wanted = [version for version in found if version.name == name]
@@ -165,7 +184,8 @@ class Store:
                 raise JobError(f"The job {job!r} has no version {name[:20]!r}; it has {known}.")
             return wanted[0]
         if not found:
-            raise JobError(f"The job {job!r} has no version; make one with jobs new-version.")
+            how = f"jobs create --name {job}" if record["kind"] == SCRIPT else f"job={job}"
+            raise JobError(f"The job {job!r} has no version any more; begin it anew with {how}.")
         return found[-1]
 
     def require_kind(self, job: str, kind: str, how: str = "job=") -> None:

@@ -80,7 +80,7 @@ class Actions:
     """The actions of this process; their files lie in a folder that goes with it."""
 
     def __init__(self) -> None:
-        self.folder = Path(tempfile.mkdtemp(prefix="darts-core-web-"))
+        self.folder = _fresh()
         self._known: OrderedDict[str, Action] = OrderedDict()
         self._lock = threading.Lock()
 
@@ -94,6 +94,8 @@ class Actions:
             running = sum(action.status is None for action in self._known.values())
             if running >= _AT_ONCE:
                 raise ConfigError(f"{running} actions run already; wait until one has ended.")
+            if not self.folder.is_dir():  # old temporary files are swept under a page of many days
+                self.folder = _fresh()
             name = uuid.uuid4().hex[:12]
             folder = self.folder / name
             folder.mkdir()
@@ -138,6 +140,10 @@ class Actions:
     def close(self) -> None:
         """Remove the files; what runs goes on."""
         shutil.rmtree(self.folder, ignore_errors=True)
+
+
+def _fresh() -> Path:
+    return Path(tempfile.mkdtemp(prefix="darts-core-web-"))
 
 
 def _start(words: Sequence[str], folder: Path) -> subprocess.Popen[bytes]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Callable, Mapping
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,7 @@ from starlette.responses import RedirectResponse, Response
 from darts_core.autosearch.job_templates import job_templates
 from darts_core.errors import JobError
 from darts_core.report.blocks import plain_table
+from darts_core.store.code import python_files
 from darts_core.store.params import SavedParams
 from darts_core.store.record import SCRIPT
 from darts_core.web.forms import fields_of
@@ -39,15 +41,8 @@ def _codes(site: Site) -> list[str]:
 
 
 def _python_files(folder: str) -> list[str]:
-    """The first of a folder's Python files; hidden folders in it, such as `.venv`, are not walked."""
-    found: list[str] = []
-    for place, folders, files in os.walk(folder):
-        folders[:] = sorted(name for name in folders if not name.startswith("."))
-        own = sorted(n for n in files if n.endswith(".py") and not n.startswith("."))
-        found += [os.path.relpath(os.path.join(place, name), folder) for name in own]
-        if len(found) >= _MOST_FILES:
-            break
-    return found[:_MOST_FILES]
+    """The first of a folder's Python files, relative to it."""
+    return [os.path.relpath(p, folder) for p in islice(python_files(Path(folder)), _MOST_FILES)]
 
 
 def new_page(request: Request) -> Response:

@@ -86,4 +86,11 @@ def test_strategies_are_compared_on_a_csv(
     shown = capsys.readouterr().out
     assert "regularised evolution" in shown
     assert "random search" in shown
-    assert (tmp_path / "runs" / "t" / "V001" / "bench" / "results.json").is_file()
+    version = tmp_path / "runs" / "t" / "V001"
+    assert (version / "bench" / "results.json").is_file()
+    # whose rows are strategies, not models that a page would miss the names of
+    assert cli.main(["report", "job=t"]) == 0
+    page = (version / "report.html").read_text()
+    assert "Benchmark: tabular" in page
+    assert "regularised evolution" in page
+    assert "has no name" not in page

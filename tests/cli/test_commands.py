@@ -15,6 +15,7 @@ import pytest
 
 from darts_core import cli
 from darts_core.commands import doctor, latency, listing
+from darts_core.commands.arguments import parse_arguments
 from darts_core.commands.help import ARGPARSE, HYDRA
 from darts_core.runlog import read_json, read_jsonl, read_yaml
 
@@ -100,13 +101,16 @@ def test_each_example_of_tune_names_its_network() -> None:
 
 
 def test_list_prints_names_with_descriptions(
-    capsys: pytest.CaptureFixture[str], tmp_path: Path
+    capsys: pytest.CaptureFixture[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     (tmp_path / "space").mkdir()
     (tmp_path / "space" / "mine.yaml").write_text("name: darts\ndescription: my own space\n")
     (tmp_path / "strategy").mkdir()
     (tmp_path / "strategy" / "mine.yaml").write_text("_target_: a.b\ndescription: my own way\n")
-    assert cli.main(["list", "--json", "--config-dir", str(tmp_path)]) == 0
+    # no shell reads a ~ behind an equals sign
+    monkeypatch.setenv("HOME", str(tmp_path))
+    assert parse_arguments("search", ["--config-dir=~/own"]).config_dir == f"{tmp_path}/own"
+    assert cli.main(["list", "--json", "--config-dir=~"]) == 0
     found = json.loads(capsys.readouterr().out)
     assert "sep_conv_3x3" in found["ops"]
     assert {"darts", "nasbench201"} <= set(found["spaces"])
@@ -128,6 +132,19 @@ def test_doctor_states_versions_device_and_kernel_path(capsys: pytest.CaptureFix
     extras = {*declared["project"]["optional-dependencies"]} - {"dev", "fuzz"}
     told = " ".join(use for _, use in doctor._OPTIONAL.values())
     assert {*re.findall(r"extra \[(\w+)\]", told)} == extras
+
+
+def test_doctor_tells_of_a_torch_that_cannot_be_imported(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def broken(found: object) -> None:
+        raise ImportError("libcudnn.so.9: cannot open shared object file")
+
+    monkeypatch.setattr(doctor, "_examine_torch", broken)
+    assert cli.main(["doctor"]) == 1
+    text = capsys.readouterr().out
+    assert "torch cannot be imported (libcudnn.so.9: cannot open shared object file)" in text
+    assert "MISSING: torch; install with: pip install --force-reinstall torch" in text
 
 
 def test_a_multirun_searches_every_combination_and_is_finished_once(tmp_path: Path) -> None:

@@ -84,17 +84,18 @@ def test_bash_completes_with_what_is_installed(tmp_path: Path) -> None:
     command.chmod(0o755)
     script = """
 eval "$(darts-core search -sc install=bash)"
-for COMP_LINE in 'darts-core search data=di' 'darts-core search search.epo'; do
+PATH=/usr/bin:/bin  # as where .venv/bin/darts-core is typed
+for COMP_LINE in '~/darts-core search data=di' '~/darts-core search search.epo'; do
     COMP_POINT=${#COMP_LINE}
-    _darts_core_complete
+    _darts_core_complete '~/darts-core'
     printf '%s\\n' "${COMPREPLY[@]}"
 done
 complete -p darts-core
 """
     path = f"{tmp_path}{os.pathsep}{os.environ['PATH']}"
     done = subprocess.run(
-        ["bash", "-c", script], env={**os.environ, "PATH": path}, capture_output=True, text=True,
-        encoding="utf-8", timeout=120,
+        ["bash", "-c", script], env={**os.environ, "PATH": path, "HOME": str(tmp_path)},
+        capture_output=True, text=True, encoding="utf-8", timeout=120,
     )  # fmt: skip
     lines = done.stdout.splitlines()
     # bash replaces what stands behind the last break of words, here the equals sign

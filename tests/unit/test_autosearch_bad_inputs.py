@@ -91,6 +91,13 @@ def test_an_argument_that_no_file_mentions_is_noted(tmp_path):
     assert mentions(tmp_path, "batch_size")
     assert not mentions(tmp_path, "bogus")
     assert not mentions(tmp_path, "batch")
+    # what others wrote says nothing of it
+    other = tmp_path / "env" / "lib"
+    other.mkdir(parents=True)
+    (tmp_path / "env" / "pyvenv.cfg").write_text("home = /usr/bin")
+    (other / "a.py").write_text("from darts_core.augment import Augment  # bogus")
+    assert not mentions(tmp_path, "bogus")
+    assert package_imports(tmp_path) == []
     request = Request(config_paths=(str(write(tmp_path)),), arguments={"bogus": "1", "lr": "0.05"})
     answer = json.loads(engine("check", content=asdict(request)))
     assert answer["own_arguments"] == ["bogus"]

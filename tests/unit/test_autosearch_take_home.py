@@ -14,8 +14,8 @@ from darts_core import autosearch
 from darts_core.autosearch import contract
 from darts_core.autosearch.networks import NETWORK, WEIGHTS
 from darts_core.autosearch.take_home import take_home
-from darts_core.errors import ConfigError
-from darts_core.export import load
+from darts_core.errors import ConfigError, DataError
+from darts_core.export import load, predict
 
 CHOICES = """
 import torch
@@ -103,6 +103,14 @@ def test_a_searched_network_is_exported_and_built_again_with_the_users_code_alon
         again = program(torch.ones(1, 1, 8, 8))
     assert torch.allclose(again, torch.tensor(output), atol=1e-5)
     assert (best / "exported" / "model.onnx").is_file()
+    # the file takes what the user's code makes of an image; of one in a file nobody here knows that
+    described = json.loads((best / "exported" / "manifest.json").read_text())
+    assert (described["unit"], described["input"].rpartition(", ")[2]) == (
+        1,
+        "(value - mean) / std",
+    )
+    with pytest.raises(DataError, match=r"takes values of shape \[1, 8, 8\]; give \.npy files"):
+        predict(best / "exported", "digit.png")
 
 
 def answers_alike(best, sample, output):

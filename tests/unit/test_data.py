@@ -247,7 +247,11 @@ def test_digits_are_those_of_scikit_learn(monkeypatch):
     [
         ({"name": "digit"}, ConfigError, "Did you mean 'digits'"),
         ({"name": "digits", "limits": 3}, ConfigError, "Unknown option of the data set 'digits'"),
-        ({"name": "digits", "path": "/tmp"}, DataError, "reads no data.path=/tmp"),
+        (
+            {"name": "digits", "path": "/tmp"},
+            DataError,
+            "no data.path=/tmp; name the one that reads it",
+        ),
         ({"name": "digits", "limit": 0}, ConfigError, "data.limit=0 is not allowed"),
         ({"name": "digits", "limit": 10**6}, ConfigError, "choose 1..1438 or null"),
         ({"name": "digits", "limit": 12}, DataError, "has no image of class|would be empty"),

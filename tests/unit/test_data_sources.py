@@ -250,6 +250,11 @@ def test_image_folder_errors_are_sentences(tmp_path):
     (tmp_path / "empty" / "b").mkdir()
     with pytest.raises(DataError, match="holds no images"):
         load_data("image_folder", tmp_path / "empty")
+    # as Kaggle hands out what is to be predicted
+    write_images(tmp_path / "contest" / "train")
+    write_images(tmp_path / "contest", classes=["test"], count=1)
+    with pytest.raises(DataError, match=r"test, the test set, .* in folders.* move them elsewhere"):
+        load_data("image_folder", tmp_path / "contest")
 
 
 def encoded(color, size=9):
@@ -348,6 +353,10 @@ def test_npz_errors_are_sentences(tmp_path):
         ({"pixels": images, "labels": labels}, "holds labels, pixels; needed is"),
         ({"images": images / 255, "labels": labels}, "dtype float64; store uint8"),
         ({"images": images, "labels": labels + 1j}, "needed are numbers"),
+        (
+            {"images": images, "labels": np.array(["a", "b"])[labels]},
+            r"labels = np\.unique\(labels, ",
+        ),
         ({"images": images, "labels": labels - 1}, "hold -1"),
         ({"images": images, "labels": labels * 10**9}, "hold 1000000000"),
         ({"images": images[..., :2], "labels": labels}, "channels are not recognised"),

@@ -49,6 +49,17 @@ def test_a_validation_set_that_is_not_read_is_told(tmp_path, rng, caplog):
     assert "validation.parquet is not read" in caplog.text
 
 
+def test_a_column_that_hides_the_others_of_a_table_is_told(tmp_path, rng, caplog):
+    x, y = rng.normal(size=(40, 4)), np.arange(40) % 2
+    for units, told in (([1, 1, 1, 1], 0), ([1, 1, 100, 1e-6], 0), ([1, 1, 1e5, 1], 1)):
+        caplog.clear()
+        saved(tmp_path / "m.npz", x=x * units, y=y)
+        assert caplog.text.count("less than a thousandth of column 2 (counted from 0)") == told
+    caplog.clear()
+    saved(tmp_path / "m.npz", x=(x * units)[:, :, None], y=y)
+    assert "thousandth" not in caplog.text
+
+
 def test_a_folder_called_validation_is_the_test_set_where_there_is_no_other(tmp_path):
     for part, count in (("train", 20), ("validation", 3)):
         write_images(tmp_path / part, count=count)

@@ -107,11 +107,13 @@ def folder(tmp_path):
 
 
 @pytest.mark.parametrize(("prefer", "file"), [("speed", "onnx_int8.x"), ("exact", "pt2.x")])
-def test_commands_and_calls_take_the_preferred_artifact(folder, prefer, file, capsys):
+def test_commands_and_calls_take_the_preferred_artifact(folder, prefer, file, capsys, monkeypatch):
     with pytest.raises(ExportError, match=file):  # the file is missing, and named
         predict(folder, ["a.png"], prefer=prefer)
-    assert cli.main(["predict", "--model", str(folder), "--prefer", prefer, "a.png"]) == 2
-    assert file in capsys.readouterr().err
+    monkeypatch.setenv("HOME", str(folder))
+    for place in (str(folder), "~"):  # which no shell reads in --model=~/best
+        assert cli.main(["predict", f"--model={place}", "--prefer", prefer, "a.png"]) == 2
+        assert file in capsys.readouterr().err
 
 
 def test_a_name_and_a_preference_exclude_each_other(folder, capsys):
@@ -143,3 +145,16 @@ def test_serve_bench_keeps_undisturbed_times_where_it_tunes(folder, monkeypatch,
     found = json.loads((folder / "manifest.json").read_text())["artifacts"]
     assert found["pt2"]["latency"]["1"]["median_ms"] == 1.5
     assert found["onnx"]["latency"]["1"]["median_ms"] == 5.0  # disturbed: not kept
+    # on a device that is named they are kept where the artifact runs there by itself, else that is told
+    rows["pt2"]["1"]["median_ms"] = 1.25
+    for device, kept, said in (
+        ("cpu", 1.25, ""),
+        ("cuda", 1.25, "pt2: times on cuda are not kept, as it runs on cpu"),
+    ):
+        capsys.readouterr()
+        asked = ["serve-bench", str(folder), "--runtime", "pt2", "--tune", "--device", device]
+        assert cli.main(asked) == 0
+        found = json.loads((folder / "manifest.json").read_text())["artifacts"]
+        assert found["pt2"]["latency"]["1"]["median_ms"] == kept
+        assert capsys.readouterr().err.startswith(said)
+        rows["pt2"]["1"]["median_ms"] = 0.75

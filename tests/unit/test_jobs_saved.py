@@ -14,6 +14,7 @@ from darts_core.commands.jobs.cli import configure
 from darts_core.commands.jobs.options import changes_of
 from darts_core.commands.jobs.saved import run_params, save_params
 from darts_core.errors import JobError
+from darts_core.store import control
 from darts_core.store.jobs import Store
 from darts_core.store.params import SavedParams
 from darts_core.store.record import new_record, write_record
@@ -122,10 +123,13 @@ def test_what_cannot_be_read_here_is_refused_by_name_and_hides_nothing_else(
     assert f"left out: {told.value}" in caplog.text
 
 
-def test_a_job_file_that_is_not_there_is_a_sentence(store):
+def test_a_job_file_that_is_not_there_is_a_sentence(store, monkeypatch):
     SavedParams(store).save("mine", {"code": "/c"}, [])
     with pytest.raises(JobError, match=r"no file none\.yaml"):
         run_params(store, parsed("params", "edit", "mine", "--config", "none.yaml"))
+    monkeypatch.setenv("HOME", "/her/home")
+    with pytest.raises(JobError, match=r"no file /her/home/none\.yaml"):
+        run_params(store, parsed("params", "edit", "mine", "--config=~/none.yaml"))
     assert [path.name for path in SavedParams(store).folder.iterdir()] == ["mine"]
 
 
@@ -148,6 +152,27 @@ def test_options_that_would_not_count_are_refused(store, capsys):
     assert "unrecognized arguments" in capsys.readouterr().err
 
 
+def test_a_job_whose_versions_are_all_gone_is_begun_anew(store, monkeypatch):
+    for kind, how in (("script", "jobs create --name a"), ("pipeline", "job=a")):
+        made = version(store, kind=kind)
+        if kind == "pipeline":
+            save_params(store, "pipe", made, "")
+            with pytest.raises(JobError, match=r"nothing to resume.*new-version a --set KEY=VALUE"):
+                control.resume(store, made)
+        store.delete_version(made)
+        with pytest.raises(
+            JobError, match=f"'a' has no version any more; begin it anew with {how}"
+        ):
+            store.version("a")
+        if kind == "script":
+            store.delete_job("a")
+    begun = []
+    monkeypatch.setattr(pipeline, "start", lambda *words, **_: begun.append(words[1]) or (0, 0))
+    monkeypatch.setattr("darts_core.commands.jobs.saved.follow", lambda *_, **__: 0)
+    assert run_params(store, parsed("params", "use", "pipe", "--name", "a")) == 0
+    assert begun == ["a"]
+
+
 def test_what_several_processes_ran_is_not_begun_by_one(store):
     made = version(store, job="p", kind="pipeline")
     record = made.record()
@@ -160,6 +185,23 @@ def test_what_several_processes_ran_is_not_begun_by_one(store):
         with pytest.raises(JobError, match=r"several processes.*:  torchrun --nproc-per-node=2"):
             run(store, parsed(*words))
     assert SavedParams(store).names() == []
+
+
+def test_a_job_that_somebody_keeps_to_herself_hides_no_other(store, monkeypatch, caplog):
+    version(store, job="hers")
+    version(store, job="mine")
+    scan = os.scandir
+
+    def closed(folder):  # whoever runs the tests may be root
+        if Path(folder).name == "hers":
+            raise PermissionError(13, "Permission denied", str(folder))
+        return scan(folder)
+
+    monkeypatch.setattr("darts_core.store.jobs.os.scandir", closed)
+    assert store.jobs() == store.jobs() == ["mine"]
+    assert caplog.messages == [f"left out: you may not read {store.root / 'hers'}"]
+    with pytest.raises(PermissionError):
+        store.version("hers")
 
 
 def test_a_folder_of_another_name_breaks_no_list(store, capsys):

@@ -19,7 +19,8 @@ from darts_core.stages.train import train
 from darts_core.tasks import Classification
 from darts_core.testing import tiny_bundle
 from darts_core.train import evaluate, of_model, save, save_model
-from darts_core.train.judged import as_judged, tested_before
+from darts_core.train.judged import as_judged
+from darts_core.train.judged import tested_before as known_from_before
 from darts_core.train.model_data import check_samples, tell_other_test
 
 
@@ -204,12 +205,12 @@ def test_a_point_of_a_front_is_judged_by_what_was_found_of_it(tmp_path, caplog):
     now = evaluate(model, bundle, "val").value
     for then, same in ((now, True), (-1.0, False)):
         write_json(point / "point.json", {"metric": 0.5, "val_metric": then})
-        assert tested_before(point, "accuracy", here, bundle) == 0.5
+        assert known_from_before(point, "accuracy", here, bundle) == 0.5
         assert as_judged(model, bundle, point, here) is same
     assert "its training found -100.00 %" in caplog.text
-    assert tested_before(stage, "accuracy", here, bundle) == 0.9
+    assert known_from_before(stage, "accuracy", here, bundle) == 0.9
     write_json(stage / "result.json", {"data_marks": {**bundle.marks, "val": "0"}})
-    assert tested_before(point, "accuracy", here, bundle) is None  # it is of other samples
+    assert known_from_before(point, "accuracy", here, bundle) is None  # it is of other samples
 
 
 def test_the_export_of_a_point_states_what_was_found_of_it(tmp_path, monkeypatch):

@@ -102,7 +102,9 @@ def test_links_out_of_the_root_are_refused(where: str, tmp_path: Path) -> None:
     assert list(outside.iterdir()) == []
 
 
-def test_two_processes_cannot_hold_one_version(tmp_path: Path) -> None:
+def test_two_processes_cannot_hold_one_version(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     held = claim(tmp_path, "job", command="search", stamp="aaa")
     code = (
         "from darts_core.store.claim import claim\n"
@@ -114,7 +116,14 @@ def test_two_processes_cannot_hold_one_version(tmp_path: Path) -> None:
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60)
     assert "is in use by process" in done.stdout, done.stderr
+    # `jobs` looks in `runs`, unless it is told another root
+    assert f"stop it with darts-core jobs --root {tmp_path} stop job/V001, or" in done.stdout
     held.release()
+    monkeypatch.chdir(tmp_path)
+    usual = claim(Path("runs"), "job", command="search", stamp="aaa")
+    with pytest.raises(ConfigError, match="stop it with darts-core jobs stop job/V001, or"):
+        claim(Path("runs"), "job", command="search", stamp="aaa")
+    usual.release()
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60)
     assert done.stdout == "", done.stderr
 

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from darts_core.store.code import copy_code, links_note
+from darts_core.store.code import copy_code, links_note, python_files
 
 
 def test_a_link_to_a_folder_of_the_code_is_copied_as_that_folder(
@@ -55,3 +55,20 @@ def test_a_file_whose_name_is_no_text_is_copied(tmp_path: Path) -> None:
     told = hashlib.sha256(b"\xfcbung.py\0x\0").hexdigest()[:12]
     assert copy_code(source, tmp_path / "copy") == told
     assert (tmp_path / "copy" / name).read_text() == "x"
+
+
+def test_a_virtual_environment_of_any_name_is_no_code(tmp_path: Path) -> None:
+    source = tmp_path / "code"
+    for name in ("train.py", "lib/net.py", "env/lib/a.py", ".hidden/b.py", "mini/conda-meta/c.py"):
+        (source / name).parent.mkdir(parents=True, exist_ok=True)
+        (source / name).write_text("x = 1")
+    (source / "env" / "pyvenv.cfg").write_text("home = /usr/bin")
+    (source / "linked").symlink_to(source / "env")
+    copy_code(source, tmp_path / "copy")
+    copied = {
+        p.relative_to(tmp_path / "copy").as_posix() for p in (tmp_path / "copy").rglob("*.py")
+    }
+    assert copied == {"train.py", "lib/net.py", ".hidden/b.py"}
+    # the same for whoever only reads it; nothing hidden is looked at
+    found = [path.relative_to(source).as_posix() for path in python_files(source)]
+    assert found == ["train.py", "lib/net.py"]

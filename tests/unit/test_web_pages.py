@@ -3,6 +3,7 @@
 import json
 import os
 import re
+import shutil
 import subprocess
 import sys
 import time
@@ -249,6 +250,9 @@ def test_a_form_starts_its_command_and_shows_it(root):
     assert "succeeded" in text
     assert "darts-core jobs --root=" in text
     assert Store(root).job_record("one")["description"] == data["description"]
+    shutil.rmtree(
+        client.app.app.state.site.actions.folder
+    )  # as systemd-tmpfiles does after ten days
     upload = {"verb": "delete", "job": "one", "version": "V001", "typed": "one/V001"}
     text = ended(
         client,

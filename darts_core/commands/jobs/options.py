@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import os
 import re
 from collections.abc import Mapping
 from pathlib import Path
@@ -60,7 +61,8 @@ def changes_of(args: argparse.Namespace) -> dict[str, Any]:
         if getattr(args, name, None) is not None:
             changes[name] = getattr(args, name)
     if args.config:
-        changes["config_paths"] = tuple(args.config)
+        # no shell reads the ~ of --config=~/job.yaml
+        changes["config_paths"] = tuple(map(os.path.expanduser, args.config))
     if args.arg:
         changes["arguments"] = pairs(args.arg, "--arg")
     if args.set:

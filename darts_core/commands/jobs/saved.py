@@ -82,7 +82,7 @@ def _edit_saved(saved: SavedParams, args: argparse.Namespace) -> None:
 def _start_pipeline(store: Store, content: Mapping[str, Any], args: argparse.Namespace) -> int:
     """A new job of a pipeline from saved overrides."""
     recipe = pipeline.Recipe.from_dict(content)
-    if args.name in store.jobs():
+    if store.versions(args.name):  # one without is begun anew, as jobs create does
         raise JobError(
             f"The job {args.name!r} exists already; use jobs new-version {args.name} --set KEY=VALUE, or "
             f"--name {free_name(store.root, args.name)}."

@@ -7,23 +7,21 @@ classes.
 from __future__ import annotations
 
 import ast
-import os
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from itertools import islice
 from pathlib import Path
 
 from darts_core.autosearch.boot_file import seed_option
 from darts_core.commands.jobs.suggest import Suggestion, log_lines, suggest
 from darts_core.errors import JobError
 from darts_core.reading import MAX_LINES, read_bytes
-from darts_core.store.record import read_job
+from darts_core.store.code import python_files
 
 __all__ = ["Network", "Script", "read_script"]
 
 _FILES = 50
-_FOREIGN = ("__pycache__", "node_modules", "site-packages")
-_MARKS = ("pyvenv.cfg", "conda-meta")  # what a virtual environment holds, whatever it is called
 _PLACE = re.compile(r"%[-+#0 ]*\d*(?:\.\d+)?([diufeEgGs])")
 
 
@@ -53,21 +51,8 @@ class Script:
 
 
 def _sources(folder: Path) -> list[Path]:
-    """The first Python files of a folder that are the user's own, those at its top before all others."""
-    found: list[Path] = []
-    for place, names, files in os.walk(folder):
-        here = Path(place)
-        names[:] = sorted(name for name in names if _is_own(here / name))
-        found += [here / name for name in sorted(files) if name.endswith(".py")]
-        if len(found) >= _FILES:
-            break
-    return found[:_FILES]
-
-
-def _is_own(folder: Path) -> bool:
-    """Whether a folder holds code of the user's: no virtual environment, no cache, no job with its copies."""
-    foreign = folder.name.startswith(".") or folder.name in _FOREIGN
-    return not (foreign or any((folder / name).exists() for name in _MARKS) or read_job(folder))
+    """The first Python files of a folder that are the user's own."""
+    return list(islice(python_files(folder), _FILES))
 
 
 def _tree(path: Path) -> ast.Module | None:

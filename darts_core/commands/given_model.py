@@ -100,7 +100,7 @@ def given_model(
     if model is not None and "model" in given:
         raise ConfigError("Give model= or --model, not both.")
     # no shell reads the ~ of --model=~/best, and not all that of model=~/best
-    place = os.path.expanduser(given.get("model", model) or "")
+    place = os.path.expanduser(given.get("model", model or ""))
     if not place:
         raise ConfigError(
             "Give --model DIR, the folder that export wrote, or a model.pt; or model=package.module:function "

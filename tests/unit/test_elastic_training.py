@@ -348,9 +348,15 @@ def test_several_outputs_in_training_reach_the_loss_as_they_are(kind):
 
 
 def test_a_second_output_of_none_is_none_in_several_processes():
-    joined = SimpleNamespace(processes=2, joined=lambda part: torch.cat([part, part]))
-    output, other = Sandwich._joined(SimpleNamespace(group=joined), (torch.ones(3, 2), None))
+    sandwich, part = object.__new__(Sandwich), torch.ones(3, 2)
+    sandwich.group = SimpleNamespace(processes=2, joined=lambda own: torch.cat([own, own]))
+    output, other = sandwich._joined((part, None))
     assert (output.shape, other) == ((6, 2), None)
+    # what stands deeper is joined, too: of this process's part alone it would be another loss in each
+    _, (deeper,) = sandwich._joined((part, [part]))
+    assert deeper.shape == (6, 2)
+    with pytest.raises(ConfigError, match="gives a dict; Sandwich takes a tensor"):
+        sandwich._joined((part, {"other": part}))
 
 
 class _Two(Group):

@@ -175,7 +175,7 @@ def test_a_network_that_cannot_be_followed_or_varied_is_refused_in_a_sentence():
         elastic(several, torch.randn(2, 1, 4))
     with pytest.raises(PruneError, match=r"compiled by torch\.compile; give the plain"):
         elastic(torch.compile(plain, backend="eager"), torch.randn(2, 1, 4))
-    spread = nn.DataParallel(plain)
+    spread = nn.DataParallel(nn.Linear(4, 3))  # which moves what it is given where there is a GPU
     spread.device_ids = [0]  # as on a machine with a GPU
     with pytest.raises(PruneError, match=r"its `module`\), not DataParallel around it"):
         elastic(spread, torch.randn(2, 1, 4))

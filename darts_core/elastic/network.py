@@ -209,7 +209,7 @@ def _check_plain(model: nn.Module) -> None:
     if any(module._compiled_call_impl is not None for module in model.modules()):
         raise PruneError(
             "The network is compiled by its `compile()`; make it elastic before that. `autosearch.elastic` "
-            "does at the first step: leave `compile()` out there."
+            "makes it elastic at the first step: leave `compile()` out there."
         )
     if any(isinstance(module, torch.jit.ScriptModule) for module in model.modules()):
         raise PruneError(

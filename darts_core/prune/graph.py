@@ -146,7 +146,8 @@ def _of_rms_norms() -> Any:
 
     def cut(pruner: Any, layer: nn.RMSNorm, channels: Sequence[int]) -> nn.RMSNorm:
         *before, count = layer.normalized_shape
-        kept = [channel for channel in range(count) if channel not in set(channels)]
+        gone = set(channels)
+        kept = [channel for channel in range(count) if channel not in gone]
         if layer.weight is not None:
             layer.weight = pruner._prune_parameter_and_grad(layer.weight, kept, -1)
         layer.normalized_shape = (*before, len(kept))

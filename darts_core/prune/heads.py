@@ -46,8 +46,8 @@ def find_heads(model: nn.Module, trial: Trial) -> tuple[list[ChannelGroup], dict
         )
         if made is None:
             left[name] = (
-                "its heads cannot be fewer: their size follows from the width, or more than its linear "
-                "layers counts them"
+                "its heads cannot be fewer: their size follows from the width, or something beside its "
+                "linear layers holds a share for each of them"
             )
         else:
             groups.append(made)

@@ -119,6 +119,6 @@ def _changed(stage: Path, result: Mapping[str, Any], bundle: Any) -> bool:
         log.warning(
             "%s ran on other data of the same settings (other samples or targets in %s): what it found is of "
             "those, and its network may have learned from samples of the test split",
-            stage, ", ".join(found),
+            stage_of(stage), ", ".join(found),
         )  # fmt: skip
     return bool(found)

@@ -391,6 +391,18 @@ def test_variances_stay_above_0_and_complex_numbers_become_double_ones_in_the_tr
     assert net.model.weight.dtype == torch.complex64
 
 
+def test_a_network_whose_run_torch_lets_nobody_watch_runs_in_the_trial(monkeypatch):
+    """ "There was no rule registered for HigherOrderOperator flex_attention"."""
+
+    def refuse(*_, **__):
+        raise NotImplementedError("There was no rule registered")
+
+    monkeypatch.setattr("darts_core.prune.trial._Rounds.__torch_dispatch__", refuse)
+    trial = Trial(nn.Linear(16, 16), torch.randn(2, 4, 16))
+    assert trial.whole.shape == (2, 4, 16)
+    assert trial.same(trial.run())
+
+
 class Locked(nn.Sequential):
     def __init__(self, *layers):
         super().__init__(*layers)

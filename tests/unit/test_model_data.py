@@ -211,6 +211,7 @@ def test_a_point_of_a_front_is_judged_by_what_was_found_of_it(tmp_path, caplog):
     assert known_from_before(stage, "accuracy", here, bundle) == 0.9
     write_json(stage / "result.json", {"data_marks": {**bundle.marks, "val": "0"}})
     assert known_from_before(point, "accuracy", here, bundle) is None  # it is of other samples
+    assert f"{stage} ran on other data of the same settings" in caplog.text
 
 
 def test_the_export_of_a_point_states_what_was_found_of_it(tmp_path, monkeypatch):

@@ -30,7 +30,8 @@ _BASH = """\
 _darts_core_complete() {
     local line=${COMP_LINE:0:$COMP_POINT} IFS=$'\\n'
     local word=${line##*[[:space:]]} ours=${1/#'~'/$HOME}
-    COMPREPLY=($(COMP_LINE=$line "${ours:-darts-core}" search -sc query=bash 2>/dev/null))
+    command -v "$ours" >/dev/null || ours=darts-core  # as in $VENV/bin/darts-core, which is not expanded
+    COMPREPLY=($(COMP_LINE=$line "$ours" search -sc query=bash 2>/dev/null))
     if [[ $word == *=* && $COMP_WORDBREAKS == *=* ]]; then
         local head=${word%"${word##*=}"}
         COMPREPLY=("${COMPREPLY[@]#"$head"}")

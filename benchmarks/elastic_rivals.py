@@ -49,6 +49,13 @@ def epochs_for(allowed_s: float, epoch_s: float, share: float) -> int:
     return max(1, round(allowed_s / (epoch_s * share)))
 
 
+def planned(
+    case: Case, which: str, budget: float, make: Callable[[], dict[str, Any]]
+) -> dict[str, Any]:
+    """What `make` measured for a rival's training, kept: one that was stopped goes on with it alone."""
+    return kept(case.folder / which / f"{budget:g}-plan.json", make)
+
+
 def allowance(case: Case, which: str, model: nn.Module) -> int:
     """The epochs of a rival's training for one budget.
 
@@ -95,10 +102,14 @@ def step_share(
 
 def by_prune(case: Case, budget: float) -> dict[str, Any]:
     """Our pruning; what it will leave is not known before, so Taylor's cut stands in for its steps."""
-    base, _ = load_model(case.base() / "model.pt")
-    batches = take_batches(case.bundle().without_test(), 4, 64, torch.device("cpu"))
-    cut = taylor_cut(base, taylor_ratio(case, base, batches, budget), batches)
-    epochs = allowance(case, "prune", cut)
+
+    def plan() -> dict[str, Any]:
+        base, _ = load_model(case.base() / "model.pt")
+        batches = take_batches(case.bundle().without_test(), 4, 64, torch.device("cpu"))
+        cut = taylor_cut(base, taylor_ratio(case, base, batches, budget), batches)
+        return {"epochs": allowance(case, "prune", cut)}
+
+    epochs = planned(case, "prune", budget, plan)["epochs"]
     at = case.run("prune", f"prune{budget:g}", f"model={case.base()}", f"prune.epochs={epochs}",
                   f"prune.budget={100 * budget:g}%",
                   f"prune.options.seconds={case.timing_seconds:g}")  # fmt: skip
@@ -120,10 +131,16 @@ def by_scaled(case: Case, budget: float) -> dict[str, Any]:
             case.architecture, bundle.num_outputs, bundle.in_channels, case.width - lost
         ).eval()
 
-    lost = bisect_left(
-        range(case.width - 1), True, key=lambda lost: case.share(narrower(lost), 5) <= budget
-    )
-    width, epochs = case.width - lost, allowance(case, "scaled", narrower(lost))
+    def plan() -> dict[str, Any]:
+        lost = bisect_left(
+            range(case.width - 1), True, key=lambda lost: case.share(narrower(lost), 5) <= budget
+        )
+        return {
+            "width": case.width - lost, "epochs": allowance(case, "scaled", narrower(lost)),
+        }  # fmt: skip
+
+    known = planned(case, "scaled", budget, plan)
+    width, epochs = known["width"], known["epochs"]
     at = case.trained(f"scaled{budget:g}", width, epochs)
     found = read_json(at / "result.json")
     return {

@@ -1,4 +1,4 @@
-"""How many processors this process may use, and one thread for each of them.
+"""How many processors this process may use, and one thread for each of them where a quota leaves few.
 
 A leaf: torch is not imported for it.
 """
@@ -12,9 +12,12 @@ from pathlib import Path
 
 from darts_core.control_groups import folders_of, lines_of
 
-__all__ = ["THREAD_VARIABLES", "keep_threads_within_quota", "usable_processors"]
+__all__ = ["keep_threads_within_quota", "threads_asked_for", "usable_processors"]
 
-THREAD_VARIABLES = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")
+# MKL and OpenBLAS follow it, too, where they have no number of their own
+_THREADS = "OMP_NUM_THREADS"
+# the number that was set there for a quota: children inherit both, and nobody asked for it
+_FOR_QUOTA = "DARTS_QUOTA_THREADS"
 
 
 def usable_processors() -> int:
@@ -33,9 +36,14 @@ def keep_threads_within_quota() -> None:
     held still, which takes several times as long.
     """
     usable = usable_processors()
-    if usable < _allowed() and not os.environ.get("OMP_NUM_THREADS"):
-        for name in THREAD_VARIABLES:
-            os.environ.setdefault(name, str(usable))
+    if usable < _allowed() and not os.environ.get(_THREADS):
+        os.environ[_THREADS] = os.environ[_FOR_QUOTA] = str(usable)
+
+
+def threads_asked_for() -> str:
+    """OMP_NUM_THREADS as a person or a launcher set it; "" where nobody did, or a quota alone."""
+    number = os.environ.get(_THREADS, "")
+    return "" if number == os.environ.get(_FOR_QUOTA) else number
 
 
 def _allowed() -> int:

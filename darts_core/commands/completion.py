@@ -26,11 +26,14 @@ from darts_core.stages.schema import COMMANDS, STAGES
 __all__ = ["candidates", "shell_completion"]
 
 _HYDRA = {"hydra/launcher": (*LAUNCHERS,), "hydra/sweeper": (*SWEEPERS,)}
+# `$1` is what was typed, as in $VENV/bin/darts-core: no variable is expanded.
+# An interactive zsh knows no comments, so there are none within.
 _BASH = """\
 _darts_core_complete() {
     local line=${COMP_LINE:0:$COMP_POINT} IFS=$'\\n'
     local word=${line##*[[:space:]]} ours=${1/#'~'/$HOME}
-    COMPREPLY=($(COMP_LINE=$line "${ours:-darts-core}" search -sc query=bash 2>/dev/null))
+    command -v "$ours" >/dev/null || ours=darts-core
+    COMPREPLY=($(COMP_LINE=$line "$ours" search -sc query=bash 2>/dev/null))
     if [[ $word == *=* && $COMP_WORDBREAKS == *=* ]]; then
         local head=${word%"${word##*=}"}
         COMPREPLY=("${COMPREPLY[@]#"$head"}")

@@ -18,8 +18,8 @@ from darts_core.errors import DataError
 __all__ = ["column", "group_numbers", "numbers", "read_array", "texts"]
 
 log = logging.getLogger("darts_core")
-# rows of a table that are looked at, and what of its widest column's spread another one may have at least
-_ROWS, _HIDDEN = 10_000, 1e-3
+# numbers of a table that are looked at, and what of its widest column's spread another one may have at least
+_LOOKED_AT, _HIDDEN = 2**22, 1e-3
 
 
 def read_array(stream: IO[bytes], size_bytes: int, label: str) -> np.ndarray:
@@ -84,16 +84,16 @@ def numbers(inputs: np.ndarray, label: str, layout: str = "auto") -> np.ndarray:
 
 def _tell_scales(rows_NF: np.ndarray, label: str) -> None:
     """A warning where one column of a table hides the others: a row is normalised as one series."""
-    some = rows_NF[:: len(rows_NF) // _ROWS + 1].astype(np.float64)
+    some = rows_NF[:: rows_NF.size // _LOOKED_AT + 1].astype(np.float64)
     if not len(some) or not np.isfinite(some).all():  # refused later
         return
     spread = some.std(0)
-    known = spread[spread > 0]
+    known = spread[(some != some[0]).any(0)]  # that of a constant may be rounding
     if len(known) > 1 and float(np.median(known)) < _HIDDEN * float(known.max()):
         log.warning(
             "%s: half of its columns vary by less than a thousandth of column %d (counted from 0), and all "
             "are normalised together, as a series is. Give each a scale of its own: "
-            "x = (x - x.mean(0)) / x.std(0), or x[:, :, None] for a network of your own",
+            "x = (x - x.mean(0)) / (x.std(0) + 1e-9), or x[:, :, None] for a network of your own",
             label,
             int(spread.argmax()),
         )

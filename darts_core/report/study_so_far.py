@@ -11,7 +11,6 @@ from darts_core.reading import read_json
 from darts_core.report.read import StageRun
 from darts_core.report.rows import finite
 from darts_core.runlog import read_yaml
-from darts_core.study.trial import LEASE_FILE
 
 __all__ = ["study_so_far"]
 
@@ -19,7 +18,8 @@ __all__ = ["study_so_far"]
 def study_so_far(stage: StageRun) -> Mapping[str, Any]:
     """What is known of a study: its result, else the `objectives` and `trials` that there are by now.
 
-    A trial that nobody holds and that has not ended waits at a rung, or for a worker.
+    A trial without a result is called unfinished: whether it runs, waits, or was left by a kill, its folder
+    does not tell.
     """
     if "trials" in stage.result:
         return stage.result
@@ -40,13 +40,12 @@ def _trial(folder: Path) -> dict[str, Any]:
     if not isinstance(settings.get("params"), dict):
         return {}
     ended = _mapping(folder / "result.json")
-    open_state = "running" if (folder / LEASE_FILE).is_file() else "waiting"
     values = ended.get("values")
     values = values if isinstance(values, list) else []
     return {
         "number": int(folder.name),
         "params": settings["params"],
-        "state": str(ended.get("state") or open_state),
+        "state": str(ended.get("state") or "unfinished"),
         "value": finite(values[0]) if values else None,
         "values": values,
     }

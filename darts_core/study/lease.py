@@ -24,7 +24,6 @@ from darts_core.errors import ResumeError
 from darts_core.runlog import read_json, replacing
 from darts_core.store.procs import identity, is_alive
 from darts_core.study.optuna_private import attr_of, set_attrs
-from darts_core.study.trial import LEASE_FILE
 
 __all__ = [
     "FileLeases",
@@ -36,6 +35,7 @@ __all__ = [
     "process_start",
 ]
 
+LEASE_FILE = "lease.json"
 BEAT_SECONDS = 5.0
 STALE_SECONDS = 60.0
 

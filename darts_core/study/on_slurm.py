@@ -16,6 +16,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
+from darts_core.processors import threads_asked_for
 from darts_core.settings import SlurmQueue
 from darts_core.study.accounts import check_failures
 from darts_core.study.claim import Claim
@@ -77,7 +78,8 @@ class SlurmWorker:
     def __call__(self, index: int) -> int:
         """How many trials this job ended."""
         logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s")
-        os.environ.setdefault("OMP_NUM_THREADS", str(self.cpus))
+        if not threads_asked_for():  # the number of a quota is of where the job was queued from
+            os.environ["OMP_NUM_THREADS"] = str(self.cpus)
         objective = pickle.loads(self.packed)  # what its own study packed
         preemption = Preemption(self.grace_seconds)
         with preemption.ignored():

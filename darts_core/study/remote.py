@@ -23,8 +23,8 @@ from typing import Any
 from darts_core.errors import TuneError
 from darts_core.runlog import write_bytes
 from darts_core.study.claim import Claim
+from darts_core.study.lease import LEASE_FILE
 from darts_core.study.runner import Decide, Runner, runner_of
-from darts_core.study.trial import LEASE_FILE
 
 __all__ = ["LinkLost", "Sitting", "changed_files", "follow", "store_files"]
 

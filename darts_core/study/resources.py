@@ -9,11 +9,13 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from darts_core.processors import THREAD_VARIABLES, usable_processors
+from darts_core.processors import threads_asked_for, usable_processors
 
 __all__ = ["device_of", "device_share", "limit_threads", "pin_worker", "visible_gpus"]
 
 log = logging.getLogger("darts_core")
+
+_THREAD_VARIABLES = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")
 
 
 def visible_gpus() -> list[str]:
@@ -44,7 +46,10 @@ def pin_worker(index: int, device: str = "auto") -> None:
     gpus = visible_gpus()
     if len(gpus) > 1 and not _is_one_gpu(device):
         os.environ["CUDA_VISIBLE_DEVICES"] = gpus[index % len(gpus)]
-    for name in THREAD_VARIABLES:
+    if not threads_asked_for():
+        # a quota's number is for one process alone
+        os.environ["OMP_NUM_THREADS"] = "1"
+    for name in _THREAD_VARIABLES:
         os.environ.setdefault(name, "1")
 
 
@@ -62,7 +67,7 @@ def device_share(workers: int, slots: int | None = None, device: str = "auto") -
         device: where they run, as the setting of that name says.
     """
     if slots is None:
-        threads = os.environ.get("OMP_NUM_THREADS", "")
+        threads = threads_asked_for()
         each = int(threads) if threads.isdigit() and int(threads) > 0 else 1
         gpus = 1 if _is_one_gpu(device) else 0 if device == "cpu" else len(visible_gpus())
         slots = gpus or max(1, usable_processors() // each)

@@ -12,10 +12,7 @@ from typing import Any
 from darts_core.errors import TuneError
 from darts_core.runlog import RunFolder
 
-__all__ = ["LEASE_FILE", "Pruned", "TrialHandle", "current_trial", "inside"]
-
-# in a trial's folder while a worker holds it
-LEASE_FILE = "lease.json"
+__all__ = ["Pruned", "TrialHandle", "current_trial", "inside"]
 
 
 class Pruned(Exception):

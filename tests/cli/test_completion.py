@@ -84,12 +84,15 @@ def test_bash_completes_with_what_is_installed(tmp_path: Path) -> None:
     command.chmod(0o755)
     script = """
 eval "$(darts-core search -sc install=bash)"
-PATH=/usr/bin:/bin  # as where .venv/bin/darts-core is typed
-for COMP_LINE in '~/darts-core search data=di' '~/darts-core search search.epo'; do
-    COMP_POINT=${#COMP_LINE}
-    _darts_core_complete '~/darts-core'
+typed() {
+    COMP_LINE=$1 COMP_POINT=${#1}
+    _darts_core_complete "${1%% *}"
     printf '%s\\n' "${COMPREPLY[@]}"
-done
+}
+PATH=/usr/bin:/bin  # as where .venv/bin/darts-core is typed
+typed '~/darts-core search data=di'
+PATH=$HOME:$PATH  # where a variable is typed, which is not expanded
+typed '$VENV/darts-core search search.epo'
 complete -p darts-core
 """
     path = f"{tmp_path}{os.pathsep}{os.environ['PATH']}"

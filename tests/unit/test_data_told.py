@@ -57,6 +57,9 @@ def test_a_column_that_hides_the_others_of_a_table_is_told(tmp_path, rng, caplog
         assert caplog.text.count("less than a thousandth of column 2 (counted from 0)") == told
     caplog.clear()
     saved(tmp_path / "m.npz", x=(x * units)[:, :, None], y=y)
+    saved(
+        tmp_path / "m.npz", x=np.hstack([x, np.full((40, 9), 0.1)]), y=y
+    )  # constants hide nothing
     assert "thousandth" not in caplog.text
 
 

@@ -203,6 +203,30 @@ def test_a_training_step_is_held_against_one_of_the_base_and_leaves_both_as_they
     assert all(torch.equal(a, b) for a, b in zip(before, after, strict=True))
 
 
+def test_a_rival_that_was_stopped_goes_on_with_the_epochs_that_it_was_given(tmp_path, monkeypatch):
+    measured, asked = iter([7, 9]), []
+
+    def run(command, job, *words):
+        asked.append(words)
+        if len(asked) == 1:
+            raise KeyboardInterrupt
+        write_json(tmp_path / "result.json", {"test_accuracy": 0.9, "fine_tuning_seconds": 1.0})
+        return tmp_path
+
+    case = Namespace(
+        folder=tmp_path, base=lambda: tmp_path, bundle=lambda: Namespace(without_test=lambda: None),
+        run=run, share_of=lambda at: 0.5, timing_seconds=1.0,
+    )  # fmt: skip
+    monkeypatch.setattr(elastic_rivals, "load_model", lambda path: (None, {}))
+    for name in ("take_batches", "taylor_ratio", "taylor_cut"):
+        monkeypatch.setattr(elastic_rivals, name, lambda *_: None)
+    monkeypatch.setattr(elastic_rivals, "allowance", lambda *_: next(measured))
+    with pytest.raises(KeyboardInterrupt):
+        elastic_rivals.by_prune(case, 0.5)
+    assert elastic_rivals.by_prune(case, 0.5)["epochs"] == 7
+    assert asked[0] == asked[1]
+
+
 def test_the_least_cut_that_fits_is_found_and_cuts_channels():
     assert least_cut(lambda cut: True) == 0.0
     assert least_cut(lambda cut: cut >= 0.4) == pytest.approx(0.4, abs=0.01)

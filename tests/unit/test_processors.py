@@ -5,7 +5,12 @@ import os
 import pytest
 
 from darts_core import cli, control_groups, processors
-from darts_core.processors import THREAD_VARIABLES, keep_threads_within_quota, usable_processors
+from darts_core.processors import keep_threads_within_quota, usable_processors
+from darts_core.study.resources import device_share, pin_worker
+
+VARIABLES = (
+    "OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS", "DARTS_QUOTA_THREADS",
+)  # fmt: skip
 
 # groups, files of their folders, processors of eight
 CONTAINERS = {
@@ -44,7 +49,7 @@ def container(request, tmp_path, monkeypatch):
         place.write_text(f"{value}\n")
     monkeypatch.setattr(control_groups, "_ROOT", tmp_path)
     monkeypatch.setattr(processors, "_allowed", lambda: 8)
-    for name in THREAD_VARIABLES:
+    for name in VARIABLES:
         monkeypatch.setenv(name, "")  # remembers what to go back to
         monkeypatch.delenv(name)
     return expected
@@ -59,12 +64,22 @@ def test_there_are_as_many_threads_as_the_quota_gives_unless_a_number_is_set(
 ):
     keep_threads_within_quota()
     expected = None if container == 8 else str(container)
-    assert [os.environ.get(name) for name in THREAD_VARIABLES] == [expected] * 3
+    assert os.environ.get("OMP_NUM_THREADS") == expected
     monkeypatch.setenv("OMP_NUM_THREADS", "5")
-    monkeypatch.delenv("MKL_NUM_THREADS", raising=False)
     keep_threads_within_quota()
     assert os.environ["OMP_NUM_THREADS"] == "5"
-    assert "MKL_NUM_THREADS" not in os.environ
+
+
+def test_trials_side_by_side_have_one_thread_each_below_a_quota_too(container, monkeypatch):
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
+    keep_threads_within_quota()
+    assert device_share(container) == 1.0
+    pin_worker(0)
+    assert [os.environ[name] for name in VARIABLES[:3]] == ["1"] * 3
+    monkeypatch.setenv("OMP_NUM_THREADS", "5")  # a number that was asked for
+    pin_worker(0)
+    assert os.environ["OMP_NUM_THREADS"] == "5"
+    assert device_share(container * 5) == max(1, container // 5) / (container * 5)
 
 
 def test_a_command_keeps_to_the_quota_and_doctor_says_so(tmp_path, monkeypatch, capsys):
@@ -75,7 +90,7 @@ def test_a_command_keeps_to_the_quota_and_doctor_says_so(tmp_path, monkeypatch, 
     monkeypatch.setattr(control_groups, "_ROOT", tmp_path)
     monkeypatch.setattr(processors, "_allowed", lambda: 64)
     monkeypatch.setattr(os, "cpu_count", lambda: 64)
-    for name in THREAD_VARIABLES:
+    for name in VARIABLES:
         monkeypatch.setenv(name, "")  # remembers what to go back to
         monkeypatch.delenv(name)
     assert cli.main(["doctor"]) == 0

@@ -13,7 +13,6 @@ def _study(folder):
         write_yaml(folder / "trials" / f"{number:04d}" / "config.yaml", settings)
     own = folder / "trials"
     write_json(own / "0000" / "result.json", {"state": "complete", "values": [0.5]})
-    write_json(own / "0001" / "lease.json", {})
     rows = [{"epoch": 0, "val_accuracy": 0.25}, {"epoch": 1, "val_accuracy": 0.75}]
     write_json(own / "0001" / "metrics.jsonl", rows[0])
     (own / "0003").mkdir()  # its settings are not there yet
@@ -25,7 +24,7 @@ def test_the_trials_of_a_study_that_runs_are_read_from_their_folders(tmp_path):
     found = study_so_far(_study(tmp_path))
     assert found["objectives"] == {"val_accuracy": "maximize"}
     assert [(t["number"], t["state"], t["value"]) for t in found["trials"]] == [
-        (0, "complete", 0.5), (1, "running", None), (2, "waiting", None),
+        (0, "complete", 0.5), (1, "unfinished", None), (2, "unfinished", None),
     ]  # fmt: skip
     assert found["trials"][2]["params"] == {"learning_rate": 0.3}
 
@@ -33,7 +32,7 @@ def test_the_trials_of_a_study_that_runs_are_read_from_their_folders(tmp_path):
 def test_a_page_shows_a_study_that_runs(tmp_path):
     stage = _study(tmp_path)
     section = tune_section(VersionRun(tmp_path, "job", "V001", {"tune": stage}))
-    assert section.note == "3 trials: 1 complete, 1 running, 1 waiting."
+    assert section.note == "3 trials: 1 complete, 2 unfinished."
     assert "Best settings (trial 0)" in section.body
 
 

@@ -186,7 +186,7 @@ class Sandwich:
             return output
         if isinstance(output, (tuple, list)):
             # an auxiliary head that is off may give None
-            parts = [None if part is None else self._joined(part) for part in output]
+            parts: list[Any] = [None if part is None else self._joined(part) for part in output]
             return type(output)(*parts) if hasattr(output, "_fields") else type(output)(parts)
         return self.group.joined(_first(output))
 

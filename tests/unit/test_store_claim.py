@@ -86,8 +86,14 @@ def test_unsafe_names_are_refused(name: str, tmp_path: Path) -> None:
     assert list(tmp_path.iterdir()) in ([], [tmp_path / "job"])
 
 
-@pytest.mark.parametrize("where", ["job", "version"])
-def test_links_out_of_the_root_are_refused(where: str, tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("where", "said"),
+    [
+        ("job", "job is a link; a job's folder must lie in "),
+        ("version", "version='V001' is a link out of "),
+    ],
+)
+def test_links_out_of_the_root_are_refused(where: str, said: str, tmp_path: Path) -> None:
     outside = tmp_path / "outside"
     outside.mkdir()
     out = tmp_path / "runs"
@@ -97,7 +103,7 @@ def test_links_out_of_the_root_are_refused(where: str, tmp_path: Path) -> None:
     else:
         (out / "job").mkdir(parents=True)
         (out / "job" / "V001").symlink_to(outside)
-    with pytest.raises(JobError, match="link"):
+    with pytest.raises(JobError, match=said):
         claim(out, "job", command="search", stamp="aaa", version="V001")
     assert list(outside.iterdir()) == []
 

@@ -10,7 +10,7 @@ import pytest
 sys.path.insert(0, str(Path(__file__).parent))
 from web_site import BASE, TOKEN, options, own, searched, site
 
-from darts_core.errors import ConfigError
+from darts_core.errors import ConfigError, JobError
 from darts_core.report.html import render
 from darts_core.store.jobs import Store
 from darts_core.store.params import SavedParams
@@ -308,21 +308,22 @@ def test_half_a_character_in_a_field_is_a_sentence(root):
 
 def test_no_value_of_a_form_can_pass_for_an_option(root):
     SavedParams(Store(root)).save("kept", {}, [])
-    for verb, fields in {
-        "edit": {"job": "one", "description": "--root=/tmp"},
-        "save-params": {"job": "one", "saved": "a", "description": "--job=other"},
-        "new-version": {"job": "one", "settings": "--notify=evil", "arguments": "--python=x",
-                        "budget": "--wait", "devices": "--notify=evil"},
-    }.items():  # fmt: skip
-        words = order(options(root), verb, fields).words
-        assert not any(
-            word.startswith(("--notify", "--python", "--wait", "--job=other")) for word in words
-        )
+    for verb, fields, words in (
+        ("edit", {"description": "--root=/tmp"}, ("edit", "one", "--description=--root=/tmp")),
+        ("save-params", {"saved": "a", "description": "--job=other"},
+         ("params", "save", "a", "--job=one/V001", "--description=--job=other")),
+        ("new-version", {"settings": "--notify=evil", "arguments": "--python=x", "budget": "--wait",
+                         "devices": "--notify=evil"},
+         ("new-version", "one/V001", f"--code={root / 'one' / 'V001' / 'code'}", "--devices=--notify=evil",
+          "--budget=--wait", "--set=--notify=evil", "--arg=--python=x")),
+    ):  # fmt: skip
+        found = order(options(root), verb, {"job": "one", **fields}).words
+        assert found == ("jobs", f"--root={root}", *words)
     for verb in ("stop", "resume", "edit", "export", "save-params"):
-        with pytest.raises(Exception, match="not allowed"):
+        with pytest.raises(JobError, match="not allowed"):
             order(options(root), verb, {"job": "--root=/tmp", "saved": "a"})
     for name in ("--yes", "../x", "a/b", ""):
-        with pytest.raises(Exception, match="not allowed"):
+        with pytest.raises(JobError, match="not allowed"):
             order(options(root), "save-params", {"job": "one", "saved": name})
     with pytest.raises(ConfigError, match="control character"):
         order(options(root), "edit", {"job": "one", "description": "\x1b[2J"})

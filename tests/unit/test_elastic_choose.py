@@ -80,10 +80,10 @@ def test_the_expected_cost_is_the_mean_over_draws():
 def test_overhead_and_slope_are_fitted_and_a_saved_table_is_not_timed_again():
     net = _made("resnet14", torch.float32)
     cost = _cost(net)
-    rows = fit_cost(cost, net, lambda model: 3.0 + 2e-6 * count(model, SHAPE).macs)
-    assert [r["predicted_ms"] for r in rows] == pytest.approx(
-        [r["measured_ms"] for r in rows], rel=0.25
-    )
+    rows = fit_cost(cost, net, lambda model: 3.0 + 2e-5 * count(model, SHAPE).macs)
+    measured = [r["measured_ms"] for r in rows]
+    assert max(measured) > 3 * min(measured)  # else any overhead without a slope would do
+    assert [r["predicted_ms"] for r in rows] == pytest.approx(measured, rel=0.03)
     saved = json.loads(json.dumps(cost.to_dict()))
     blind = _counted()
     blind.layer_ms = None  # anything timed would end here

@@ -183,15 +183,20 @@ def test_a_script_is_swept_by_two_workers_and_continued(tmp_path, capsys):
 def test_failing_trials_do_not_stop_a_sweep_and_names_are_checked(tmp_path):
     (tmp_path / "space.yaml").write_text("lr: {low: 0.1, high: 0.4, when: {kind: a}}")
     settings = ("hydra/sweeper/sampler=random", "hydra.sweeper.space=space.yaml")
-    done = sweep(tmp_path, "kind=a,c", *settings, "hydra.sweeper.trials=3", TWO)
+    # that any drawn trial fails is not sure
+    settings += ("hydra.sweeper.trials=3", "hydra.sweeper.enqueue=[{kind: c}]")
+    done = sweep(tmp_path, "kind=a,c", *settings, TWO)
     assert done.returncode == 0, done.stderr
     study = json.loads((tmp_path / "out/tune/study.json").read_text())
     assert study["sampler"] == {"name": "random"}
     assert study["pruner"]["name"] == "none"
     trials = json.loads((tmp_path / "out/tune/result.json").read_text())["trials"]
     assert all(("lr" in t["params"]) == (t["params"]["kind"] == "a") for t in trials)
-    failed = [t for t in trials if t["state"] == "fail"]
-    assert all(t["reason"] == "ValueError: no kind c" for t in failed)
+    assert [t["params"]["kind"] for t in trials[:2]] == ["a", "c"]
+    failed = {t["number"]: t["reason"] for t in trials if t["state"] == "fail"}
+    wanted = [t["number"] for t in trials if t["params"]["kind"] == "c"]
+    assert failed == dict.fromkeys(wanted, "ValueError: no kind c")
+    assert len(trials) == 3
     bad = sweep(tmp_path, "lr=interval(1,1)")
     assert bad.returncode != 0
     assert "The interval of lr is empty" in bad.stderr

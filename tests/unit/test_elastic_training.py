@@ -140,7 +140,7 @@ def test_mixed_precision_is_that_of_the_block_around_the_call():
     assert set(seen) == {torch.bfloat16}
     assert all(g is None or g.dtype == torch.float32 for g in _grads(net.model))
     norm = torch.nn.utils.clip_grad_norm_(net.model.parameters(), 0.1)
-    assert bool(torch.isfinite(norm))
+    assert 0.0 < float(norm) < float("inf")
 
 
 def test_the_teacher_is_asked_once_for_each_input_and_says_the_same():

@@ -79,7 +79,9 @@ def test_a_row_of_one_seed_is_as_unsure_as_its_test_examples_leave_it(
 ) -> None:
     exported(version, onnx=("onnx", b"plain"))
     monkeypatch.setattr(models, "load", lambda *_, **__: lambda x: torch.zeros(len(x), 10))
-    for entry in entries_of(version):
+    entries = entries_of(version)
+    assert [entry.name for entry in entries] == ["searched", "exported"]
+    for entry in entries:
         row = untimed_row(entry, bundle, CPU).row
         share = row.accuracy_mean
         assert row.extra["test_examples"] == 100

@@ -302,7 +302,9 @@ def test_make_policy_takes_the_keys_of_a_preset():
 
     from darts_core.augment.policy import _config_folder
 
-    for file in _config_folder().glob("*.yaml"):
+    files = sorted(_config_folder().glob("*.yaml"))
+    assert {"none", "randaugment", "trivialaugment"} <= {file.stem for file in files}
+    for file in files:
         content = yaml.safe_load(file.read_text())
         assert content["description"]
         target = content.pop("_target_")

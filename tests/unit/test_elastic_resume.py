@@ -310,6 +310,7 @@ def test_a_second_attempt_of_the_elastic_trial_judges_its_own_weights(tmp_path, 
         assert not (tmp_path / "architecture.json").exists()
         (tmp_path / "architecture.json").write_text(json.dumps({"value": family.derive()}))
         losses.append({row["loss"] for row in read_jsonl(tmp_path / "judged.jsonl")})
+    assert min(map(len, losses)) > 1
     assert not losses[0] & losses[1]
 
 

@@ -130,7 +130,9 @@ def test_numbers_outside_a_range_are_refused_in_one_sentence(cls: type, name: st
 def test_the_ends_of_a_range_are_accepted(cls: type, name: str) -> None:
     _, kind, bounds = ONCE[cls, name]
     for value in ends(kind, bounds):
-        made = cls(**given(cls, name, value))
+        wanted = given(cls, name, value)
+        made = cls(**wanted)
+        assert getattr(made, name) == wanted[name]
         assert from_plain(cls, to_plain(made)) == made
 
 

@@ -100,6 +100,37 @@ def test_a_script_that_calls_run_study_unguarded_is_told_so(tmp_path, monkeypatc
         one.run(claim, None)
 
 
+class Waiting:
+    """A pipe to a process that has reported an epoch and waits for what is said of it."""
+
+    def send(self, value):
+        pass
+
+    def recv(self):
+        return "report", 0, {"val_accuracy": 0.5}
+
+    def close(self):
+        pass
+
+
+def full_disk(*_):
+    raise OSError(errno.ENOSPC, "No space left on device", "study.journal")
+
+
+def test_books_on_a_full_disk_are_no_death_of_a_trial_that_waits_for_their_answer(tmp_path):
+    ended = []
+    runner = ChildRunner(own_process, ())
+    runner._pipe = Waiting()
+    runner._process = SimpleNamespace(
+        kill=lambda: ended.append("killed"), join=lambda: ended.append("joined"), exitcode=0
+    )
+    claim = SimpleNamespace(number=0, params={}, folder=tmp_path, seed=0, resumed=False)
+    with pytest.raises(OSError, match="No space left"):
+        runner.run(claim, full_disk)
+    # a process that waits for an answer ends by force alone: joined first, it was waited for without end
+    assert ended == ["killed", "joined"]
+
+
 def test_trials_run_in_processes_of_their_own_with_one_thread(tmp_path):
     result = run_study(own_process, SPACE, folder=tmp_path, trials=4, workers=2)
     pids = {record.metrics["pid"] for record in result.trials}

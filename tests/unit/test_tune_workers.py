@@ -10,6 +10,7 @@ import os
 import re
 import signal
 import sys
+import threading
 from dataclasses import dataclass
 from functools import partial
 from types import ModuleType, SimpleNamespace
@@ -18,7 +19,9 @@ import pytest
 
 from darts_core.errors import TuneError
 from darts_core.study import launch, run_study
+from darts_core.study.claim import Claim
 from darts_core.study.launch import RelaunchLimit
+from darts_core.study.lease import Lease
 from darts_core.study.resources import pin_worker, visible_gpus
 from darts_core.study.runner import ChildRunner, pack
 
@@ -129,6 +132,15 @@ def test_books_on_a_full_disk_are_no_death_of_a_trial_that_waits_for_their_answe
         runner.run(claim, full_disk)
     # a process that waits for an answer ends by force alone: joined first, it was waited for without end
     assert ended == ["killed", "joined"]
+
+
+def test_a_beat_that_a_full_disk_missed_is_followed_by_others(tmp_path, monkeypatch):
+    monkeypatch.setattr("darts_core.study.claim.BEAT_SECONDS", 0.001)
+    claim = Claim(SimpleNamespace(number=0), tmp_path, Lease(), None, {}, 0, since=0.0)
+    beats, again = iter([full_disk]), threading.Event()
+    claim.renew = lambda: next(beats, again.set)()
+    with claim.beating():
+        assert again.wait(5.0)
 
 
 def test_trials_run_in_processes_of_their_own_with_one_thread(tmp_path):

@@ -17,11 +17,12 @@ from types import ModuleType, SimpleNamespace
 
 import pytest
 
-from darts_core.errors import TuneError
+from darts_core.errors import ResumeError, TuneError
+from darts_core.runlog import read_json
 from darts_core.study import launch, run_study
 from darts_core.study.claim import Claim
 from darts_core.study.launch import RelaunchLimit
-from darts_core.study.lease import Lease
+from darts_core.study.lease import FileLeases, Lease
 from darts_core.study.resources import pin_worker, visible_gpus
 from darts_core.study.runner import ChildRunner, pack
 
@@ -141,6 +142,22 @@ def test_a_beat_that_a_full_disk_missed_is_followed_by_others(tmp_path, monkeypa
     claim.renew = lambda: next(beats, again.set)()
     with claim.beating():
         assert again.wait(5.0)
+
+
+def test_a_lease_that_was_replaced_while_it_was_read_is_read_again(tmp_path, monkeypatch):
+    leases = FileLeases(lambda number: tmp_path)
+    leases.write(0, Lease(token="mine"))
+    stale = iter([ResumeError("lease.json cannot be read (Stale file handle).")])
+
+    def read(path):
+        for error in stale:
+            raise error
+        return read_json(path)
+
+    monkeypatch.setattr("darts_core.study.lease.read_json", read)
+    assert leases.read(0).token == "mine"
+    (tmp_path / "lease.json").write_text('{"host": "a')
+    assert leases.read(0) is None
 
 
 def test_trials_run_in_processes_of_their_own_with_one_thread(tmp_path):

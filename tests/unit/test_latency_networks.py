@@ -13,6 +13,7 @@ from darts_core.latency import (
 )
 from darts_core.latency import networks as networks_module
 from darts_core.latency.check import (
+    _written,
     check_predictions,
     draw_scatter,
     fit_networks,
@@ -37,8 +38,7 @@ def timing(ms: float, *, flagged: bool = False) -> Timing:
 def test_two_commands_that_write_the_same_networks_keep_out_of_each_others_way(
     tmp_path, monkeypatch
 ):
-    space = get_space("nasbench201")
-    (drawn,) = random_architectures(space, 1, seed=0)
+    drawn = random_architectures(get_space("nasbench201"), 8, seed=0)[0]
     path = tmp_path / f"{config_hash(drawn.to_dict())}.onnx"
     other = path.with_suffix(".tmp")
     monkeypatch.setattr("darts_core.latency.check.onnx_bytes", lambda *_, **__: b"network")
@@ -47,7 +47,7 @@ def test_two_commands_that_write_the_same_networks_keep_out_of_each_others_way(
     def make(_):
         other.write_bytes(b"half of")  # what another one is writing
 
-    write_networks(space, make, SHAPE, tmp_path, count=1)
+    assert _written(make, drawn, None, tmp_path) == b"network"
     assert {p.name: p.read_bytes() for p in tmp_path.iterdir()} == {
         path.name: b"network",
         other.name: b"half of",

@@ -279,7 +279,7 @@ class RunFolder:
         tensorboard: bool = True,
         loggers: Loggers | None = None,
     ) -> RunFolder:
-        """Make (or reopen) the folder and write `config.yaml` and `environment.json` into it.
+        """Make (or reopen) the folder and write `config.yaml` and, until it has finished, `environment.json`.
 
         Raises:
             ResumeError: the folder already holds a run of another configuration.
@@ -295,7 +295,8 @@ class RunFolder:
                 f"{stamp}); use another version=, or move the folder away."
             )
         write_yaml(run.path / "config.yaml", config)
-        write_json(run.path / "environment.json", environment())
+        if not run.finished:  # what one that has finished ran on may be gone or changed since
+            write_json(run.path / "environment.json", environment())
         write_text(known, stamp + "\n")
         if not run.finished:
             run.loggers.start(run.path, config)

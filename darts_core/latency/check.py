@@ -197,11 +197,10 @@ def _written(
     """The ONNX file of an architecture's network, read from `folder` where it is there."""
     path = folder / f"{config_hash(architecture.to_dict())}.onnx"
     if not path.is_file():
-        content = onnx_bytes(without_norms(make(architecture), x), x, any_batch=True)
-        folder.mkdir(parents=True, exist_ok=True)
-        temporary = path.with_suffix(".tmp")
-        temporary.write_bytes(content)
-        temporary.replace(path)
+        # two commands write the same networks in the same order
+        runlog.write_bytes(
+            path, onnx_bytes(without_norms(make(architecture), x), x, any_batch=True)
+        )
     return path.read_bytes()
 
 

@@ -31,6 +31,7 @@ __all__ = [
     "device_name",
     "foreign_gpu_processes",
     "lock_path",
+    "no_locks",
     "pinned_threads",
     "require_device",
     "versions",
@@ -74,7 +75,7 @@ def device_lock(device: str | torch.device, *, wait_seconds: float = 1800.0) -> 
     be entered again inside itself.
 
     Raises:
-        LatencyError: another process kept the lock for longer than `wait_seconds`.
+        LatencyError: another process kept the lock for longer than `wait_seconds`, or there are no locks.
     """
     found = require_device(device)
     key = f"{found.type}{found.index or 0}"
@@ -109,7 +110,7 @@ def _acquire(key: str, wait_seconds: float) -> Any:
         try:
             fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
             return stream
-        except OSError:
+        except BlockingIOError:
             waited = time.monotonic() - started
             if (
                 waited > _TELL_AFTER and not told
@@ -123,6 +124,16 @@ def _acquire(key: str, wait_seconds: float) -> Any:
                     f"(lock {lock_path(key)}); stop it or wait."
                 ) from None
             time.sleep(0.05)
+        except OSError as error:
+            stream.close()
+            raise no_locks(error, lock_path(key)) from error
+
+
+def no_locks(error: OSError, path: Path) -> LatencyError:
+    """What is said where the folder for temporary files has no locks, as some file systems of clusters."""
+    return LatencyError(
+        f"{path} cannot be locked ({error.strerror}); set TMPDIR to a folder on a file system with locks."
+    )
 
 
 @contextlib.contextmanager

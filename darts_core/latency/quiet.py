@@ -53,6 +53,9 @@ def _locked(path: Path, how: str, *, seconds: float = 0.0, what: str = "") -> An
         how: `shared` or `alone`.
         seconds: to wait.
         what: is waited for, in the log.
+
+    Raises:
+        LatencyError: the file system has no locks.
     """
     stream = path.open("a", encoding="utf-8")
     if fcntl is None:  # pragma: no cover
@@ -65,6 +68,9 @@ def _locked(path: Path, how: str, *, seconds: float = 0.0, what: str = "") -> An
             return stream
         except BlockingIOError:
             waited = time.monotonic() - started
+        except OSError as error:
+            stream.close()
+            raise _device.no_locks(error, path) from error
         if waited >= seconds:
             stream.close()
             if seconds:

@@ -96,4 +96,6 @@ def watching(version: Version, *, shown: bool = True) -> Iterator[None]:
             thread.join(10)
             with contextlib.suppress(DartsError, OSError):
                 line.show(status_line(version))
-            line.end()
+            # of a terminal that was closed meanwhile nothing can be said, and nothing went wrong
+            with contextlib.suppress(OSError):
+                line.end()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import os
 import re
@@ -145,7 +146,11 @@ def _order(place: Path) -> tuple[tuple[bool, str], ...]:
 
 
 def _bytes(files: list[tuple[Path, Path]]) -> int:
-    return sum(path.stat().st_size for path, _ in files)
+    total = 0
+    for path, _ in files:
+        with contextlib.suppress(FileNotFoundError):  # as below
+            total += path.stat().st_size
+    return total
 
 
 def links_note(source: str | Path, *, skip: Path | None = None) -> str | None:
@@ -190,7 +195,10 @@ def copy_code(source: str | Path, target: Path, *, skip: Path | None = None) -> 
     for path, relative in plan.files:
         destination = target / relative
         destination.parent.mkdir(parents=True, exist_ok=True)
-        shutil.copyfile(path, destination)
+        try:
+            shutil.copyfile(path, destination)
+        except FileNotFoundError:
+            continue  # a training that runs there has renamed or removed it since: its checkpoint, say
         # a file name may hold bytes that are no text
         name = str(relative).encode(errors="surrogateescape")
         digest.update(name + b"\0" + destination.read_bytes() + b"\0")

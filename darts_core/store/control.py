@@ -14,7 +14,7 @@ import uuid
 from os import environ
 from pathlib import Path
 
-from darts_core.errors import JobError
+from darts_core.errors import JobError, disk_failure
 from darts_core.store import procs
 from darts_core.store.jobs import Store
 from darts_core.store.names import quoted
@@ -176,9 +176,9 @@ def stop(store: Store, version: Version, *, limit_seconds: float = 10.0) -> str:
     command = version.command(name)
     begun = time.monotonic()
     mark = str(command.get("mark") or "")
-    version.stop_file.touch()
+    asked = _ask(version)
     who = version.process(name)
-    if who is not None and not command.get("stops_by_file"):
+    if who is not None and not (asked and command.get("stops_by_file")):
         procs.send(who, signal.SIGTERM)
     while who is not None and time.monotonic() - begun < 0.6 * limit_seconds:
         time.sleep(0.05)
@@ -190,12 +190,24 @@ def stop(store: Store, version: Version, *, limit_seconds: float = 10.0) -> str:
     ended = procs.end_tree(
         who, mark, grace_seconds=min(0.5, left / 4), limit_seconds=max(1.0, left - 0.5)
     )
-    with contextlib.suppress(JobError):
+    # where the disk takes no state, that of a process that is gone is known all the same
+    with contextlib.suppress(JobError, OSError):
         _note_stop(version, name)
     if not ended:
         raise JobError(f"Some processes of {version.label} are still there; stop it again.")
     # a command that had nothing to keep has taken its version away
     return version.state(name) if version.path.is_dir() else "stopped"
+
+
+def _ask(version: Version) -> bool:
+    """Leave the file that says that a stop is wanted; False where the disk is too full, or faulty, for it."""
+    try:
+        version.stop_file.touch()
+    except OSError as error:
+        if disk_failure(error) is None:
+            raise
+        return False
+    return True
 
 
 def _refuse_copy(version: Version) -> None:

@@ -153,7 +153,10 @@ class SavedParams:
         """Delete saved parameters; jobs made from them are not touched."""
         self.load(name)
         self._require_own(self._path(name))
-        shutil.rmtree(self._path(name))
+        # out of sight in one step: what a kill left half deleted could be neither loaded, deleted nor saved
+        doomed = self.folder / temporary_name("deleted")
+        self._path(name).rename(doomed)
+        shutil.rmtree(doomed)
 
     def _require_own(self, path: Path) -> None:
         if path.is_symlink() or path.resolve().parent != self.folder.resolve():

@@ -43,6 +43,8 @@ MARK = "DARTS_PROCESS_MARK"
 _PROC = Path("/proc")
 # the kernel's number of the machine's own namespace; in another one, a container's, process 1 is its command
 _MACHINE = "pid:[4026531836]"
+# of kernels that give their boots no name, as macOS: there a start, to the millisecond, tells processes apart
+_UNNAMED = "unnamed"
 _PR_SET_PDEATHSIG = 1
 _PR_SET_CHILD_SUBREAPER = 36
 
@@ -81,16 +83,31 @@ def _in_a_container() -> bool:
 @lru_cache(maxsize=1)
 def _boot() -> str:
     path = _PROC / "sys/kernel/random/boot_id"
-    return (
-        path.read_text(encoding="utf-8").strip() if path.exists() else f"{psutil.boot_time():.0f}"
-    )
+    if path.exists():
+        return path.read_text(encoding="utf-8").strip()
+    # a sandbox may show ticks after its boot, which another boot counts again, and no name
+    return f"{psutil.boot_time():.0f}" if (_PROC / "self/stat").exists() else _UNNAMED
+
+
+def _created(pid: int) -> float:
+    """When a process started, as the kernel noted it then: what psutil makes of that, and the time of the
+    boot, move with the clock, which a laptop that wakes up has corrected.
+
+    Raises:
+        psutil.Error: it is gone.
+    """
+    process: Any = psutil.Process(pid)
+    try:
+        return float(process._proc.create_time(monotonic=True))
+    except TypeError:  # psutil before 7.1 gives it as it is
+        return float(process.create_time())
 
 
 def _start(pid: int) -> str | None:
     """When a process started: clock ticks after boot on Linux, else seconds; None when it is gone."""
     if not _PROC.joinpath("self/stat").exists():
         try:
-            return f"{psutil.Process(pid).create_time():.3f}"
+            return f"{_created(pid):.3f}"
         except psutil.Error:
             return None
     try:
@@ -125,7 +142,7 @@ def identity(pid: int | None = None) -> Identity:
 
 def is_alive(who: Identity | None) -> bool:
     """Whether exactly this process (same start, same boot, not a zombie) is running."""
-    if who is None or who.boot != _boot() or _start(who.pid) != who.start:
+    if who is None or _boot() not in (who.boot, _UNNAMED) or _start(who.pid) != who.start:
         return False
     try:
         return bool(psutil.Process(who.pid).status() != psutil.STATUS_ZOMBIE)

@@ -132,8 +132,12 @@ class Claim:
             while not stop.wait(BEAT_SECONDS):
                 try:
                     self.renew()
-                except (LeaseLost, OSError):
+                except LeaseLost:
                     return  # the next report meets the same and ends the trial
+                except OSError:
+                    # a disk that was full for a moment: without further beats, other hosts would take the
+                    # trial for a dead worker's while it runs
+                    continue
                 except Exception as error:  # drivers raise their own kinds
                     if not lost(error):
                         raise

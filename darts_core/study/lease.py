@@ -146,10 +146,11 @@ class FileLeases:
         """The lease of a trial, or None."""
         if not self._path(number).is_file():
             return None
-        try:
-            return Lease.from_dict(read_json(self._path(number)))
-        except ResumeError:
-            return None
+        for _ in range(2):
+            # on NFS, what another host replaces while it is read cannot be read; the next time it is new
+            with contextlib.suppress(ResumeError):
+                return Lease.from_dict(read_json(self._path(number)))
+        return None
 
     def write(self, number: int, lease: Lease) -> None:
         """Renew a trial's lease."""

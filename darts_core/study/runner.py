@@ -244,15 +244,29 @@ class ChildRunner:
             theirs.close()
 
     def _talk(self, facts: dict[str, Any], decide: Decide) -> tuple[str, Any] | None:
-        try:
-            self._pipe.send(facts)
-            while True:
-                message = self._pipe.recv()
-                if message[0] != "report":
-                    return message[0], message[1]
-                self._pipe.send(decide(message[1], message[2]))
-        except (EOFError, OSError):
+        """Relay the reports of a sitting to `decide`; how it ended, or None when the process is gone.
+
+        What `decide` raises is raised: a full disk under the books, too, is no death of the process, which
+        lives and waits for the answer.
+        """
+        if not self._send(facts):
             return None
+        while True:
+            try:
+                message = self._pipe.recv()
+            except (EOFError, OSError):
+                return None
+            if message[0] != "report":
+                return message[0], message[1]
+            if not self._send(decide(message[1], message[2])):
+                return None
+
+    def _send(self, value: Any) -> bool:
+        try:
+            self._pipe.send(value)
+        except OSError:
+            return False
+        return True
 
     def close(self) -> None:
         """Let the process end."""

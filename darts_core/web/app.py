@@ -14,7 +14,7 @@ from starlette.requests import Request
 from starlette.responses import FileResponse, JSONResponse, Response, StreamingResponse
 from starlette.routing import Route
 
-from darts_core.errors import DartsError, JobError
+from darts_core.errors import DartsError, JobError, sentence_of
 from darts_core.report.escape import plain_text
 from darts_core.report.style import style_sheet
 from darts_core.web import api
@@ -94,6 +94,14 @@ async def _refused(request: Request, error: Exception) -> Response:
     return _problem(request, 404 if gone else 400, str(error))
 
 
+async def _system(request: Request, error: Exception) -> Response:
+    """What the machine refuses (rights, a full disk) as its sentence; what was deleted while it is read."""
+    told = sentence_of(error)
+    if told is None and isinstance(error, FileNotFoundError):
+        return _problem(request, 404, f"{error.filename or 'A file'} is not there (any more).")
+    return await _defect(request, error) if told is None else _problem(request, 500, told)
+
+
 async def _http(request: Request, error: Exception) -> Response:
     assert isinstance(error, HTTPException)
     answer = _problem(request, error.status_code, f"{request.url.path}: {error.detail}")
@@ -154,7 +162,12 @@ def make_app(options: WebOptions) -> Guard:
         yield
         site.actions.close()
 
-    handlers: dict[Any, Any] = {DartsError: _refused, HTTPException: _http, Exception: _defect}
+    handlers: dict[Any, Any] = {
+        DartsError: _refused,
+        OSError: _system,
+        HTTPException: _http,
+        Exception: _defect,
+    }
     app = Starlette(routes=_routes(), exception_handlers=handlers, lifespan=life)
     app.state.site = site
     return Guard(app, options)

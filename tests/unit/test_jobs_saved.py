@@ -67,6 +67,23 @@ def test_a_name_under_which_nothing_can_be_saved_is_refused_first(store, monkeyp
             run(store, parsed(*words, "--save-params", name))
 
 
+def test_a_deletion_that_is_cut_off_leaves_the_name_free(store, monkeypatch):
+    saved = SavedParams(store)
+    saved.save("mine", {"seed": 1}, [])
+
+    def cut_off(folder, **_):
+        (Path(folder) / "params.json").unlink()
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as killed:
+        killed.setattr("darts_core.store.params.shutil.rmtree", cut_off)
+        with pytest.raises(KeyboardInterrupt):
+            saved.delete("mine")
+    assert saved.names() == []
+    saved.save("mine", {"seed": 2}, [])
+    assert saved.load("mine")["seed"] == 2
+
+
 def test_what_is_edited_holds_in_any_folder(store, tmp_path, monkeypatch):
     SavedParams(store).save("mine", {"code": "/gone", "boot_file": "boot.py"}, [])
     (tmp_path / "py").mkdir()

@@ -1,13 +1,21 @@
-"""Starting a pipeline's command for another one that waits: an interruption, a refusal, its last words."""
+"""Starting a pipeline's command for another one that waits: an interruption, a refusal, its last words.
 
+And stopping one where the disk is full.
+"""
+
+import errno
+import signal
 import subprocess
 import sys
+from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
 
 from darts_core.commands.jobs import pipeline, starting
+from darts_core.store import control, procs
 from darts_core.store.jobs import Store
+from darts_core.store.record import new_record
 from darts_core.store.version import Version
 
 
@@ -59,3 +67,38 @@ def test_whoever_waits_is_told_why_nothing_was_kept(tmp_path, monkeypatch, capsy
     ]
     with pipeline.heard(False) as log:
         assert log is None
+
+
+@pytest.mark.parametrize(("holds", "state"), [(True, "stopped"), (False, "interrupted")])
+def test_a_full_disk_keeps_no_search_from_being_stopped(tmp_path, monkeypatch, holds, state):
+    """Where not even the file fits by which a search of a script is asked, it is asked by a signal."""
+    store = Store(tmp_path)
+    store.create_job("a", kind="script")
+    with store.new_version("a", new_record("script", commands={"autosearch": {}})):
+        pass
+    made, told = store.version("a"), []
+    child = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(60)"])
+    process = procs.identity(child.pid).to_dict()
+    made.set_state("running", process=process, stops_by_file=True)
+    lock = made.lock  # of whoever runs it
+
+    def full(*_, **__):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    def obeys(who, number):
+        told.append((who.pid, number))
+        child.kill()
+        child.wait()
+        lock.release()
+
+    monkeypatch.setattr(procs, "send", obeys)
+    monkeypatch.setattr(Path, "touch", full)
+    if not holds:
+        monkeypatch.setattr("darts_core.runlog.os.fsync", full)
+    assert lock.try_acquire()
+    try:
+        assert control.stop(store, made) == state
+    finally:
+        child.kill()
+        child.wait()
+    assert told == [(child.pid, signal.SIGTERM)]

@@ -13,12 +13,14 @@ from darts_core.latency import (
 )
 from darts_core.latency import networks as networks_module
 from darts_core.latency.check import (
+    _written,
     check_predictions,
     draw_scatter,
     fit_networks,
     random_architectures,
     write_networks,
 )
+from darts_core.runlog import config_hash
 from darts_core.spaces import get_space
 from darts_core.supernet import Supernet, build
 
@@ -31,6 +33,25 @@ def supernet(name: str = "darts", layers: int = 3) -> Supernet:
 
 def timing(ms: float, *, flagged: bool = False) -> Timing:
     return Timing(ms, ms, ms, 5, "cpu", flagged=flagged, flag_reason="busy" if flagged else "")
+
+
+def test_two_commands_that_write_the_same_networks_keep_out_of_each_others_way(
+    tmp_path, monkeypatch
+):
+    drawn = random_architectures(get_space("nasbench201"), 8, seed=0)[0]
+    path = tmp_path / f"{config_hash(drawn.to_dict())}.onnx"
+    other = path.with_suffix(".tmp")
+    monkeypatch.setattr("darts_core.latency.check.onnx_bytes", lambda *_, **__: b"network")
+    monkeypatch.setattr("darts_core.latency.check.without_norms", lambda model, x: model)
+
+    def make(_):
+        other.write_bytes(b"half of")  # what another one is writing
+
+    assert _written(make, drawn, None, tmp_path) == b"network"
+    assert {p.name: p.read_bytes() for p in tmp_path.iterdir()} == {
+        path.name: b"network",
+        other.name: b"half of",
+    }
 
 
 def test_networks_fit_the_overhead():

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import tempfile
 import threading
 
+import pytest
+
+from darts_core.errors import LatencyError
 from darts_core.latency import device as locks
 from darts_core.latency import quiet
 from darts_core.latency.quiet import SharedDevice, alone_on
@@ -68,6 +72,26 @@ def test_who_never_lets_go_holds_nobody_up(tmp_path, monkeypatch, caplog):
         training.step_aside()
         training.step_aside()
     assert caplog.text.count("a timing on cpu did not end") == 1
+
+
+@pytest.mark.parametrize("lock", [locks.device_lock, alone_on])
+def test_a_folder_without_locks_is_told_at_once_and_of_no_other_process(
+    tmp_path, monkeypatch, lock
+):
+    """As Lustre is often mounted on clusters, whose TMPDIR it may be."""
+
+    def none_here(*_):
+        raise OSError(errno.ENOSYS, "Function not implemented")
+
+    monkeypatch.setattr(locks, "lock_path", lambda key: tmp_path / key)
+    monkeypatch.setattr(quiet, "PATIENCE", 0.05)
+    monkeypatch.setattr(locks.fcntl, "flock", none_here)
+    more = {"wait_seconds": 0.05} if lock is locks.device_lock else {}
+    with (
+        pytest.raises(LatencyError, match=r"cannot be locked \(Function not .*set TMPDIR to"),
+        lock("cpu", **more),
+    ):
+        pass
 
 
 def test_a_user_without_an_account_has_locks_of_its_own(monkeypatch, tmp_path):

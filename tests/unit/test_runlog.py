@@ -62,6 +62,21 @@ def test_a_full_disk_behind_torchs_own_error_names_the_file(tmp_path: Path) -> N
     assert list(tmp_path.iterdir()) == []
 
 
+def test_what_a_finished_stage_ran_on_stays_when_it_is_asked_for_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A pipeline that goes on after an update asks each stage that has finished for its result."""
+    kept = tmp_path / "environment.json"
+    for commit in ("begun", "went on"):
+        monkeypatch.setattr(runlog, "environment", lambda commit=commit: {"commit": commit})
+        run = RunFolder.create(tmp_path, {"seed": 1}, tensorboard=False)
+        assert read_json(kept) == {"commit": commit}
+    run.finish(loss=0.5)
+    monkeypatch.setattr(runlog, "environment", lambda: {"commit": "later"})
+    assert RunFolder.create(tmp_path, {"seed": 1}, tensorboard=False).result()["loss"] == 0.5
+    assert read_json(kept) == {"commit": "went on"}
+
+
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs Linux's /dev/full")
 def test_a_log_that_cannot_be_written_adds_no_traceback(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]

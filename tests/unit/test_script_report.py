@@ -1,7 +1,9 @@
 """The report of a search of a user's script: the same sections for the file and for the live page."""
 
+import errno
 import json
 import re
+import sys
 
 import pytest
 from job_rows import row
@@ -13,6 +15,7 @@ from darts_core.report.script_pictures import as_trials
 from darts_core.report.slices import slices
 from darts_core.report.timeline import timeline
 from darts_core.report.versions import content_of, write_version_report
+from darts_core.report.watching import watching
 from darts_core.store.jobs import Store
 from darts_core.store.record import new_record
 
@@ -114,3 +117,28 @@ def test_a_version_without_a_prepared_search_says_so(tmp_path):
     assert _headline({"state": "stopped"}, {"trials": {"done": 1}}) == "Stopped after 1 trial"
     assert content.lead == "No GPU."
     assert [part.key for part in content.sections][:2] == ["state", "trials"]
+
+
+class Closing:
+    """A terminal that is closed behind the first line on it, as of a search that was left to run."""
+
+    closed = False
+
+    def isatty(self):
+        return not self.closed
+
+    def write(self, text):
+        if self.closed:
+            raise OSError(errno.EIO, "Input/output error")
+
+    def flush(self):
+        self.closed = True
+
+
+def test_a_terminal_that_was_closed_ends_no_search_that_went_well(monkeypatch):
+    monkeypatch.setattr("darts_core.report.watching.status_line", lambda version: "one/V001: done")
+    monkeypatch.setattr(sys, "stderr", Closing())
+    with watching(None):
+        went_well = True
+    assert went_well
+    assert sys.stderr.closed

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+import shutil
 from pathlib import Path
 
 import pytest
@@ -55,6 +56,26 @@ def test_a_file_whose_name_is_no_text_is_copied(tmp_path: Path) -> None:
     told = hashlib.sha256(b"\xfcbung.py\0x\0").hexdigest()[:12]
     assert copy_code(source, tmp_path / "copy") == told
     assert (tmp_path / "copy" / name).read_text() == "x"
+
+
+def test_a_file_that_goes_while_the_code_is_copied_is_none_of_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A training that ran there renamed its checkpoint: the job ended as a defect."""
+    source = tmp_path / "code"
+    source.mkdir()
+    for name in ("a.py", "checkpoint.tmp", "train.py"):
+        (source / name).write_text("x")
+    copyfile = shutil.copyfile
+
+    def beside_a_training(path: Path, target: Path) -> None:
+        copyfile(path, target)
+        (source / "checkpoint.tmp").unlink(missing_ok=True)
+
+    monkeypatch.setattr("darts_core.store.code.shutil.copyfile", beside_a_training)
+    told = copy_code(source, tmp_path / "copy")
+    assert sorted(path.name for path in (tmp_path / "copy").iterdir()) == ["a.py", "train.py"]
+    assert copy_code(source, tmp_path / "again") == told
 
 
 def test_a_virtual_environment_of_any_name_is_no_code(tmp_path: Path) -> None:

@@ -125,11 +125,26 @@ def test_a_process_is_known_by_its_start_also_where_the_kernel_shows_no_files(
     """On macOS any process of that number held a dead worker's trial."""
     procs._boot()  # kept for the whole process: the real one
     monkeypatch.setattr(procs, "_PROC", tmp_path)
-    started = psutil.Process().create_time()
+    started = procs._created(os.getpid())
     assert process_start(os.getpid()) == f"{started:.3f}"
     assert LeaseWatch().alive(Lease())
     assert not LeaseWatch().alive(Lease(start="unknown"))
     assert process_start(2**22 + 1) is None
+
+
+def test_a_clock_that_is_corrected_ends_no_process_where_boots_have_no_name(tmp_path, monkeypatch):
+    """Of macOS psutil moves the times of the boot and of each process with the clock."""
+    monkeypatch.setattr(procs, "_boot", procs._boot.__wrapped__)
+    monkeypatch.setattr(procs, "_PROC", tmp_path)
+    before = procs.identity()
+    boot, created = psutil.boot_time(), psutil.Process().create_time()
+    monkeypatch.setattr(psutil, "boot_time", lambda: boot + 3600.0)
+    monkeypatch.setattr(psutil.Process, "create_time", lambda self: created + 3600.0)
+    assert procs.is_alive(before)
+    assert LeaseWatch().alive(Lease(start=before.start))
+    # what an older program has noted
+    assert procs.is_alive(procs.Identity(before.pid, before.start, f"{boot:.0f}"))
+    assert not procs.is_alive(procs.Identity(before.pid, "1.000", before.boot))
 
 
 def test_leases_of_other_hosts_live_while_their_beat_moves():

@@ -10,15 +10,19 @@ import os
 import re
 import signal
 import sys
+import threading
 from dataclasses import dataclass
 from functools import partial
 from types import ModuleType, SimpleNamespace
 
 import pytest
 
-from darts_core.errors import TuneError
+from darts_core.errors import ResumeError, TuneError
+from darts_core.runlog import read_json
 from darts_core.study import launch, run_study
+from darts_core.study.claim import Claim
 from darts_core.study.launch import RelaunchLimit
+from darts_core.study.lease import FileLeases, Lease
 from darts_core.study.resources import pin_worker, visible_gpus
 from darts_core.study.runner import ChildRunner, pack
 
@@ -98,6 +102,62 @@ def test_a_script_that_calls_run_study_unguarded_is_told_so(tmp_path, monkeypatc
     claim = SimpleNamespace(number=0, params={}, folder=tmp_path, seed=0, resumed=False)
     with pytest.raises(TuneError, match=re.escape(words)):
         one.run(claim, None)
+
+
+class Waiting:
+    """A pipe to a process that has reported an epoch and waits for what is said of it."""
+
+    def send(self, value):
+        pass
+
+    def recv(self):
+        return "report", 0, {"val_accuracy": 0.5}
+
+    def close(self):
+        pass
+
+
+def full_disk(*_):
+    raise OSError(errno.ENOSPC, "No space left on device", "study.journal")
+
+
+def test_books_on_a_full_disk_are_no_death_of_a_trial_that_waits_for_their_answer(tmp_path):
+    ended = []
+    runner = ChildRunner(own_process, ())
+    runner._pipe = Waiting()
+    runner._process = SimpleNamespace(
+        kill=lambda: ended.append("killed"), join=lambda: ended.append("joined"), exitcode=0
+    )
+    claim = SimpleNamespace(number=0, params={}, folder=tmp_path, seed=0, resumed=False)
+    with pytest.raises(OSError, match="No space left"):
+        runner.run(claim, full_disk)
+    # a process that waits for an answer ends by force alone: joined first, it was waited for without end
+    assert ended == ["killed", "joined"]
+
+
+def test_a_beat_that_a_full_disk_missed_is_followed_by_others(tmp_path, monkeypatch):
+    monkeypatch.setattr("darts_core.study.claim.BEAT_SECONDS", 0.001)
+    claim = Claim(SimpleNamespace(number=0), tmp_path, Lease(), None, {}, 0, since=0.0)
+    beats, again = iter([full_disk]), threading.Event()
+    claim.renew = lambda: next(beats, again.set)()
+    with claim.beating():
+        assert again.wait(5.0)
+
+
+def test_a_lease_that_was_replaced_while_it_was_read_is_read_again(tmp_path, monkeypatch):
+    leases = FileLeases(lambda number: tmp_path)
+    leases.write(0, Lease(token="mine"))
+    stale = iter([ResumeError("lease.json cannot be read (Stale file handle).")])
+
+    def read(path):
+        for error in stale:
+            raise error
+        return read_json(path)
+
+    monkeypatch.setattr("darts_core.study.lease.read_json", read)
+    assert leases.read(0).token == "mine"
+    (tmp_path / "lease.json").write_text('{"host": "a')
+    assert leases.read(0) is None
 
 
 def test_trials_run_in_processes_of_their_own_with_one_thread(tmp_path):

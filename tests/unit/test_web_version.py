@@ -1,5 +1,6 @@
 """The live page of a version by HTTP: its buttons, and trials whose files are damaged."""
 
+import errno
 import json
 import math
 import sys
@@ -24,6 +25,27 @@ def test_what_can_be_resumed_has_a_button_for_it(root):
     ):
         version.set_state(state, "autosearch", left=left)
         assert site(root).get("/jobs/one/V001").text.count(">Resume<") == shown
+
+
+@pytest.mark.parametrize(
+    ("error", "status", "told"),
+    [
+        (PermissionError(errno.EACCES, "Permission denied", "/runs/one"), 500, "change its rights"),
+        (OSError(errno.ENOSPC, "No space left on device", "/tmp/said"), 500, "The disk is full"),
+        (FileNotFoundError(errno.ENOENT, "gone", "/runs/one"), 404, "/runs/one is not there"),
+    ],
+)
+def test_what_the_machine_refuses_is_a_sentence_and_no_defect(
+    root, monkeypatch, error, status, told
+):
+    def refused(*_):
+        raise error
+
+    client = site(root)
+    monkeypatch.setattr(Store, "job_record", refused)
+    for address in ("/jobs/one", "/api/jobs/one"):
+        answer = client.get(address)
+        assert (answer.status_code, told in answer.text) == (status, True)
 
 
 def test_a_page_beyond_the_last_one_is_the_last_one(root):

@@ -224,8 +224,7 @@ def _check_content(kind: str, path: Path, *, trust: bool) -> None:
 
 
 def _open_pt2(path: Path, device: torch.device) -> Runner:
-    program = load_program(path)
-    module = program.module().to(device)
+    module = load_program(path, device).module()
 
     def run(x: torch.Tensor) -> torch.Tensor:
         result = module(x)
@@ -260,4 +259,4 @@ def _open_fused(path: Path, device: torch.device, kind: str) -> Runner:
     if device.type != "cuda":
         raise ExportError(f"{path.name} runs on a GPU only; load the onnx or pt2 artifact.")
     dtype = torch.float16 if kind == "fused_fp16" else torch.bfloat16
-    return FusedProgram(load_program(path), device, dtype)
+    return FusedProgram(load_program(path, device), device, dtype)

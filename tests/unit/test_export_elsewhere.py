@@ -1,0 +1,28 @@
+"""What was exported on one device or machine, and is written or opened beside others."""
+
+import torch
+from torch import nn
+
+from darts_core.export.archive import save_program
+from darts_core.export.fold import trace
+from darts_core.export.runtime import open_artifact
+
+SHAPE = (3, 4, 4)
+
+
+def test_a_program_that_names_its_device_runs_on_another(tmp_path):
+    class Placed(nn.Module):
+        def forward(self, x):
+            # a cast is checked with its device, too
+            return x.mean((2, 3)).double().float() + torch.arange(3, device=x.device)
+
+    # a device without values takes the place of a GPU
+    for made in ("meta", "cpu"):
+        example = torch.zeros(2, *SHAPE, device=made)
+        save_program(trace(Placed(), SHAPE, example=example), tmp_path / "model.pt2")
+        for place in ("cpu", "meta"):
+            run = open_artifact("pt2", [tmp_path / "model.pt2"], torch.device(place))
+            found = run(torch.ones(3, *SHAPE, device=place))
+            assert (found.shape, found.device.type) == ((3, 3), place)
+            if place == "cpu":
+                assert found.tolist() == [[1.0, 2.0, 3.0]] * 3

@@ -37,6 +37,15 @@ def test_speed_is_the_best_time_of_any_precision_that_runs_here():
     assert choose({"artifacts": ALL}, "speed", trust=True) == "aoti"
 
 
+def test_machine_code_is_for_its_own_device_and_needs_no_compiler(monkeypatch):
+    monkeypatch.setattr("darts_core.export.extras.shutil.which", lambda _: None)
+    assert choose({"artifacts": ALL}, "speed", trust=True) == "aoti"
+    of_a_gpu = {"artifacts": {**ALL, "aoti": {**ALL["aoti"], "device": "cuda"}}}
+    for prefer, wanted in (("speed", "onnx_int8"), ("exact", "pt2")):
+        assert choose(of_a_gpu, prefer, trust=True) == wanted
+        assert choose(of_a_gpu, prefer, trust=True, device=torch.device("cpu")) == wanted
+
+
 def test_exact_is_full_precision_with_the_smallest_error():
     assert choose({"artifacts": ALL}, "exact") == "pt2"
     assert choose({"artifacts": ALL}, "exact", trust=True) == "aoti"
@@ -72,7 +81,7 @@ def test_what_is_not_installed_is_not_chosen(monkeypatch):
         assert choose({"artifacts": artifacts}, prefer) == "onnx"
 
 
-def test_times_of_elsewhere_or_under_load_are_said_to_be(caplog):
+def test_times_of_elsewhere_or_under_load_are_said_to_be(caplog, monkeypatch):
     calm = {"a": artifact(ms=2.0, device=device_name("cpu")), "b": artifact(ms=3.0)}
     assert choose({"artifacts": calm}, "speed") == "a"
     assert not caplog.records
@@ -80,6 +89,16 @@ def test_times_of_elsewhere_or_under_load_are_said_to_be(caplog):
         caplog.clear()
         choose({"artifacts": {**calm, "c": artifact(ms=4.0, **row)}}, "speed")
         assert "serve-bench DIR --tune" in caplog.text
+    # as those of a card are, of what was exported for it and is to run on the processor
+    caplog.clear()
+    monkeypatch.setattr(choice, "device_name", lambda place: str(place))
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 1)
+    of_a_card = {"artifacts": {"a": {**artifact(ms=2.0, device="cuda"), "device": "cuda"}}}
+    choose(of_a_card, "speed")
+    assert not caplog.records
+    choose(of_a_card, "speed", device=torch.device("cpu"))
+    assert "serve-bench DIR --device cpu` measures them there" in caplog.text
 
 
 @pytest.mark.parametrize(

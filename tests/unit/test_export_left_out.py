@@ -1,6 +1,7 @@
 """Formats that cannot express a network are left out beside others; what the machine lacks is an error."""
 
 import errno
+from pathlib import Path
 
 import pytest
 import torch
@@ -35,6 +36,21 @@ def test_an_operation_that_onnx_lacks_leaves_that_format_out(tmp_path, monkeypat
         _exported(tmp_path, "onnx", "pt2", leave_out=False)
     with pytest.raises(NoFormatError, match=r"No ONNX function for aten\.foo"):
         _exported(tmp_path, "onnx")
+
+
+def test_weights_that_torch_lays_beside_the_onnx_file_leave_it_out(tmp_path, monkeypatch):
+    class Large:
+        def save(self, place, **_):
+            for name in (place, f"{place}.data"):
+                Path(name).write_bytes(b"0")
+
+    monkeypatch.setattr(torch.onnx, "export", lambda *_, **__: Large())
+    monkeypatch.setattr(extras, "obstacle", lambda *_: None)
+    manifest = _exported(tmp_path, "onnx", "openvino", "pt2")
+    assert list(manifest["artifacts"]) == ["pt2"]
+    for name in ("onnx", "openvino"):
+        assert "1.5 GiB that torch puts into one ONNX file" in manifest["left_out"][name]
+    assert {path.name for path in tmp_path.iterdir()} == {"manifest.json", "model.pt2"}
 
 
 def test_a_precision_in_which_an_operation_does_not_run_is_left_out(tmp_path, monkeypatch):

@@ -14,6 +14,7 @@ import torch
 from torch import nn
 
 from darts_core import runlog
+from darts_core.device import require_device
 from darts_core.errors import (
     DartsError,
     ExportError,
@@ -87,12 +88,13 @@ def export_model(
             gives no single tensor, or takes no float32 values.
         NoFormatError: with `leave_out`, all formats are left out; an ExportError, too.
         NotInstalledError: what a format needs is not installed.
+        DeviceError: this machine has no such device, or files are not written for its kind.
     """
     folder = Path(folder)
     described = _described(meta, bundle)
     bundle = bundle if bundle is not None else (meta if hasattr(meta, "batches") else None)
     check_formats(formats)
-    home = torch.device(device)
+    home = require_device(device)
     sizes = tuple(batch_sizes or default_batch_sizes(home))
     folder.mkdir(parents=True, exist_ok=True)
     with evaluating(model, home):

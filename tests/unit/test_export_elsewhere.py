@@ -1,13 +1,17 @@
 """What was exported on one device or machine, and is written or opened beside others."""
 
+import pytest
 import torch
 from torch import nn
 
+from darts_core.errors import DeviceError
+from darts_core.export import export_model
 from darts_core.export.archive import save_program
 from darts_core.export.fold import trace
 from darts_core.export.runtime import open_artifact
 
 SHAPE = (3, 4, 4)
+META = {"class_names": list("abc"), "image_shape": SHAPE, "mean": [0.5] * 3, "std": [0.2] * 3}
 
 
 def test_a_program_that_names_its_device_runs_on_another(tmp_path):
@@ -26,3 +30,10 @@ def test_a_program_that_names_its_device_runs_on_another(tmp_path):
             assert (found.shape, found.device.type) == ((3, 3), place)
             if place == "cpu":
                 assert found.tolist() == [[1.0, 2.0, 3.0]] * 3
+
+
+@pytest.mark.parametrize("device", ["mps", "cuda:77", "gpu"])
+def test_files_are_written_for_devices_that_are_there_and_that_load_takes(tmp_path, device):
+    with pytest.raises(DeviceError, match=f"device={device} is"):
+        export_model(nn.Flatten(), tmp_path / "out", META, device=device)
+    assert not (tmp_path / "out").exists()

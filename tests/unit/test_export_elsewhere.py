@@ -4,7 +4,8 @@ import pytest
 import torch
 from torch import nn
 
-from darts_core.errors import DeviceError
+from darts_core.architecture import Architecture
+from darts_core.errors import DeviceError, ExportError
 from darts_core.export import export_model
 from darts_core.export.archive import save_program
 from darts_core.export.fold import trace
@@ -36,4 +37,17 @@ def test_a_program_that_names_its_device_runs_on_another(tmp_path):
 def test_files_are_written_for_devices_that_are_there_and_that_load_takes(tmp_path, device):
     with pytest.raises(DeviceError, match=f"device={device} is"):
         export_model(nn.Flatten(), tmp_path / "out", META, device=device)
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize(
+    ("extra", "text"),
+    [
+        ({"task": "defects"}, "extra names 'task', which the manifest holds already"),
+        ({"found": Architecture.named("DARTS_V2")}, "Architecture is not JSON .* its to_dict"),
+    ],
+)
+def test_what_the_manifest_cannot_hold_besides_is_refused_at_once(tmp_path, extra, text):
+    with pytest.raises(ExportError, match=text):
+        export_model(nn.Flatten(), tmp_path / "out", META, extra=extra)
     assert not (tmp_path / "out").exists()

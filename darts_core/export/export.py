@@ -129,7 +129,22 @@ def export_model(
     manifest |= {"channels_last": job.channels_last, "artifacts": artifacts}
     manifest |= {"left_out": refused} if refused else {}
     runlog.write_json(folder / "manifest.json", manifest)
+    _tell_older(folder, artifacts)
     return manifest
+
+
+def _tell_older(folder: Path, artifacts: Mapping[str, Any]) -> None:
+    """A warning where files of our names lie in `folder` that are not of this export."""
+    written = {entry["name"] for artifact in artifacts.values() for entry in artifact["files"]}
+    older = [form.file for form in FORMATS.values() if (folder / form.file).exists()]
+    others = [name for name in older if name not in written]
+    if others:
+        log.warning(
+            "%s also holds %s, not of this export and maybe of another network: its manifest names them no "
+            "more. Remove them, or name all formats in one call.",
+            folder,
+            ", ".join(others),
+        )
 
 
 @torch.no_grad()
@@ -167,9 +182,10 @@ def _described(meta: Any, bundle: Any) -> DataMeta:
     """The data's description: from `meta`, or from the bundle where `meta` lacks it."""
     try:
         return data_meta(meta)
-    except ExportError:
+    except ExportError as error:
         if bundle is None:
             raise
+        log.warning("The data's own description is taken instead of the one given: %s", error)
         return data_meta(bundle)
 
 

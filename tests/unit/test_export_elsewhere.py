@@ -1,5 +1,7 @@
 """What was exported on one device or machine, and is written or opened beside others."""
 
+from types import SimpleNamespace
+
 import pytest
 import torch
 from torch import nn
@@ -8,6 +10,7 @@ from darts_core.architecture import Architecture
 from darts_core.errors import DeviceError, ExportError
 from darts_core.export import export_model
 from darts_core.export.archive import save_program
+from darts_core.export.export import _described
 from darts_core.export.fold import trace
 from darts_core.export.runtime import open_artifact
 
@@ -51,3 +54,11 @@ def test_what_the_manifest_cannot_hold_besides_is_refused_at_once(tmp_path, extr
     with pytest.raises(ExportError, match=text):
         export_model(nn.Flatten(), tmp_path / "out", META, extra=extra)
     assert not (tmp_path / "out").exists()
+
+
+def test_a_description_that_is_not_taken_is_told(caplog):
+    data = SimpleNamespace(**META)
+    assert _described({**META, "class_names": ["x", "y", "z"]}, data).classes == ("x", "y", "z")
+    assert not caplog.records
+    assert _described({"class_names": ["x", "y", "z"]}, data).classes == ("a", "b", "c")
+    assert "instead of the one given: The description of the data lacks" in caplog.text

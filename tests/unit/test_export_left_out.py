@@ -27,8 +27,10 @@ def _fails(error):
 
 def test_an_operation_that_onnx_lacks_leaves_that_format_out(tmp_path, monkeypatch, caplog):
     monkeypatch.setattr(torch.onnx, "export", _fails(RuntimeError("No ONNX function for aten.foo")))
+    (tmp_path / "model.onnx").write_bytes(b"of another network")
     manifest = _exported(tmp_path, "onnx", "pt2")
     assert list(manifest["artifacts"]) == ["pt2"]
+    assert f"{tmp_path} also holds model.onnx, not of this export" in caplog.text
     assert manifest["left_out"]["onnx"].startswith("The model cannot be written as ONNX")
     assert "the format onnx is left out" in caplog.text
     assert load(tmp_path).runtime == "pt2"

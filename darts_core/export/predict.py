@@ -67,9 +67,11 @@ def predict(
 
     Raises:
         DataError: a file is missing, damaged or of another shape.
-        ExportError: the folder cannot be loaded, its task is not registered here, or a model that is loaded
-            already is given with what only loading reads.
+        ExportError: the folder cannot be loaded, its task is not registered here, `batch_size` is below 1, or
+            a model is given with what would not count: one that is loaded already, or is no export.
     """
+    if batch_size < 1:
+        raise ExportError(f"batch_size={batch_size} must be at least 1.")
     files = [images] if isinstance(images, str | Path) else list(images)
     if isinstance(model, LoadedModel):
         loaded = model
@@ -116,6 +118,14 @@ def _opened(
     if runtime not in (None, "eager") or prefer is not None:
         raise ExportError(
             f"{saved} is not exported: it runs eagerly, not as {runtime or prefer!r}."
+        )
+    # trust is a permission, which nothing needs here
+    late = [
+        name for name, v in options.items() if v is not None and name not in ("device", "trust")
+    ]
+    if late:
+        raise ExportError(
+            f"{saved} is not exported: it runs eagerly, and {', '.join(late)} would not count; leave it out."
         )
     return open_saved(saved, options.get("device"))
 

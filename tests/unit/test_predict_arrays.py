@@ -117,3 +117,10 @@ def test_one_path_or_what_a_glob_gives_and_nothing_that_loading_reads(tmp_path, 
     assert predict(model, paths[0]) == predict(model, str(paths[0])) == wanted[:1]
     with pytest.raises(ExportError, match="already, as 'eager' on cpu: runtime, threads would not"):
         predict(model, paths, runtime="onnx", threads=2)
+    for size in (0, -1):
+        with pytest.raises(ExportError, match=f"batch_size={size} must be at least 1"):
+            predict(model, paths, batch_size=size)
+    (tmp_path / "model.pt").write_bytes(b"")
+    for place in (tmp_path, tmp_path / "model.pt"):
+        with pytest.raises(ExportError, match=r"runs eagerly, and threads, devcie would not count"):
+            predict(place, paths, threads=2, devcie="cpu", trust=True)

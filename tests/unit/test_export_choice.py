@@ -1,13 +1,14 @@
 """Which artifact is run when none is named."""
 
 import json
+import re
 
 import pytest
 import torch
 
 from darts_core import cli
 from darts_core.errors import ExportError
-from darts_core.export import choice, predict
+from darts_core.export import choice, load, predict
 from darts_core.export.choice import choose
 from darts_core.latency import device_name
 
@@ -133,6 +134,18 @@ def test_commands_and_calls_take_the_preferred_artifact(folder, prefer, file, ca
     for place in (str(folder), "~"):  # which no shell reads in --model=~/best
         assert cli.main(["predict", f"--model={place}", "--prefer", prefer, "a.png"]) == 2
         assert file in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("file", ["manifest.json", "model.onnx", "model_bf16.pt2"])
+def test_one_file_of_an_export_is_answered_with_its_folder(folder, file, capsys):
+    (folder / file).touch()
+    said = f"{file} is one file of an export: name its folder, {folder}, and by runtime"
+    for call in (lambda place: predict(place, ["a.png"]), load):
+        with pytest.raises(ExportError, match=re.escape(said)):
+            call(folder / file)
+    for command in (["predict", "a.png", "--model"], ["serve-bench"]):
+        assert cli.main([*command, str(folder / file)]) == 2
+        assert said in " ".join(capsys.readouterr().err.split())
 
 
 def test_a_name_and_a_preference_exclude_each_other(folder, capsys):

@@ -1,5 +1,6 @@
 """What was exported on one device or machine, and is written or opened beside others."""
 
+import json
 from types import SimpleNamespace
 
 import pytest
@@ -8,7 +9,7 @@ from torch import nn
 
 from darts_core.architecture import Architecture
 from darts_core.errors import DeviceError, ExportError
-from darts_core.export import export_model
+from darts_core.export import export_model, load, runtime
 from darts_core.export.archive import save_program
 from darts_core.export.export import _described
 from darts_core.export.fold import trace
@@ -62,3 +63,24 @@ def test_a_description_that_is_not_taken_is_told(caplog):
     assert not caplog.records
     assert _described({"class_names": ["x", "y", "z"]}, data).classes == ("a", "b", "c")
     assert "instead of the one given: The description of the data lacks" in caplog.text
+
+
+def test_threads_that_do_not_count_are_told(tmp_path, monkeypatch, caplog):
+    kinds = ("onnx", "openvino", "pt2")
+    one = {"precision": "fp32", "files": [{"name": "model", "sha256": ""}]}
+    forms = {kind: {**one, "kind": kind} for kind in kinds}
+    described = {
+        "schema_version": 1,
+        "classes": list("abc"),
+        "input_shape": SHAPE,
+        "artifacts": forms,
+    }
+    (tmp_path / "manifest.json").write_text(json.dumps({**META, **described}))
+    monkeypatch.setattr(runtime, "check_files", lambda *_: [])
+    monkeypatch.setattr(runtime, "open_artifact", lambda *_, **__: None)
+    for kind in kinds:
+        load(tmp_path, kind, threads=2)
+    (told,) = [record.getMessage() for record in caplog.records if record.levelname == "WARNING"]
+    assert told.startswith("threads=2 is for ONNX Runtime and OpenVINO: pt2 runs on as many as")
+    with pytest.raises(ExportError, match="threads=0 must be at least 1"):
+        load(tmp_path, "onnx", threads=0)

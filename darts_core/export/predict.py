@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import logging
+import math
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -21,6 +23,7 @@ from darts_core.reading import DAMAGE, regular_file
 
 __all__ = ["Numbers", "Prediction", "predict", "read_image"]
 
+log = logging.getLogger("darts_core")
 _BESIDE = re.compile(r"<[^<>]+>|\[[^\[\]]+\]")
 
 
@@ -91,6 +94,8 @@ def predict(
         answers = task.read(loaded(x)).cpu()
         for path, row in zip(part, answers, strict=True):
             named = task.answers(row)
+            if not all(map(math.isfinite, named.values())):
+                log.warning("%s: the model gives NaN or infinity for it, which is no answer", path)
             if not task.ranked:
                 results.append(Numbers(str(path), named))
                 continue

@@ -1,6 +1,7 @@
 """Which artifact is run when none is named."""
 
 import json
+import logging
 import re
 
 import pytest
@@ -190,3 +191,20 @@ def test_serve_bench_keeps_undisturbed_times_where_it_tunes(folder, monkeypatch,
         assert found["pt2"]["latency"]["1"]["median_ms"] == kept
         assert capsys.readouterr().err.startswith(said)
         rows["pt2"]["1"]["median_ms"] = 0.75
+
+
+def test_what_the_process_that_times_warns_of_is_told(folder, monkeypatch, capsys):
+    from darts_core.commands import serve_bench
+
+    def timed():
+        logging.getLogger("darts_core").warning("ONNX Runtime runs on CPU instead of CUDA")
+        return {"runtime": "onnx", "load_seconds": 0.1, "rows": {}}
+
+    monkeypatch.setattr(serve_bench, "time_artifact", timed)
+    serve_bench.child("{}")
+    row = json.loads(capsys.readouterr().out)
+    assert row["warnings"] == ["ONNX Runtime runs on CPU instead of CUDA"]
+    monkeypatch.setattr(serve_bench, "_in_fresh_process", lambda *_: row)
+    monkeypatch.setattr(serve_bench, "_is_native", lambda *_: False)
+    assert cli.main(["serve-bench", str(folder), "--runtime", "onnx"]) == 0
+    assert "onnx: ONNX Runtime runs on CPU instead of CUDA\n" in capsys.readouterr().err

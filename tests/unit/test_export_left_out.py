@@ -1,7 +1,6 @@
 """Formats that cannot express a network are left out beside others; what the machine lacks is an error."""
 
 import errno
-from pathlib import Path
 
 import pytest
 import torch
@@ -10,6 +9,7 @@ from test_export import META, network
 from darts_core.errors import ExportError, NoFormatError, NotInstalledError
 from darts_core.export import export as export_module
 from darts_core.export import export_model, extras, formats, load
+from darts_core.export.manifest import data_meta
 
 OPTIONS = {"time_artifacts": False, "leave_out": True}
 
@@ -40,19 +40,18 @@ def test_an_operation_that_onnx_lacks_leaves_that_format_out(tmp_path, monkeypat
         _exported(tmp_path, "onnx")
 
 
-def test_weights_that_torch_lays_beside_the_onnx_file_leave_it_out(tmp_path, monkeypatch):
-    class Large:
-        def save(self, place, **_):
-            for name in (place, f"{place}.data"):
-                Path(name).write_bytes(b"0")
+def test_weights_that_torch_lays_beside_the_onnx_file_are_refused(tmp_path, monkeypatch):
+    def in_two(model, job, path):
+        for name in (path.name, f"{path.name}.data"):
+            (tmp_path / name).write_bytes(b"0")
 
-    monkeypatch.setattr(torch.onnx, "export", lambda *_, **__: Large())
+    monkeypatch.setattr(formats, "write_onnx", in_two)
     monkeypatch.setattr(extras, "obstacle", lambda *_: None)
-    manifest = _exported(tmp_path, "onnx", "openvino", "pt2")
-    assert list(manifest["artifacts"]) == ["pt2"]
-    for name in ("onnx", "openvino"):
-        assert "1.5 GiB that torch puts into one ONNX file" in manifest["left_out"][name]
-    assert {path.name for path in tmp_path.iterdir()} == {"manifest.json", "model.pt2"}
+    job = formats.Job(torch.nn.Flatten(), data_meta(META), torch.device("cpu"))
+    for name in ("onnx", "onnx_fp16", "openvino"):
+        with pytest.raises(ExportError, match=r"more than the 1\.5 GiB that torch puts into one"):
+            formats.FORMATS[name].write(job, tmp_path / "model.onnx")
+        assert [path.name for path in tmp_path.iterdir()] == ["model.onnx"]
 
 
 def test_a_precision_in_which_an_operation_does_not_run_is_left_out(tmp_path, monkeypatch):

@@ -45,6 +45,7 @@ def run(args: argparse.Namespace) -> int:
     from darts_core.errors import ConfigError
     from darts_core.export import Numbers, predict
     from darts_core.report.escape import plain_text
+    from darts_core.runlog import plain
 
     if args.top < 1:
         raise ConfigError(f"--top {args.top} must be at least 1.")
@@ -60,7 +61,7 @@ def run(args: argparse.Namespace) -> int:
             continue
         ranked = sorted(found.probabilities.items(), key=lambda item: -item[1])[: args.top]
         if args.json:
-            print(json.dumps({"image": found.image, "classes": dict(ranked)}))
+            print(json.dumps(plain({"image": found.image, "classes": dict(ranked)})))
         else:
             classes = ", ".join(f"{plain_text(name)} {share:.3f}" for name, share in ranked)
             print(f"{plain_text(found.image)}: {classes}")
@@ -69,9 +70,10 @@ def run(args: argparse.Namespace) -> int:
 
 def _print_numbers(found: Numbers, as_json: bool) -> None:
     from darts_core.report.escape import plain_text
+    from darts_core.runlog import plain
 
     if as_json:
-        print(json.dumps({"image": found.image, "values": found.values}))
+        print(json.dumps(plain({"image": found.image, "values": found.values})))
     else:
         values = ", ".join(
             f"{plain_text(name)} {value:.6g}" for name, value in found.values.items()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import logging
 import subprocess
 import sys
 import time
@@ -61,6 +62,8 @@ def run(args: argparse.Namespace) -> int:
         failed += "error" in row
         measured[name] = row.get("rows", {})
         print(json.dumps(row) if args.json else _line(row))
+        for text in row.get("warnings", ()):
+            print(f"{plain_text(name)}: {plain_text(text)}", file=sys.stderr)
     if failed and failed == len(wanted):
         raise ExportError(f"No artifact of {given.place} could be loaded and timed.")
     if args.tune:
@@ -192,9 +195,27 @@ def _in_fresh_process(given: GivenModel, args: argparse.Namespace, name: str) ->
     return {"runtime": name, "error": why}
 
 
+class _Told(logging.Handler):
+    """Keeps the texts of warnings, such as of a runtime that runs elsewhere than it was to."""
+
+    def __init__(self) -> None:
+        super().__init__(logging.WARNING)
+        self.texts: list[str] = []
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """Keep the text of `record`."""
+        self.texts.append(record.getMessage())
+
+
 def child(question: str) -> None:
     """The body of the fresh process: prints one JSON object."""
-    print(json.dumps(time_artifact(**json.loads(question))))
+    told, log = _Told(), logging.getLogger("darts_core")
+    log.addHandler(told)
+    try:
+        row = time_artifact(**json.loads(question))
+    finally:
+        log.removeHandler(told)
+    print(json.dumps({**row, **({"warnings": told.texts} if told.texts else {})}))
 
 
 def time_artifact(

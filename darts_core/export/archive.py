@@ -17,6 +17,7 @@ from typing import Any
 
 import torch
 from torch.export import ExportedProgram
+from torch.export.passes import move_to_device_pass
 
 from darts_core.checkpoint import check_stored
 from darts_core.errors import ExportError
@@ -43,11 +44,15 @@ _TARGET = re.compile(r"torch\.ops\.aten\.\w+\.\w+|torch\.sym_\w+|_operator\.(add
 
 
 def save_program(program: ExportedProgram, path: str | Path) -> None:
-    """Write `program` without example inputs and without the source paths of this machine."""
+    """Write `program`, as one of the CPU, without example inputs and the source paths of this machine.
+
+    Weights, sizes made in forward() and checks of a cast all name a device; torch opens none that is absent.
+    """
+    program._example_inputs = None  # pickled if present
+    program = move_to_device_pass(program, "cpu")
     for node in program.graph.nodes:
         for key in ("stack_trace", "nn_module_stack", "torch_fn", "source_fn_stack"):
             node.meta.pop(key, None)
-    program._example_inputs = None  # pickled if present
     buffer = io.BytesIO()
     with warnings.catch_warnings():
         # torch warns about strided (channels-last) weights, which it stores correctly
@@ -56,8 +61,12 @@ def save_program(program: ExportedProgram, path: str | Path) -> None:
     Path(path).write_bytes(buffer.getvalue())
 
 
-def load_program(path: str | Path) -> ExportedProgram:
+def load_program(path: str | Path, device: torch.device | None = None) -> ExportedProgram:
     """The program in a `.pt2` file, after every member has been looked at.
+
+    Args:
+        path: of the file.
+        device: where all of it runs; None: where it was written for.
 
     Raises:
         ExportError: the file is missing, damaged, holds pickled objects, native code, operators
@@ -74,12 +83,16 @@ def load_program(path: str | Path) -> ExportedProgram:
     except DAMAGE as error:
         raise ExportError(f"{path} is no readable .pt2 archive; export the model again.") from error
     try:
-        return torch.export.load(io.BytesIO(content))
+        program = torch.export.load(io.BytesIO(content))
     except Exception as error:  # torch raises many kinds for a file of another version
         raise ExportError(
             f"{path} cannot be loaded by torch {torch.__version__} ({type(error).__name__}: "
             f"{str(error)[:200]}); export the model again with this version."
         ) from error
+    if device is None:
+        return program
+    # with the card's number: to the check of a cast, cuda is not cuda:0
+    return move_to_device_pass(program, torch.empty(0, device=device).device)
 
 
 def _check_members(path: Path, reader: Any, names: list[str]) -> None:

@@ -60,13 +60,12 @@ def choose(
     able = [
         name
         for name, artifact in artifacts.items()
-        if ((trust and prefer) or artifact["kind"] != "aoti")
-        and obstacle(artifact["kind"], home_of(artifact, device)) is None
+        if _runs(artifact, device, trust=trust and prefer is not None)
     ]
     if prefer == "exact" and able:
         return min(able, key=lambda name: (*_deviation(artifacts[name]), able.index(name)))
     if prefer == "speed":
-        return _fastest(artifacts, able)
+        return _fastest(artifacts, able, device)
     full = [name for name in able if artifacts[name]["precision"] == "fp32"]
     timed = [name for name in full if _row(artifacts[name])]
     if prefer is None and timed:
@@ -79,7 +78,17 @@ def choose(
     )
 
 
-def _fastest(artifacts: Mapping[str, Any], able: list[str]) -> str:
+def _runs(artifact: Mapping[str, Any], device: torch.device | None, *, trust: bool) -> bool:
+    home = home_of(artifact, device)
+    if artifact["kind"] != "aoti":
+        return obstacle(artifact["kind"], home) is None
+    # machine code is of its device alone, and needs no compiler any more
+    return trust and home.type == torch.device(str(artifact.get("device", "cpu"))).type
+
+
+def _fastest(
+    artifacts: Mapping[str, Any], able: list[str], device: torch.device | None = None
+) -> str:
     timed = [name for name in able if _row(artifacts[name])]
     if not timed:
         raise ExportError(
@@ -88,14 +97,20 @@ def _fastest(artifacts: Mapping[str, Any], able: list[str]) -> str:
         )
     best = min(timed, key=lambda name: (_milliseconds(artifacts[name]), name))
     rows = [_row(artifacts[name]) for name in timed]
-    here = device_name(home_of(artifacts[best]))
+    here = device_name(home_of(artifacts[best], device))
     if any(row.get("flagged") for row in rows) or any(
         row.get("device", here) != here for row in rows
     ):
+        # what is measured on another device than the artifact's own is not kept
+        if device is None or device.type == home_of(artifacts[best]).type:
+            remedy = "--tune` measures them here"
+        else:
+            remedy = f"--device {device}` measures them there: name the fastest by runtime="
         log.warning(
-            "%s is taken as the fastest by times of another machine, or measured beside other work; "
-            "`darts-core serve-bench DIR --tune` measures them here",
+            "%s is taken as the fastest by times of another machine or device, or measured beside other "
+            "work; `darts-core serve-bench DIR %s",
             best,
+            remedy,
         )
     return best
 

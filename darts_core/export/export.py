@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import logging
 import math
 import os
@@ -14,6 +15,7 @@ import torch
 from torch import nn
 
 from darts_core import runlog
+from darts_core.device import require_device
 from darts_core.errors import (
     DartsError,
     ExportError,
@@ -72,7 +74,7 @@ def export_model(
         bundle: data for verification on val and for INT8 calibration; `meta` if that is a bundle.
         device: where the artifacts run and are timed.
         accuracy: the accuracy on test (or what the task's metric is) to state in the manifest.
-        extra: further plain values for the manifest (architecture, job name).
+        extra: further plain values for the manifest (architecture, job name), by names of their own.
         allow_accuracy_loss: write low-precision files even if they lose more than allowed.
         time_artifacts: time each file and state it in the manifest.
         batch_sizes: for the timings; batch 1 and the throughput batch by default.
@@ -84,16 +86,18 @@ def export_model(
 
     Raises:
         ExportError: a format is unknown or cannot express the model, or one fails verification; the model
-            gives no single tensor, or takes no float32 values.
+            gives no single tensor, or takes no float32 values; `extra` does not fit.
         NoFormatError: with `leave_out`, all formats are left out; an ExportError, too.
         NotInstalledError: what a format needs is not installed.
+        DeviceError: this machine has no such device, or files are not written for its kind.
     """
     folder = Path(folder)
     described = _described(meta, bundle)
     bundle = bundle if bundle is not None else (meta if hasattr(meta, "batches") else None)
     check_formats(formats)
-    home = torch.device(device)
+    home = require_device(device)
     sizes = tuple(batch_sizes or default_batch_sizes(home))
+    manifest = _manifest(described, model, accuracy, extra)
     folder.mkdir(parents=True, exist_ok=True)
     with evaluating(model, home):
         _check_network(model, described.input_shape, home)
@@ -122,10 +126,25 @@ def export_model(
         raise NoFormatError(" ".join(dict.fromkeys(refused.values())))
     for name, why in refused.items():
         log.warning("the format %s is left out: %s", name, why)
-    left_out = {"left_out": refused} if refused else {}
-    manifest = _manifest(described, model, artifacts, job, accuracy, {**left_out, **(extra or {})})
+    manifest |= {"channels_last": job.channels_last, "artifacts": artifacts}
+    manifest |= {"left_out": refused} if refused else {}
     runlog.write_json(folder / "manifest.json", manifest)
+    _tell_older(folder, artifacts)
     return manifest
+
+
+def _tell_older(folder: Path, artifacts: Mapping[str, Any]) -> None:
+    """A warning where files of our names lie in `folder` that are not of this export."""
+    written = {entry["name"] for artifact in artifacts.values() for entry in artifact["files"]}
+    older = [form.file for form in FORMATS.values() if (folder / form.file).exists()]
+    others = [name for name in older if name not in written]
+    if others:
+        log.warning(
+            "%s also holds %s, not of this export and maybe of another network: its manifest names them no "
+            "more. Remove them, or name all formats in one call.",
+            folder,
+            ", ".join(others),
+        )
 
 
 @torch.no_grad()
@@ -163,9 +182,10 @@ def _described(meta: Any, bundle: Any) -> DataMeta:
     """The data's description: from `meta`, or from the bundle where `meta` lacks it."""
     try:
         return data_meta(meta)
-    except ExportError:
+    except ExportError as error:
         if bundle is None:
             raise
+        log.warning("The data's own description is taken instead of the one given: %s", error)
         return data_meta(bundle)
 
 
@@ -310,16 +330,16 @@ def _timed(
 
 
 def _manifest(
-    meta: DataMeta,
-    model: nn.Module,
-    artifacts: Mapping[str, Any],
-    job: Job,
-    tested: float | None,
-    extra: Mapping[str, Any] | None,
+    meta: DataMeta, model: nn.Module, tested: float | None, extra: Mapping[str, Any] | None
 ) -> dict[str, Any]:
+    """The manifest before there are files.
+
+    Raises:
+        ExportError: `extra` bears one of its names, or is not made of plain values.
+    """
     environment = runlog.environment()
     metric = saved_task(meta.task, "meta").metric if meta.task else ACCURACY
-    return {
+    content: dict[str, Any] = {
         "schema_version": SCHEMA_VERSION,
         "data": meta.name,
         "classes": list(meta.classes),
@@ -335,9 +355,20 @@ def _manifest(
         "metric": metric.to_dict(),
         "params": sum(p.numel() for p in model.parameters()),
         f"test_{metric.name}": tested,
-        "channels_last": job.channels_last,
+        "channels_last": False,
         "versions": environment["packages"],
         "python": environment["python"],
-        "artifacts": dict(artifacts),
-        **dict(extra or {}),
+        "artifacts": {},
     }
+    further = dict(extra or {})
+    taken = sorted({*content, "left_out", "vocabulary", "rate", "named"} & set(further))
+    if taken:
+        raise ExportError(f"extra names {taken[0]!r}, which the manifest holds already; rename it.")
+    try:
+        json.dumps(runlog.plain(further))
+    except (TypeError, ValueError) as error:
+        raise ExportError(
+            f"extra goes into manifest.json and is not made of plain values ({error}); give numbers, texts, "
+            "lists and mappings, of an Architecture its to_dict()."
+        ) from None
+    return {**content, **further}

@@ -108,6 +108,7 @@ def _onnx(dtype: torch.dtype) -> Callable[[Job, Path], None]:
             model = Cast(job.folded, dtype, channels_last=False).eval()
         write_onnx(model.cpu(), job, path)
         job.folded.to(job.device)
+        _one_file(path)
 
     return write
 
@@ -119,8 +120,24 @@ def _extra(kind: str) -> Callable[[Job, Path], None]:
         require(kind, job.device)
         write_onnx(job.folded.cpu(), job, path)
         job.folded.to(job.device)
+        _one_file(path)
 
     return write
+
+
+def _one_file(path: Path) -> None:
+    """Nothing, if the ONNX file holds its weights; torch lays those above 1.5 GiB beside it unasked.
+
+    Raises:
+        ExportError: it does not, so that its manifest would vouch for a graph without weights.
+    """
+    beside = path.with_name(f"{path.name}.data")
+    if beside.exists():
+        beside.unlink()
+        raise ExportError(
+            "The model's weights take more than the 1.5 GiB that torch puts into one ONNX file; leave its "
+            "ONNX formats out (pt2 holds any size), or export a smaller model."
+        )
 
 
 def write_onnx(model: nn.Module, job: Job, path: Path) -> None:

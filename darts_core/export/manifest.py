@@ -15,7 +15,15 @@ from darts_core.errors import ConfigError, ExportError
 from darts_core.named_inputs import NamedInput, read_named, shapes_of, total
 from darts_core.reading import read_json, regular_file
 
-__all__ = ["SCHEMA_VERSION", "DataMeta", "check_files", "data_meta", "read_manifest", "sha256"]
+__all__ = [
+    "SCHEMA_VERSION",
+    "DataMeta",
+    "check_files",
+    "data_meta",
+    "read_manifest",
+    "refuse_part",
+    "sha256",
+]
 
 SCHEMA_VERSION = 1
 _NEEDED = ("schema_version", "classes", "input_shape", "mean", "std", "artifacts")
@@ -156,9 +164,24 @@ def sha256(path: str | Path) -> str:
     return digest.hexdigest()
 
 
+def refuse_part(path: Path) -> None:
+    """Nothing, unless one file of an export is given in place of its folder.
+
+    Raises:
+        ExportError: it is.
+    """
+    if path.name == "manifest.json" or path.suffix.lower() in (".onnx", ".pt2"):
+        raise ExportError(
+            f"{path} is one file of an export: name its folder, {path.parent}, and by runtime (in a command "
+            "--runtime NAME) which of its files is to run; manifest.json lists them."
+        )
+
+
 def _no_export(folder: str | Path) -> str:
     """Why a folder is no export, with the command that makes one where a model was given instead."""
     given = Path(folder)
+    if given.is_file():
+        refuse_part(given)
     named = ":" in str(folder) and not given.exists()
     if named or given.is_file() or (given / "model.pt").is_file():
         return (

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import logging
+import math
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -21,6 +23,7 @@ from darts_core.reading import DAMAGE, regular_file
 
 __all__ = ["Numbers", "Prediction", "predict", "read_image"]
 
+log = logging.getLogger("darts_core")
 _BESIDE = re.compile(r"<[^<>]+>|\[[^\[\]]+\]")
 
 
@@ -67,9 +70,11 @@ def predict(
 
     Raises:
         DataError: a file is missing, damaged or of another shape.
-        ExportError: the folder cannot be loaded, its task is not registered here, or a model that is loaded
-            already is given with what only loading reads.
+        ExportError: the folder cannot be loaded, its task is not registered here, `batch_size` is below 1, or
+            a model is given with what would not count: one that is loaded already, or is no export.
     """
+    if batch_size < 1:
+        raise ExportError(f"batch_size={batch_size} must be at least 1.")
     files = [images] if isinstance(images, str | Path) else list(images)
     if isinstance(model, LoadedModel):
         loaded = model
@@ -89,6 +94,8 @@ def predict(
         answers = task.read(loaded(x)).cpu()
         for path, row in zip(part, answers, strict=True):
             named = task.answers(row)
+            if not all(map(math.isfinite, named.values())):
+                log.warning("%s: the model gives NaN or infinity for it, which is no answer", path)
             if not task.ranked:
                 results.append(Numbers(str(path), named))
                 continue
@@ -116,6 +123,14 @@ def _opened(
     if runtime not in (None, "eager") or prefer is not None:
         raise ExportError(
             f"{saved} is not exported: it runs eagerly, not as {runtime or prefer!r}."
+        )
+    # trust is a permission, which nothing needs here
+    late = [
+        name for name, v in options.items() if v is not None and name not in ("device", "trust")
+    ]
+    if late:
+        raise ExportError(
+            f"{saved} is not exported: it runs eagerly, and {', '.join(late)} would not count; leave it out."
         )
     return open_saved(saved, options.get("device"))
 

@@ -29,6 +29,8 @@ __all__ = ["LoadedModel", "load", "open_artifact"]
 
 log = logging.getLogger("darts_core")
 Runner = Callable[[torch.Tensor], torch.Tensor]
+# of the kinds of artifacts, those that are told how many threads to take
+_COUNT_THREADS = ("onnx", *extras.OPENVINO_HINTS)
 
 
 class LoadedModel:
@@ -129,13 +131,15 @@ def load(
             there, the CPU where there is none).
         trust: allow native code (AOTInductor), which is run as it is; only for files you made. The
             file itself decides whether it is such code, not what the manifest says of it.
-        threads: CPU threads of ONNX Runtime; torch's count by default.
+        threads: CPU threads of ONNX Runtime or OpenVINO; torch's count by default, which the others take.
 
     Raises:
-        ExportError: the folder, the artifact or its hash is wrong, native code is not trusted, or both a
-            name and a preference are given.
+        ExportError: the folder, the artifact or its hash is wrong, native code is not trusted, `threads` is
+            below 1, or both a name and a preference are given.
     """
     folder = Path(folder)
+    if threads is not None and threads < 1:
+        raise ExportError(f"threads={threads} must be at least 1; leave it out for torch's count.")
     manifest = read_manifest(folder)
     given = require_device(device) if device is not None else None
     if runtime is not None and prefer is not None:
@@ -150,6 +154,13 @@ def load(
     runner = open_artifact(
         artifact["kind"], paths, where, threads=threads, chunk=chunk, trust=trust
     )
+    if threads is not None and artifact["kind"] not in _COUNT_THREADS:
+        log.warning(
+            "threads=%d is for ONNX Runtime and OpenVINO: %s runs on as many as torch does, which "
+            "torch.set_num_threads() tells it",
+            threads,
+            name,
+        )
     log.info("loaded %s from %s on %s", name, folder, where)
     return LoadedModel(manifest, name, runner, where)
 
@@ -224,8 +235,7 @@ def _check_content(kind: str, path: Path, *, trust: bool) -> None:
 
 
 def _open_pt2(path: Path, device: torch.device) -> Runner:
-    program = load_program(path)
-    module = program.module().to(device)
+    module = load_program(path, device).module()
 
     def run(x: torch.Tensor) -> torch.Tensor:
         result = module(x)
@@ -260,4 +270,4 @@ def _open_fused(path: Path, device: torch.device, kind: str) -> Runner:
     if device.type != "cuda":
         raise ExportError(f"{path.name} runs on a GPU only; load the onnx or pt2 artifact.")
     dtype = torch.float16 if kind == "fused_fp16" else torch.bfloat16
-    return FusedProgram(load_program(path), device, dtype)
+    return FusedProgram(load_program(path, device), device, dtype)

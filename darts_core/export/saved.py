@@ -11,6 +11,7 @@ from torch import nn
 
 from darts_core.device import require_device
 from darts_core.errors import ExportError
+from darts_core.export.manifest import refuse_part
 from darts_core.export.runtime import LoadedModel
 from darts_core.train.save import load_model
 
@@ -18,9 +19,14 @@ __all__ = ["as_loaded", "open_saved", "saved_file"]
 
 
 def saved_file(place: str | Path) -> Path | None:
-    """The `model.pt` that `place` is, or that it holds without an export beside it; None for an export."""
+    """The `model.pt` that `place` is, or that it holds without an export beside it; None for an export.
+
+    Raises:
+        ExportError: `place` is one file of an export.
+    """
     path = Path(place)
     if path.is_file():
+        refuse_part(path)
         return path
     found = path / "model.pt"
     return found if found.is_file() and not (path / "manifest.json").exists() else None

@@ -1,13 +1,15 @@
 """Which artifact is run when none is named."""
 
 import json
+import logging
+import re
 
 import pytest
 import torch
 
 from darts_core import cli
 from darts_core.errors import ExportError
-from darts_core.export import choice, predict
+from darts_core.export import choice, load, predict
 from darts_core.export.choice import choose
 from darts_core.latency import device_name
 
@@ -35,6 +37,15 @@ def no_gpu(monkeypatch):
 def test_speed_is_the_best_time_of_any_precision_that_runs_here():
     assert choose({"artifacts": ALL}, "speed") == "onnx_int8"
     assert choose({"artifacts": ALL}, "speed", trust=True) == "aoti"
+
+
+def test_machine_code_is_for_its_own_device_and_needs_no_compiler(monkeypatch):
+    monkeypatch.setattr("darts_core.export.extras.shutil.which", lambda _: None)
+    assert choose({"artifacts": ALL}, "speed", trust=True) == "aoti"
+    of_a_gpu = {"artifacts": {**ALL, "aoti": {**ALL["aoti"], "device": "cuda"}}}
+    for prefer, wanted in (("speed", "onnx_int8"), ("exact", "pt2")):
+        assert choose(of_a_gpu, prefer, trust=True) == wanted
+        assert choose(of_a_gpu, prefer, trust=True, device=torch.device("cpu")) == wanted
 
 
 def test_exact_is_full_precision_with_the_smallest_error():
@@ -72,7 +83,7 @@ def test_what_is_not_installed_is_not_chosen(monkeypatch):
         assert choose({"artifacts": artifacts}, prefer) == "onnx"
 
 
-def test_times_of_elsewhere_or_under_load_are_said_to_be(caplog):
+def test_times_of_elsewhere_or_under_load_are_said_to_be(caplog, monkeypatch):
     calm = {"a": artifact(ms=2.0, device=device_name("cpu")), "b": artifact(ms=3.0)}
     assert choose({"artifacts": calm}, "speed") == "a"
     assert not caplog.records
@@ -80,6 +91,16 @@ def test_times_of_elsewhere_or_under_load_are_said_to_be(caplog):
         caplog.clear()
         choose({"artifacts": {**calm, "c": artifact(ms=4.0, **row)}}, "speed")
         assert "serve-bench DIR --tune" in caplog.text
+    # as those of a card are, of what was exported for it and is to run on the processor
+    caplog.clear()
+    monkeypatch.setattr(choice, "device_name", lambda place: str(place))
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 1)
+    of_a_card = {"artifacts": {"a": {**artifact(ms=2.0, device="cuda"), "device": "cuda"}}}
+    choose(of_a_card, "speed")
+    assert not caplog.records
+    choose(of_a_card, "speed", device=torch.device("cpu"))
+    assert "serve-bench DIR --device cpu` measures them there" in caplog.text
 
 
 @pytest.mark.parametrize(
@@ -114,6 +135,18 @@ def test_commands_and_calls_take_the_preferred_artifact(folder, prefer, file, ca
     for place in (str(folder), "~"):  # which no shell reads in --model=~/best
         assert cli.main(["predict", f"--model={place}", "--prefer", prefer, "a.png"]) == 2
         assert file in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("file", ["manifest.json", "model.onnx", "model_bf16.pt2"])
+def test_one_file_of_an_export_is_answered_with_its_folder(folder, file, capsys):
+    (folder / file).touch()
+    said = f"{file} is one file of an export: name its folder, {folder}, and by runtime"
+    for call in (lambda place: predict(place, ["a.png"]), load):
+        with pytest.raises(ExportError, match=re.escape(said)):
+            call(folder / file)
+    for command in (["predict", "a.png", "--model"], ["serve-bench"]):
+        assert cli.main([*command, str(folder / file)]) == 2
+        assert said in " ".join(capsys.readouterr().err.split())
 
 
 def test_a_name_and_a_preference_exclude_each_other(folder, capsys):
@@ -158,3 +191,20 @@ def test_serve_bench_keeps_undisturbed_times_where_it_tunes(folder, monkeypatch,
         assert found["pt2"]["latency"]["1"]["median_ms"] == kept
         assert capsys.readouterr().err.startswith(said)
         rows["pt2"]["1"]["median_ms"] = 0.75
+
+
+def test_what_the_process_that_times_warns_of_is_told(folder, monkeypatch, capsys):
+    from darts_core.commands import serve_bench
+
+    def timed():
+        logging.getLogger("darts_core").warning("ONNX Runtime runs on CPU instead of CUDA")
+        return {"runtime": "onnx", "load_seconds": 0.1, "rows": {}}
+
+    monkeypatch.setattr(serve_bench, "time_artifact", timed)
+    serve_bench.child("{}")
+    row = json.loads(capsys.readouterr().out)
+    assert row["warnings"] == ["ONNX Runtime runs on CPU instead of CUDA"]
+    monkeypatch.setattr(serve_bench, "_in_fresh_process", lambda *_: row)
+    monkeypatch.setattr(serve_bench, "_is_native", lambda *_: False)
+    assert cli.main(["serve-bench", str(folder), "--runtime", "onnx"]) == 0
+    assert "onnx: ONNX Runtime runs on CPU instead of CUDA\n" in capsys.readouterr().err

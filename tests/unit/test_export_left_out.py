@@ -9,6 +9,7 @@ from test_export import META, network
 from darts_core.errors import ExportError, NoFormatError, NotInstalledError
 from darts_core.export import export as export_module
 from darts_core.export import export_model, extras, formats, load
+from darts_core.export.manifest import data_meta
 
 OPTIONS = {"time_artifacts": False, "leave_out": True}
 
@@ -26,8 +27,10 @@ def _fails(error):
 
 def test_an_operation_that_onnx_lacks_leaves_that_format_out(tmp_path, monkeypatch, caplog):
     monkeypatch.setattr(torch.onnx, "export", _fails(RuntimeError("No ONNX function for aten.foo")))
+    (tmp_path / "model.onnx").write_bytes(b"of another network")
     manifest = _exported(tmp_path, "onnx", "pt2")
     assert list(manifest["artifacts"]) == ["pt2"]
+    assert f"{tmp_path} also holds model.onnx, not of this export" in caplog.text
     assert manifest["left_out"]["onnx"].startswith("The model cannot be written as ONNX")
     assert "the format onnx is left out" in caplog.text
     assert load(tmp_path).runtime == "pt2"
@@ -35,6 +38,20 @@ def test_an_operation_that_onnx_lacks_leaves_that_format_out(tmp_path, monkeypat
         _exported(tmp_path, "onnx", "pt2", leave_out=False)
     with pytest.raises(NoFormatError, match=r"No ONNX function for aten\.foo"):
         _exported(tmp_path, "onnx")
+
+
+def test_weights_that_torch_lays_beside_the_onnx_file_are_refused(tmp_path, monkeypatch):
+    def in_two(model, job, path):
+        for name in (path.name, f"{path.name}.data"):
+            (tmp_path / name).write_bytes(b"0")
+
+    monkeypatch.setattr(formats, "write_onnx", in_two)
+    monkeypatch.setattr(extras, "obstacle", lambda *_: None)
+    job = formats.Job(torch.nn.Flatten(), data_meta(META), torch.device("cpu"))
+    for name in ("onnx", "onnx_fp16", "openvino"):
+        with pytest.raises(ExportError, match=r"more than the 1\.5 GiB that torch puts into one"):
+            formats.FORMATS[name].write(job, tmp_path / "model.onnx")
+        assert [path.name for path in tmp_path.iterdir()] == ["model.onnx"]
 
 
 def test_a_precision_in_which_an_operation_does_not_run_is_left_out(tmp_path, monkeypatch):

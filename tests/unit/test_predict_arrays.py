@@ -1,10 +1,13 @@
 """`predict` takes a sample of a .npy file as the data hold it, or says why not."""
 
+import json
+
 import numpy as np
 import pytest
 import torch
 from torch import nn
 
+from darts_core import cli
 from darts_core.errors import DataError, ExportError
 from darts_core.export.manifest import data_meta
 from darts_core.export.predict import predict
@@ -117,3 +120,26 @@ def test_one_path_or_what_a_glob_gives_and_nothing_that_loading_reads(tmp_path, 
     assert predict(model, paths[0]) == predict(model, str(paths[0])) == wanted[:1]
     with pytest.raises(ExportError, match="already, as 'eager' on cpu: runtime, threads would not"):
         predict(model, paths, runtime="onnx", threads=2)
+    for size in (0, -1):
+        with pytest.raises(ExportError, match=f"batch_size={size} must be at least 1"):
+            predict(model, paths, batch_size=size)
+    (tmp_path / "model.pt").write_bytes(b"")
+    for place in (tmp_path, tmp_path / "model.pt"):
+        with pytest.raises(ExportError, match=r"runs eagerly, and threads, devcie would not count"):
+            predict(place, paths, threads=2, devcie="cpu", trust=True)
+
+
+def test_an_answer_that_is_no_number_is_told_and_is_null_in_json(
+    tmp_path, caplog, capsys, monkeypatch
+):
+    def broken(x):
+        return torch.full((len(x), 2), float("nan"))
+
+    np.save(tmp_path / "one.npy", np.zeros((3, 8, 6), dtype=np.uint8))
+    model = LoadedModel(IMAGES, "eager", broken, torch.device("cpu"))
+    found = predict(model, tmp_path / "one.npy")
+    assert "one.npy: the model gives NaN or infinity for it" in caplog.text
+    monkeypatch.setattr("darts_core.export.predict", lambda *_, **__: found)
+    assert cli.main(["predict", "--model", "m", "--json", "--top", "2", "a.png"]) == 0
+    said = json.loads(capsys.readouterr().out, parse_constant=pytest.fail)
+    assert said["classes"] == {"a": None, "b": None}

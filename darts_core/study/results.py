@@ -174,8 +174,13 @@ def _score(value: float, goal: Mapping[str, Any]) -> float:
 
 
 def front(rows: Sequence[Row], goals: Goals) -> list[Row]:
-    """The rows that no other row beats in every objective, best in the first objective first."""
+    """The rows that no other row beats in every objective, best in the first objective first.
+
+    A trial that was stopped early stands beside complete ones with what it had half-way, its time included:
+    as for `best_row`, it counts only where none is complete.
+    """
     usable = [(row, values) for row in rows if (values := row_values(row, goals)) is not None]
+    usable = [pair for pair in usable if pair[0]["state"] == "done"] or usable
     if not usable:
         return []
     costs = np.array([values for _, values in usable]) * signs([goal["mode"] for goal in goals])

@@ -36,6 +36,10 @@ def test_front_best_and_tolerance():
     assert best_row(rows, ONE)["number"] == 0
     assert best_row([row(5, float("nan")), row(6, None)], ONE) is None
     assert best_row([row(1, 0.9, state="stopped"), row(2, 0.5)], ONE)["number"] == 2
+    # a third of the time, because it was stopped after a third of the epochs
+    early = row(5, 0.80, 0.3, state="stopped")
+    assert [r["number"] for r in front([*rows, early], TWO)] == [0, 1, 2]
+    assert [r["number"] for r in front([early], TWO)] == [5]
     assert row_values({"state": "done", "values": {"acc": True}}, ONE) is None
 
 
@@ -117,7 +121,7 @@ def test_the_front_of_a_job_shows_trials_baseline_and_fresh_seeds(tmp_path):
     from darts_core.report.trials_front import search_front
 
     best, baseline = row(1, 0.95, 2.0), row(0, 0.90, 4.0, is_baseline=True)
-    worse = row(2, 0.85, 5.0, state="stopped")
+    worse = row(2, 0.85, 0.5, state="stopped")  # soon over: it was stopped
     seeds = [
         {"confirms": side, "state": "done", "seed": s, "values": {"acc": acc + s / 10, "ms": ms}}
         for side, acc, ms in (("best", 0.5, 2.0), ("baseline", 0.4, 4.0))

@@ -18,7 +18,15 @@ from darts_core.report.read import StageRun, VersionRun, read_rows
 from darts_core.report.rows import ModelRow
 from darts_core.report.svg import number
 from darts_core.report.svg_front import front_svg, key_html
-from darts_core.report.verdict import change, no_worse, outcome, speed, standing, versus
+from darts_core.report.verdict import (
+    change,
+    faster,
+    no_worse,
+    outcome,
+    speed,
+    standing,
+    versus,
+)
 
 __all__ = ["benchmark_section", "final_row", "headline", "model_rows", "results_section", "tiles"]
 
@@ -222,9 +230,7 @@ def _verdict(rows: Sequence[ModelRow], batch: int) -> Markup:
     beaten = [
         row
         for row in comparable_rows(rows, batch)
-        if not row.baseline
-        and row.latency[batch].median_ms < base.latency[batch].median_ms
-        and no_worse(row, base)
+        if not row.baseline and faster(versus(row, base, batch)[0]) and no_worse(row, base)
     ]
     if beaten:
         return Markup()

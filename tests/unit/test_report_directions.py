@@ -146,9 +146,25 @@ def test_the_values_of_seeds_are_drawn_in_their_own_unit(tmp_path):
         logged(folders[-1] / "train", "r2", (value,))
         result = {"val_r2": value, "test_r2": value, "metric": Metric("r2").to_dict()}
         write_json(folders[-1] / "train" / "result.json", result)
-    drawn = str(seeds_content(folders).sections[0].body)
+    told = seeds_content(folders)
+    drawn = str(told.sections[0].body)
     assert drawn.count("mean 0.82") == 2
     assert "%" not in drawn
+    assert told.lead == "Worst 0.8, best 0.84."
+
+
+def test_seeds_of_a_search_alone_say_whose_their_values_are(tmp_path):
+    folders = [tmp_path / "job" / "V001" / f"seed{seed}" for seed in range(2)]
+    for folder in folders:
+        write_json(folder / "search" / "result.json", {"val_accuracy": 0.7})
+    told = seeds_content(folders)
+    assert told.title == "70.00 ± 0.00 % val accuracy over 2 seeds"
+    assert told.lead.startswith(
+        "Worst 70.00 %, best 70.00 %. Values of a search are those of its supernet,"
+    )
+    for folder in folders:
+        write_json(folder / "train" / "result.json", {"val_accuracy": 0.9})
+    assert seeds_content(folders).lead == "Worst 90.00 %, best 90.00 %."
 
 
 def test_a_lower_perplexity_is_called_better_and_has_no_plus_sign(tmp_path):

@@ -17,6 +17,7 @@ from darts_core.report.charts import Bar, Line, bars, line_chart, strip
 from darts_core.report.contest import contest, contest_section, contest_sentence
 from darts_core.report.html import Markup, render
 from darts_core.report.methods_section import OF_A_SEARCH, knowing, result
+from darts_core.report.overview import spent
 from darts_core.report.page import Content, page
 from darts_core.report.palette import op_family, series_colors
 from darts_core.report.read import StageRun, VersionRun, read_architecture, read_version, series
@@ -97,14 +98,13 @@ def _results_section(runs: Sequence[VersionRun], summary: dict[str, Any]) -> Sec
     rows = []
     for run in runs:
         architecture = _found(run)
-        spent = sum(stage.number("device_seconds") or 0.0 for stage in run.stages.values())
         rows.append(
             {
                 "run": run.version,
                 "seed": run.setting("seed"),
                 "val": run.metric.text(result(run, f"val_{run.metric.name}")),
                 "test": run.metric.text(result(run, f"test_{run.metric.name}")),
-                "time": duration(spent),
+                "time": duration(spent(run)),
                 "architecture": "–" if architecture is None else _short(architecture),
             }
         )

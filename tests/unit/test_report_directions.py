@@ -14,6 +14,7 @@ import report_fixture as fixture
 from darts_core.metric import Metric
 from darts_core.report.elements import best_element
 from darts_core.report.job_summary import summarize
+from darts_core.report.multirun import multirun_content
 from darts_core.report.progress import Progress, progress
 from darts_core.report.read import VersionRun, read_stage
 from darts_core.report.results import headline, tiles
@@ -163,8 +164,13 @@ def test_seeds_of_a_search_alone_say_whose_their_values_are(tmp_path):
         "Worst 70.00 %, best 70.00 %. Values of a search are those of its supernet,"
     )
     for folder in folders:
-        write_json(folder / "train" / "result.json", {"val_accuracy": 0.9})
-    assert seeds_content(folders).lead == "Worst 90.00 %, best 90.00 %."
+        write_json(folder / "searched" / "result.json", {"device_seconds": 70.0})
+        write_json(folder / "train" / "result.json", {"val_accuracy": 0.9, "device_seconds": 30.0})
+    told = seeds_content(folders)
+    assert told.lead == "Worst 90.00 %, best 90.00 %."
+    # what `run` trains untuned is part of what was spent, as on the page of each
+    assert str(told.sections[0].body).count("1 min 40 s") == 2
+    assert str(multirun_content(folders[0].parent).sections[-1].body).count("1 min 40 s") == 2
 
 
 def test_a_lower_perplexity_is_called_better_and_has_no_plus_sign(tmp_path):

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 
 from darts_core.errors import DartsError
 from darts_core.metric import ACCURACY, Metric
-from darts_core.report.aim import aim_searched, aim_sentence
+from darts_core.report.aim import aim_searched, aim_sentence, aimed_batch
 from darts_core.report.blocks import Section, callout, card, count_text, duration, pair, records
 from darts_core.report.escape import plain_text
 from darts_core.report.family import family_headline
@@ -115,7 +115,7 @@ def _headline(run: VersionRun, rows: Sequence[ModelRow]) -> tuple[str, str]:
                     title,
                     f"The {row.label} model; there is no undisturbed baseline to compare with.",
                 )
-            aim = aim_sentence(run.stages.get("search"), row, base, sizes[-1])
+            aim = _aim(run.stages.get("search"), rows, row, sizes[-1])
             return title, outcome(row, base, sizes[-1]) + aim
         row = final_row(rows, sizes[-1], flagged=True)
         if row is not None:
@@ -159,6 +159,15 @@ def _headline(run: VersionRun, rows: Sequence[ModelRow]) -> tuple[str, str]:
     if not waiting:
         return f"{run.job} {run.version}", "Finished."
     return f"{run.job} {run.version}", f"Not finished yet: {waiting}."
+
+
+def _aim(search: StageRun | None, rows: Sequence[ModelRow], row: ModelRow, batch: int) -> str:
+    """Whether what was aimed at is met, at the batch of the aim; `batch` is that of the sentence before."""
+    at = aimed_batch(search) or batch
+    if at not in row.latency or row.latency[at].flagged:
+        return aim_searched(search)
+    where = "" if at == batch else f" at batch {at}"
+    return aim_sentence(search, row, reference(rows, row, at), at, where)
 
 
 def _time(row: ModelRow, batch: int) -> str:

@@ -258,6 +258,10 @@ def test_a_training_that_was_ended_early_says_why(tmp_path):
         path.write_text(json.dumps({**result, "stopped": "mine: enough"}), encoding="utf-8")
         note = train_section(read_version(tmp_path)).note
         assert note.endswith(f"It ended after {words}: mine: enough.")
+        # the params of the last epoch are kept, whatever the best one had
+        assert note.startswith(
+            f"On the val split it ends with {100 * result['val_accuracy']:.2f} %. "
+        )
 
 
 def test_the_command_that_does_it_again_names_the_function_and_the_cluster(searched):

@@ -51,6 +51,7 @@ def searched(tmp_path):
             item = row(seed + (10 if side == "best" else 0), acc + seed / 1000, phase="confirm")
             item |= {"confirms": side, "seed": seed, "metrics": {"test_accuracy": acc - 0.01}}
             item["trial_id"], item["values"]["latency_ms"] = f"{side}{seed}", 8.0
+            item["config"] = rows[5 if side == "best" else 0]["config"]
             rows.append(item)
     rows[5]["latency_flag"] = "other processes kept 1.0 cores busy"
     with store.new_version("a", record) as made:

@@ -81,6 +81,26 @@ def test_gain_is_over_the_same_fresh_seeds_and_says_when_nothing_was_won(tmp_pat
     assert len(read_rows(tmp_path)) == 2
 
 
+def test_runs_that_confirmed_the_winner_before_tell_nothing_of_this_one(tmp_path):
+    """A search that was resumed and stopped again: trial 1 wins now, and one run is still of trial 7."""
+    rows = [row(0, 0.5, is_baseline=True), row(1, 0.9)]
+    for seed, winner, acc in ((2, 1, 0.875), (3, 7, 0.25)):
+        for side, of, value in (("baseline", 0, 0.5), ("best", winner, acc)):
+            run = row(of, value, phase="confirm", confirms=side, seed=seed)
+            run |= {"trial_id": f"{side}{seed}", "additional_data": {"test_acc": value}}
+            rows.append(run)
+    (tmp_path / "autosearch").mkdir()
+    (tmp_path / "autosearch" / "objectives.json").write_text(json.dumps(ONE))
+    for item in rows:
+        folder = tmp_path / "autosearch" / "trials" / item["trial_id"]
+        folder.mkdir(parents=True)
+        (folder / "result.json").write_text(json.dumps(item))
+    found = summary(tmp_path)
+    assert found["gain"][0]["best"] == {"mean": 0.875, "std": None, "n": 1}
+    assert found["test"]["test_acc"]["best"] == {"mean": 0.875, "std": None, "n": 1}
+    assert found["test"]["test_acc"]["baseline"]["n"] == 2
+
+
 def test_importance_finds_the_setting_that_matters():
     rows = [
         {"trial_id": str(i), "number": i, "state": "done", "values": {"acc": -((a - 2) ** 2)},

@@ -11,7 +11,7 @@ import pytest
 sys.path.insert(0, str(Path(__file__).parent))
 import report_fixture as fixture
 
-from darts_core.metric import Metric
+from darts_core.metric import ACCURACY, Metric
 from darts_core.report.elements import best_element
 from darts_core.report.job_summary import summarize
 from darts_core.report.multirun import multirun_content
@@ -184,6 +184,15 @@ def test_a_lower_perplexity_is_called_better_and_has_no_plus_sign(tmp_path):
         standing(close, noisy) == "equal in perplexity (0.1 perplexity better, within the spread)"
     )
     assert standing(noisy, close) == "equal in perplexity (0.1 perplexity worse, within the spread)"
+
+
+@pytest.mark.parametrize(
+    ("value", "digits", "words"),
+    [(0.9996, 1, "99.96 %"), (0.99996, 2, "99.996 %"), (0.9994, 1, "99.9 %"), (1.0, 1, "100.0 %"),
+     (1 - 1e-12, 2, "100.00 %"), (float("nan"), 1, "nan %")],
+)  # fmt: skip
+def test_what_is_not_perfect_is_not_called_100_per_cent(value, digits, words):
+    assert ACCURACY.text(value, digits) == words
 
 
 def test_the_time_left_is_told_by_the_last_epochs(version):

@@ -14,6 +14,8 @@ __all__ = ["ACCURACY", "Metric", "metric_of"]
 
 _NAME = re.compile(r"[a-z][a-z0-9_]{0,60}")
 _DIRECTIONS = ("maximize", "minimize")
+# what sums of decimals leave
+_ROUNDING = 1e-9
 
 
 @dataclass(frozen=True)
@@ -94,10 +96,18 @@ class Metric:
         return math.sqrt(value * (1 - value) / examples)
 
     def text(self, value: float | None, digits: int = 2) -> str:
-        """`value` as a reader sees it: a share in per cent, other numbers plain."""
+        """`value` as a reader sees it: a share in per cent, other numbers plain.
+
+        A share below 1 has as many digits more as tell it from 100 %.
+        """
         if value is None:
             return "–"
-        return f"{100 * value:.{digits}f} %" if self.share else f"{value:.{digits + 2}g}"
+        if not self.share:
+            return f"{value:.{digits + 2}g}"
+        shown = f"{100 * value:.{digits}f}"
+        if value < 1 - _ROUNDING and float(shown) == 100:
+            return self.text(value, digits + 1)
+        return f"{shown} %"
 
     def to_dict(self) -> dict[str, Any]:
         """Plain values for a file."""

@@ -11,7 +11,7 @@ from darts_core.report.read import StageRun
 from darts_core.report.rows import ModelRow, finite
 from darts_core.report.svg import number
 
-__all__ = ["aim_html", "aim_searched", "aim_sentence"]
+__all__ = ["aim_html", "aim_searched", "aim_sentence", "aimed_batch"]
 
 # as a search's own budget
 _TOLERANCE = 1.05
@@ -50,13 +50,31 @@ def aim_searched(stage: StageRun | None) -> str:
     return f" The search aimed at {number(share)}× of {name}'s time; its network took {ratio}×."
 
 
-def aim_sentence(stage: StageRun | None, row: ModelRow, base: ModelRow | None, batch: int) -> str:
-    """Whether the model `row` takes the part of its baseline's time that was aimed at; "" where none was."""
+def aimed_batch(stage: StageRun | None) -> int | None:
+    """The batch at which the search timed what it aimed at; None where it took the usual one."""
+    batch = None if stage is None else finite(stage.setting("latency", "batch"))
+    return None if batch is None else int(batch)
+
+
+def aim_sentence(
+    stage: StageRun | None, row: ModelRow, base: ModelRow | None, batch: int, where: str = ""
+) -> str:
+    """Whether the model `row` takes the part of its baseline's time that was aimed at; "" where none was.
+
+    Args:
+        stage: the search.
+        row: the model.
+        base: its baseline.
+        batch: at which both are compared.
+        where: names that batch, where the sentence before speaks of another.
+    """
     aim = stage.result.get("aim") if stage is not None else None
     share = finite(aim.get("share")) if isinstance(aim, Mapping) else None
     if share is None or base is None:
         return ""
     taken = row.latency[batch].median_ms / base.latency[batch].median_ms
     if taken <= _TOLERANCE * share:
-        return f" {number(share)}× of its time was aimed at, {number(taken)}× is taken."
-    return f" {number(share)}× of its time was aimed at and missed: {number(taken)}× is taken."
+        return f" {number(share)}× of its time{where} was aimed at, {number(taken)}× is taken."
+    return (
+        f" {number(share)}× of its time{where} was aimed at and missed: {number(taken)}× is taken."
+    )

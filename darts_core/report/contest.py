@@ -17,7 +17,7 @@ from darts_core.report.read import VersionRun
 from darts_core.report.results import final_row, model_rows
 from darts_core.report.rows import ModelRow, finite
 from darts_core.report.svg import number
-from darts_core.report.verdict import cost_words
+from darts_core.report.verdict import cost_words, faster
 from darts_core.study.hypervolume import hypervolume
 
 __all__ = ["OURS", "contest", "contest_section", "contest_sentence"]
@@ -133,7 +133,7 @@ def contest_sentence(told: Mapping[str, Any] | None, metric: Metric) -> str:
     share, gain = ours["time_share"]["mean"], base["found_better_by"]
     by_seeds = 2 * (gain["error"] or 0.0)
     sure = max(by_seeds, base["examples_error"])
-    won = (share < 1 and gain["mean"] >= -sure) or (share == 1 and gain["mean"] > sure)
+    won = gain["mean"] >= -sure if faster(1 / share) else gain["mean"] > sure and not faster(share)
     start = "What was found" if won else "Nothing was won: what was found"
     unit = _unit(metric)
     word = "better" if gain["mean"] > 0 else "worse"

@@ -19,12 +19,25 @@ from darts_core.report.tables import neutral
 from darts_core.report.tables import render as text_table
 from darts_core.runlog import write_text
 
-__all__ = ["Element", "judged", "methods_section", "result", "table_of", "write_methods"]
+__all__ = [
+    "OF_A_SEARCH",
+    "Element",
+    "judged",
+    "knowing",
+    "methods_section",
+    "result",
+    "table_of",
+    "write_methods",
+]
 
 # (method, seed, what it has left)
 Element = tuple[str, str, VersionRun | None]
 _IN_METRIC = ("mean", "std")
 _DIFFERENCES = ("difference", "standard error")
+OF_A_SEARCH = (
+    "Values of a search are those of its supernet, or of the network that it trained last, not of what it "
+    "found: train that to compare methods."
+)
 
 
 def judged(runs: Sequence[VersionRun | None]) -> tuple[Metric, str] | None:
@@ -40,11 +53,11 @@ def judged(runs: Sequence[VersionRun | None]) -> tuple[Metric, str] | None:
 
 def result(run: VersionRun | None, metric: str) -> float | None:
     """What the last stage that knows the metric ended with."""
-    stage = _knowing(run, metric)
+    stage = knowing(run, metric)
     return None if stage is None else stage.number(metric)
 
 
-def _knowing(run: VersionRun | None, metric: str) -> StageRun | None:
+def knowing(run: VersionRun | None, metric: str) -> StageRun | None:
     """The last stage that knows the metric."""
     stages = list(run.stages.values()) if run is not None else []
     return next((stage for stage in reversed(stages) if stage.number(metric) is not None), None)
@@ -59,8 +72,8 @@ def table_of(elements: Sequence[Element]) -> MethodTable | None:
     table = method_table(
         key, [(name, seed, result(run, key)) for name, seed, run in elements], metric=metric
     )
-    knowing = [stage for _, _, run in elements if (stage := _knowing(run, key)) is not None]
-    return replace(table, searched=any(stage.name == "search" for stage in knowing))
+    stages = [stage for _, _, run in elements if (stage := knowing(run, key)) is not None]
+    return replace(table, searched=any(stage.name == "search" for stage in stages))
 
 
 def write_methods(table: MethodTable, folder: Path) -> None:
@@ -85,10 +98,7 @@ def methods_section(table: MethodTable, elements: Sequence[Element]) -> Section:
 def _note(table: MethodTable) -> str:
     better = "" if table.metric.direction == "maximize" else "Lower is better. "
     if table.searched:
-        better += (
-            "Values of a search are those of its supernet, or of the network that it trained last, not of "
-            "what it found: train that to compare methods. "
-        )
+        better += f"{OF_A_SEARCH} "
     if len(table.methods) < 2:
         return f"{better}std is the sample standard deviation over the seeds."
     return (

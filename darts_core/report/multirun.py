@@ -21,6 +21,7 @@ from darts_core.report.methods_section import (
     table_of,
     write_methods,
 )
+from darts_core.report.overview import spent
 from darts_core.report.page import Content, page, write_report
 from darts_core.report.read import VersionRun, read_version, stage_order
 from darts_core.runlog import write_text
@@ -75,13 +76,12 @@ def _row(folder: Path, label: str) -> tuple[dict[str, Any], VersionRun | None]:
         f"{name}{'' if stage.finished else ' (unfinished)'}"
         for name, stage in runs[0].stages.items()
     ]
-    spent = sum(s.number("device_seconds") or 0.0 for run in runs for s in run.stages.values())
     metric = runs[0].metric
     for split in ("val", "test"):
         values = [v for run in runs if (v := result(run, f"{split}_{metric.name}")) is not None]
         row[split] = metric.text(sum(values) / len(values) if values else None)
     stages = f"{len(runs)} seeds" if parts else ", ".join(states)
-    return row | {"stages": stages, "time": duration(spent)}, runs[0]
+    return row | {"stages": stages, "time": duration(sum(map(spent, runs)))}, runs[0]
 
 
 def _lead(row: dict[str, Any], metric: Metric, folder: Path) -> str:

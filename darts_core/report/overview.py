@@ -22,7 +22,7 @@ from darts_core.report.read import VersionRun, series
 from darts_core.report.rows import finite
 from darts_core.report.svg import number
 
-__all__ = ["cost_section", "costs", "environment_section", "guards_section"]
+__all__ = ["cost_section", "costs", "environment_section", "guards_section", "spent"]
 
 _COLORS = {
     "search": "sep",
@@ -51,6 +51,11 @@ def costs(run: VersionRun) -> tuple[dict[str, float], float | None]:
     seconds = {name: seconds[name] for name in order if name in seconds}
     unit = seconds.get("train")
     return seconds, unit if unit and unit > 0 else None
+
+
+def spent(run: VersionRun) -> float:
+    """Device seconds of all stages, as `costs` counts them."""
+    return sum(costs(run)[0].values())
 
 
 def total_cost(run: VersionRun) -> float | None:

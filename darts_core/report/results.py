@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 
 from darts_core.errors import DartsError
 from darts_core.metric import ACCURACY, Metric
-from darts_core.report.aim import aim_searched, aim_sentence
+from darts_core.report.aim import aim_searched, aim_sentence, aimed_batch
 from darts_core.report.blocks import Section, callout, card, count_text, duration, pair, records
 from darts_core.report.escape import plain_text
 from darts_core.report.family import family_headline
@@ -18,7 +18,15 @@ from darts_core.report.read import StageRun, VersionRun, read_rows
 from darts_core.report.rows import ModelRow
 from darts_core.report.svg import number
 from darts_core.report.svg_front import front_svg, key_html
-from darts_core.report.verdict import change, no_worse, outcome, speed, standing, versus
+from darts_core.report.verdict import (
+    change,
+    faster,
+    no_worse,
+    outcome,
+    speed,
+    standing,
+    versus,
+)
 
 __all__ = ["benchmark_section", "final_row", "headline", "model_rows", "results_section", "tiles"]
 
@@ -107,7 +115,7 @@ def _headline(run: VersionRun, rows: Sequence[ModelRow]) -> tuple[str, str]:
                     title,
                     f"The {row.label} model; there is no undisturbed baseline to compare with.",
                 )
-            aim = aim_sentence(run.stages.get("search"), row, base, sizes[-1])
+            aim = _aim(run.stages.get("search"), rows, row, sizes[-1])
             return title, outcome(row, base, sizes[-1]) + aim
         row = final_row(rows, sizes[-1], flagged=True)
         if row is not None:
@@ -151,6 +159,15 @@ def _headline(run: VersionRun, rows: Sequence[ModelRow]) -> tuple[str, str]:
     if not waiting:
         return f"{run.job} {run.version}", "Finished."
     return f"{run.job} {run.version}", f"Not finished yet: {waiting}."
+
+
+def _aim(search: StageRun | None, rows: Sequence[ModelRow], row: ModelRow, batch: int) -> str:
+    """Whether what was aimed at is met, at the batch of the aim; `batch` is that of the sentence before."""
+    at = aimed_batch(search) or batch
+    if at not in row.latency or row.latency[at].flagged:
+        return aim_searched(search)
+    where = "" if at == batch else f" at batch {at}"
+    return aim_sentence(search, row, reference(rows, row, at), at, where)
 
 
 def _time(row: ModelRow, batch: int) -> str:
@@ -222,9 +239,7 @@ def _verdict(rows: Sequence[ModelRow], batch: int) -> Markup:
     beaten = [
         row
         for row in comparable_rows(rows, batch)
-        if not row.baseline
-        and row.latency[batch].median_ms < base.latency[batch].median_ms
-        and no_worse(row, base)
+        if not row.baseline and faster(versus(row, base, batch)[0]) and no_worse(row, base)
     ]
     if beaten:
         return Markup()

@@ -16,6 +16,8 @@ from darts_core.report.cells import architecture_html
 from darts_core.report.charts import Bar, Line, bars, line_chart, strip
 from darts_core.report.contest import contest, contest_section, contest_sentence
 from darts_core.report.html import Markup, render
+from darts_core.report.methods_section import OF_A_SEARCH, knowing, result
+from darts_core.report.overview import spent
 from darts_core.report.page import Content, page
 from darts_core.report.palette import op_family, series_colors
 from darts_core.report.read import StageRun, VersionRun, read_architecture, read_version, series
@@ -61,13 +63,6 @@ def _found(run: VersionRun) -> Architecture | None:
     return None
 
 
-def _metric(run: VersionRun, key: str) -> float | None:
-    """The last stage's number under `key`."""
-    values = [stage.number(key) for stage in run.stages.values()]
-    known = [value for value in values if value is not None]
-    return known[-1] if known else None
-
-
 def seeds_summary(folders: Sequence[str | Path]) -> dict[str, Any]:
     """Mean, sample std, worst and best of each metric over the runs, and the architectures' agreement.
 
@@ -83,7 +78,7 @@ def seeds_summary(folders: Sequence[str | Path]) -> dict[str, Any]:
     summary: dict[str, Any] = {"n": len(runs)}
     metric = runs[0].metric
     for key in _keys(runs):
-        values = [v for run in runs if (v := _metric(run, key)) is not None]
+        values = [v for run in runs if (v := result(run, key)) is not None]
         if values:
             summary[key] = {
                 "mean": float(np.mean(values)),
@@ -103,14 +98,13 @@ def _results_section(runs: Sequence[VersionRun], summary: dict[str, Any]) -> Sec
     rows = []
     for run in runs:
         architecture = _found(run)
-        spent = sum(stage.number("device_seconds") or 0.0 for stage in run.stages.values())
         rows.append(
             {
                 "run": run.version,
                 "seed": run.setting("seed"),
-                "val": run.metric.text(_metric(run, f"val_{run.metric.name}")),
-                "test": run.metric.text(_metric(run, f"test_{run.metric.name}")),
-                "time": duration(spent),
+                "val": run.metric.text(result(run, f"val_{run.metric.name}")),
+                "test": run.metric.text(result(run, f"test_{run.metric.name}")),
+                "time": duration(spent(run)),
                 "architecture": "–" if architecture is None else _short(architecture),
             }
         )
@@ -120,7 +114,7 @@ def _results_section(runs: Sequence[VersionRun], summary: dict[str, Any]) -> Sec
         card(strip([(f"seed {run.setting('seed')}", value) for run, value in found],
                    title=key.replace("_", " "), metric=metric), title=key.replace("_", " "))
         for key in reversed(_keys(runs))
-        if (found := [(run, v) for run in runs if (v := _metric(run, key)) is not None])
+        if (found := [(run, v) for run in runs if (v := result(run, key)) is not None])
     ]  # fmt: skip
     return Section("seeds", "Every seed", card(table) + pair(*strips))
 
@@ -248,6 +242,8 @@ def seeds_content(folders: Sequence[str | Path], *, title: str = "") -> Content:
         head = f"{mean}{std}{unit} {name} over {count}"
         lead = f"Worst {metric.text(figures['worst'])}, best {metric.text(figures['best'])}."
         lead += contest_sentence(summary["contest"], metric)
+        stages = [stage for run in runs if (stage := knowing(run, key)) is not None]
+        lead += f" {OF_A_SEARCH}" if any(stage.name == "search" for stage in stages) else ""
     parts = [
         _results_section(runs, summary),
         contest_section(summary["contest"], runs[0]),

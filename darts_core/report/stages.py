@@ -152,7 +152,8 @@ def train_section(run: VersionRun) -> Section | None:
     body += details("Learning rate", card(rate)) if rate else Markup()
     body += _others(stage)
     val, test = stage.judged("val"), stage.judged("test")
-    note = f"Chosen on the val split ({metric.text(val)})." if val is not None else ""
+    # nothing was chosen by it: the network is that of the last epoch
+    note = f"On the val split it ends with {metric.text(val)}." if val is not None else ""
     if test is not None:
         note += f" The test split was read once, at the end: {metric.text(test)}."
     stopped = stage.result.get("stopped")

@@ -49,10 +49,11 @@ def search_front(
 ) -> Front | None:
     """The front of a job's search; None without a usable trial or a second objective.
 
-    A trial that was stopped early is hollow. With `gains`, the means over the fresh seeds stand there
-    with their spread, beside the front.
+    A trial that was stopped early is hollow, and outside the front unless none is complete. With `gains`, the
+    means over the fresh seeds stand there with their spread, beside the front.
     """
     points = []
+    whole = any(row["state"] == "done" and row_values(row, goals[:2]) for row in search_rows(rows))
     for row in search_rows(rows):
         values = row_values(row, goals[:2])
         if values is not None and len(values) == 2:
@@ -62,6 +63,7 @@ def search_front(
                     values[1],
                     values[0],
                     baseline=bool(row.get("is_baseline")),
+                    counts=row["state"] == "done" or not whole,
                     hollow=row["state"] == "stopped",
                 )
             )

@@ -8,7 +8,7 @@ from darts_core.metric import ACCURACY, Metric
 from darts_core.report.rows import ModelRow, finite
 from darts_core.report.svg import number
 
-__all__ = ["change", "cost_words", "no_worse", "outcome", "speed", "standing", "versus"]
+__all__ = ["change", "cost_words", "faster", "no_worse", "outcome", "speed", "standing", "versus"]
 
 
 def versus(row: ModelRow, base: ModelRow, batch: int) -> tuple[float, float]:
@@ -17,9 +17,16 @@ def versus(row: ModelRow, base: ModelRow, batch: int) -> tuple[float, float]:
     return speedup, row.metric.gain(row.accuracy_mean or 0.0, base.accuracy_mean or 0.0)
 
 
+def faster(speedup: float) -> bool:
+    """Whether it is so as it is told: a win that is shown as 1× is none."""
+    return speedup > 1 and number(speedup) != "1"
+
+
 def speed(speedup: float) -> str:
-    """`2.07× faster` or `1.5× slower`."""
-    return f"{number(speedup)}× faster" if speedup >= 1 else f"{number(1 / speedup)}× slower"
+    """`2.07× faster`, `1.5× slower`, or `no faster`."""
+    if faster(speedup):
+        return f"{number(speedup)}× faster"
+    return f"{number(1 / speedup)}× slower" if faster(1 / speedup) else "no faster"
 
 
 def change(metric: Metric, gain: float) -> str:
@@ -85,7 +92,7 @@ def outcome(row: ModelRow, base: ModelRow, batch: int) -> str:
     """In one sentence what was won over the baseline, or that nothing was."""
     speedup, gain = versus(row, base, batch)
     noise = _noise(row, base)
-    won = (speedup > 1 and no_worse(row, base)) or (speedup == 1 and gain > noise)
+    won = no_worse(row, base) if faster(speedup) else gain > noise and not faster(1 / speedup)
     start = f"The {row.label} model is " if won else f"Nothing was won: the {row.label} model is "
     seconds = (finite(r.extra.get("device_seconds")) for r in (row, base))
     seeds = f" ({row.n} seed{'s' if row.n != 1 else ''})"

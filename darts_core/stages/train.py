@@ -1,4 +1,4 @@
-"""Stage `train`: one fixed network, trained on params+alpha, selected on val, tested once."""
+"""Stage `train`: one fixed network, trained on params+alpha, watched on val, tested once."""
 
 from __future__ import annotations
 

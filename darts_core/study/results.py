@@ -174,8 +174,13 @@ def _score(value: float, goal: Mapping[str, Any]) -> float:
 
 
 def front(rows: Sequence[Row], goals: Goals) -> list[Row]:
-    """The rows that no other row beats in every objective, best in the first objective first."""
+    """The rows that no other row beats in every objective, best in the first objective first.
+
+    A trial that was stopped early stands beside complete ones with what it had half-way, its time included:
+    as for `best_row`, it counts only where none is complete.
+    """
     usable = [(row, values) for row in rows if (values := row_values(row, goals)) is not None]
+    usable = [pair for pair in usable if pair[0]["state"] == "done"] or usable
     if not usable:
         return []
     costs = np.array([values for _, values in usable]) * signs([goal["mode"] for goal in goals])
@@ -228,7 +233,8 @@ def summary(version: str | Path, *, last_step: str | None = None) -> dict[str, A
     searched = [row for row in every if row.get("phase") != "confirm"]
     best, baseline = best_row(rows, goals), _baseline(rows)
     usable = baseline is not None and row_values(baseline, goals) is not None
-    gains = gain(best, baseline, confirm, goals) if best and baseline and usable else []
+    fresh = _of_these(confirm, {"best": best, "baseline": baseline})
+    gains = gain(best, baseline, fresh, goals) if best and baseline and usable else []
     doubt = doubts([r for r in rows if r.get("state") == "done"], best, goals)
     return {
         "objectives": goals,
@@ -237,7 +243,7 @@ def summary(version: str | Path, *, last_step: str | None = None) -> dict[str, A
         "gain": gains,
         "verdict": verdict(best, baseline if usable else None, rows, gains, doubt),
         "doubt": doubt,
-        "test": _test_metrics(confirm),
+        "test": _test_metrics(fresh),
         "front": [row["trial_id"] for row in front(rows, goals)],
         "cost": {
             "search": _cost(searched, baseline),
@@ -272,6 +278,18 @@ def _cost(rows: Sequence[Row], baseline: Row | None) -> dict[str, float | None]:
         "processor_seconds": processor_seconds,
         "processor_trainings": processor_trainings,
     }
+
+
+def _of_these(confirm: Sequence[Row], sides: Mapping[str, Row | None]) -> list[Row]:
+    """The confirming runs of these configurations: a resumed search may have another winner than the one
+    that it confirmed before, whose runs stay until the new winner's take their folders.
+    """
+    return [
+        row
+        for row in confirm
+        if (own := sides.get(str(row.get("confirms")))) is not None
+        and row["config"] == own["config"]
+    ]
 
 
 def _test_metrics(confirm: Sequence[Row]) -> dict[str, dict[str, Any]]:

@@ -5,7 +5,7 @@ Shapes: B batch, N samples of a split, ... further dimensions of outputs or targ
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, fields, replace
 from functools import cache
 from typing import Any, ClassVar, Self
@@ -26,6 +26,7 @@ __all__ = [
     "TASKS",
     "Meter",
     "Task",
+    "check_metric_names",
     "constant",
     "make_task",
     "register_task",
@@ -172,14 +173,28 @@ class Task(Settings):
 TASKS: Registry[type[Task]] = Registry("task")
 
 
+def check_metric_names(task: str, names: Collection[str]) -> None:
+    """Nothing, unless a metric is called `loss`, as the task's loss is in the same files.
+
+    Raises:
+        ConfigError: one is.
+    """
+    if "loss" in names:
+        raise ConfigError(
+            f"task={task} calls a metric 'loss', but val_loss and test_loss in the files are the loss that "
+            "it is trained with; give the metric another name, such as mean_loss."
+        )
+
+
 def register_task(name: str, *, description: str) -> Callable[[type[Task]], type[Task]]:
     """A decorator for a `Task`: `task.name=NAME` finds it, and saved files name it.
 
     Raises:
-        ConfigError: the name is taken.
+        ConfigError: the name is taken, or its metric is called `loss`.
     """
 
     def store(task: type[Task]) -> type[Task]:
+        check_metric_names(name, (task.metric.name,))
         TASKS.register(name, description=description)(task)
         task.name = name
         return task

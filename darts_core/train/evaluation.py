@@ -16,6 +16,7 @@ from torch import Tensor, nn
 
 from darts_core.errors import DataError, is_memory_shortage
 from darts_core.modes import evaluating
+from darts_core.tasks.base import check_metric_names
 
 __all__ = ["Evaluation", "evaluate", "evaluate_callable"]
 
@@ -74,6 +75,7 @@ def evaluate(
 
     Raises:
         DataError: the split is empty.
+        ConfigError: the task calls a metric `loss`.
     """
     names = (split,) if isinstance(split, str) else tuple(split)
     with evaluating(model):
@@ -127,6 +129,7 @@ def _evaluated(
         raise DataError(f"The split {'+'.join(names)} is empty; nothing can be evaluated on it.")
     # plain numbers: a checkpoint that held numpy's (a task of somebody's own) could not be read again
     metrics = {name: float(value) for name, value in meter.result().items()}
+    check_metric_names(task.name, metrics)
     value = metrics[task.metric.name]
     if task.metric.share and (value < -_ROUNDING or value > 1 + _ROUNDING):
         _say_no_share(task.name, task.metric.name)

@@ -15,8 +15,9 @@ from darts_core.architecture import Architecture
 from darts_core.commands.compose import compose, session
 from darts_core.errors import LatencyError
 from darts_core.report.aim import aim_html, aim_searched, aim_sentence
-from darts_core.report.read import StageRun
-from darts_core.report.rows import ModelRow
+from darts_core.report.read import StageRun, VersionRun
+from darts_core.report.results import headline
+from darts_core.report.rows import Latency, ModelRow
 from darts_core.runlog import read_json, write_yaml
 from darts_core.settings import to_plain
 from darts_core.stages import aim, reduce, run
@@ -238,3 +239,21 @@ def test_the_report_says_whether_it_was_met(ms: float, words: str) -> None:
     old = StageRun("search", Path("s"), result={})
     assert aim_sentence(old, row(ms), row(2.0, baseline=True), 32) == str(aim_html(old)) == ""
     assert aim_searched(old) == aim_searched(None) == ""
+
+
+def test_the_headline_judges_an_aim_at_the_batch_that_it_was_aimed_at() -> None:
+    """At batch 32, of which the headline speaks, the network takes 0.9 of the baseline's time."""
+    facts = {"share": 0.5, "baseline": "resnet8", "latency_ms": 2.0, "found_ms": 0.9}
+    times = {True: (2.0, 40.0), False: (0.8, 36.0)}
+    rows = [
+        replace(row(1.0, baseline=base), latency={1: Latency(one), 32: Latency(many)})
+        for base, (one, many) in times.items()
+    ]
+    for batch, words in (
+        (1, " 0.5× of its time at batch 1 was aimed at, 0.4× is taken."),
+        (None, " 0.5× of its time was aimed at and missed: 0.9× is taken."),
+        (8, " The search aimed at 0.5× of resnet8's time; its network took 0.45×."),
+    ):
+        stage = StageRun("search", Path("s"), {"latency": {"batch": batch}}, result={"aim": facts})
+        told = headline(VersionRun(Path("v"), "job", "V001", {"search": stage}), rows)
+        assert told[1].endswith(f"(1 seed).{words}")

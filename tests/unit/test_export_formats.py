@@ -135,7 +135,7 @@ def test_losses_are_refused_with_numbers(precision, check, text):
 def test_small_losses_pass():
     assert judge("fp32", Check(9e-5)) is None
     assert judge("fp16", Check(0.01, 0.996, 0.9, 0.9, 1000)) is None
-    assert judge("int8", Check(0.1, 0.98, 0.897, 0.9, 1000)) is None
+    assert judge("int8", Check(0.1, 0.98, 0.895, 0.9, 1000)) is None  # all that is allowed
 
 
 def test_answers_of_nan_are_none_though_they_agree():

@@ -120,6 +120,10 @@ def test_of_an_error_rate_what_is_added_is_lost() -> None:
     said = reduce.what_it_lost(few, {**few, "val_error_rate": None}, "prune", 0.1)
     assert said == "prune left a network whose val error_rate is no number"
     assert reduce.what_it_lost(few, {}, "prune", 0.1) == ""
+    # just what it may lose is not more than that, though 0.8 - 0.7 is above 0.1 in a computer
+    whole, pruned = ({"val_accuracy": v, "metric": ACCURACY} for v in (0.8, 0.7))
+    assert reduce.what_it_lost(whole, pruned, "prune", 0.1) == ""
+    assert reduce.what_it_lost(whole, pruned, "prune", 0.09) != ""
 
 
 @pytest.mark.parametrize(

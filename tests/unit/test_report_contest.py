@@ -70,6 +70,13 @@ def test_what_is_worse_beyond_the_noise_is_no_win(tmp_path: Path) -> None:
     assert said.startswith(" Nothing was won: what was found takes 0.5×")
     assert "is worse by 5 ± 0 points" in said
     assert contest_sentence(None, runs[0].metric) == ""
+    # what is shown as 1x of its time is no faster
+    rows[1] = row("ours", "exported", 0.95, 1.9995)
+    runs = [version(tmp_path / f"same{number}", rows) for number in range(2)]
+    said = contest_sentence(contest(runs), runs[0].metric)
+    assert said.startswith(
+        " Nothing was won: what was found takes 1× of resnet8's time and differs"
+    )
 
 
 @pytest.mark.parametrize(("examples", "words"), [

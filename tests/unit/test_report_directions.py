@@ -11,9 +11,10 @@ import pytest
 sys.path.insert(0, str(Path(__file__).parent))
 import report_fixture as fixture
 
-from darts_core.metric import Metric
+from darts_core.metric import ACCURACY, Metric
 from darts_core.report.elements import best_element
 from darts_core.report.job_summary import summarize
+from darts_core.report.multirun import multirun_content
 from darts_core.report.progress import Progress, progress
 from darts_core.report.read import VersionRun, read_stage
 from darts_core.report.results import headline, tiles
@@ -146,9 +147,30 @@ def test_the_values_of_seeds_are_drawn_in_their_own_unit(tmp_path):
         logged(folders[-1] / "train", "r2", (value,))
         result = {"val_r2": value, "test_r2": value, "metric": Metric("r2").to_dict()}
         write_json(folders[-1] / "train" / "result.json", result)
-    drawn = str(seeds_content(folders).sections[0].body)
+    told = seeds_content(folders)
+    drawn = str(told.sections[0].body)
     assert drawn.count("mean 0.82") == 2
     assert "%" not in drawn
+    assert told.lead == "Worst 0.8, best 0.84."
+
+
+def test_seeds_of_a_search_alone_say_whose_their_values_are(tmp_path):
+    folders = [tmp_path / "job" / "V001" / f"seed{seed}" for seed in range(2)]
+    for folder in folders:
+        write_json(folder / "search" / "result.json", {"val_accuracy": 0.7})
+    told = seeds_content(folders)
+    assert told.title == "70.00 ± 0.00 % val accuracy over 2 seeds"
+    assert told.lead.startswith(
+        "Worst 70.00 %, best 70.00 %. Values of a search are those of its supernet,"
+    )
+    for folder in folders:
+        write_json(folder / "searched" / "result.json", {"device_seconds": 70.0})
+        write_json(folder / "train" / "result.json", {"val_accuracy": 0.9, "device_seconds": 30.0})
+    told = seeds_content(folders)
+    assert told.lead == "Worst 90.00 %, best 90.00 %."
+    # what `run` trains untuned is part of what was spent, as on the page of each
+    assert str(told.sections[0].body).count("1 min 40 s") == 2
+    assert str(multirun_content(folders[0].parent).sections[-1].body).count("1 min 40 s") == 2
 
 
 def test_a_lower_perplexity_is_called_better_and_has_no_plus_sign(tmp_path):
@@ -162,6 +184,15 @@ def test_a_lower_perplexity_is_called_better_and_has_no_plus_sign(tmp_path):
         standing(close, noisy) == "equal in perplexity (0.1 perplexity better, within the spread)"
     )
     assert standing(noisy, close) == "equal in perplexity (0.1 perplexity worse, within the spread)"
+
+
+@pytest.mark.parametrize(
+    ("value", "digits", "words"),
+    [(0.9996, 1, "99.96 %"), (0.99996, 2, "99.996 %"), (0.9994, 1, "99.9 %"), (1.0, 1, "100.0 %"),
+     (1 - 1e-12, 2, "100.00 %"), (float("nan"), 1, "nan %")],
+)  # fmt: skip
+def test_what_is_not_perfect_is_not_called_100_per_cent(value, digits, words):
+    assert ACCURACY.text(value, digits) == words
 
 
 def test_the_time_left_is_told_by_the_last_epochs(version):

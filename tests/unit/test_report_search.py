@@ -51,6 +51,7 @@ def searched(tmp_path):
             item = row(seed + (10 if side == "best" else 0), acc + seed / 1000, phase="confirm")
             item |= {"confirms": side, "seed": seed, "metrics": {"test_accuracy": acc - 0.01}}
             item["trial_id"], item["values"]["latency_ms"] = f"{side}{seed}", 8.0
+            item["config"] = rows[5 if side == "best" else 0]["config"]
             rows.append(item)
     rows[5]["latency_flag"] = "other processes kept 1.0 cores busy"
     with store.new_version("a", record) as made:
@@ -258,6 +259,10 @@ def test_a_training_that_was_ended_early_says_why(tmp_path):
         path.write_text(json.dumps({**result, "stopped": "mine: enough"}), encoding="utf-8")
         note = train_section(read_version(tmp_path)).note
         assert note.endswith(f"It ended after {words}: mine: enough.")
+        # the params of the last epoch are kept, whatever the best one had
+        assert note.startswith(
+            f"On the val split it ends with {100 * result['val_accuracy']:.2f} %. "
+        )
 
 
 def test_the_command_that_does_it_again_names_the_function_and_the_cluster(searched):

@@ -36,6 +36,10 @@ def test_front_best_and_tolerance():
     assert best_row(rows, ONE)["number"] == 0
     assert best_row([row(5, float("nan")), row(6, None)], ONE) is None
     assert best_row([row(1, 0.9, state="stopped"), row(2, 0.5)], ONE)["number"] == 2
+    # a third of the time, because it was stopped after a third of the epochs
+    early = row(5, 0.80, 0.3, state="stopped")
+    assert [r["number"] for r in front([*rows, early], TWO)] == [0, 1, 2]
+    assert [r["number"] for r in front([early], TWO)] == [5]
     assert row_values({"state": "done", "values": {"acc": True}}, ONE) is None
 
 
@@ -75,6 +79,26 @@ def test_gain_is_over_the_same_fresh_seeds_and_says_when_nothing_was_won(tmp_pat
     assert found["cost"]["search"]["processor_trainings"] == pytest.approx(1.75)
     assert cost_text(found["cost"]) == "5.0s = 2.50 trainings (the search 1.50, yours 1)"
     assert len(read_rows(tmp_path)) == 2
+
+
+def test_runs_that_confirmed_the_winner_before_tell_nothing_of_this_one(tmp_path):
+    """A search that was resumed and stopped again: trial 1 wins now, and one run is still of trial 7."""
+    rows = [row(0, 0.5, is_baseline=True), row(1, 0.9)]
+    for seed, winner, acc in ((2, 1, 0.875), (3, 7, 0.25)):
+        for side, of, value in (("baseline", 0, 0.5), ("best", winner, acc)):
+            run = row(of, value, phase="confirm", confirms=side, seed=seed)
+            run |= {"trial_id": f"{side}{seed}", "additional_data": {"test_acc": value}}
+            rows.append(run)
+    (tmp_path / "autosearch").mkdir()
+    (tmp_path / "autosearch" / "objectives.json").write_text(json.dumps(ONE))
+    for item in rows:
+        folder = tmp_path / "autosearch" / "trials" / item["trial_id"]
+        folder.mkdir(parents=True)
+        (folder / "result.json").write_text(json.dumps(item))
+    found = summary(tmp_path)
+    assert found["gain"][0]["best"] == {"mean": 0.875, "std": None, "n": 1}
+    assert found["test"]["test_acc"]["best"] == {"mean": 0.875, "std": None, "n": 1}
+    assert found["test"]["test_acc"]["baseline"]["n"] == 2
 
 
 def test_importance_finds_the_setting_that_matters():
@@ -117,7 +141,7 @@ def test_the_front_of_a_job_shows_trials_baseline_and_fresh_seeds(tmp_path):
     from darts_core.report.trials_front import search_front
 
     best, baseline = row(1, 0.95, 2.0), row(0, 0.90, 4.0, is_baseline=True)
-    worse = row(2, 0.85, 5.0, state="stopped")
+    worse = row(2, 0.85, 0.5, state="stopped")  # soon over: it was stopped
     seeds = [
         {"confirms": side, "state": "done", "seed": s, "values": {"acc": acc + s / 10, "ms": ms}}
         for side, acc, ms in (("best", 0.5, 2.0), ("baseline", 0.4, 4.0))

@@ -9,13 +9,16 @@ from sklearn.metrics import average_precision_score, mean_absolute_error, r2_sco
 from torch.nn import functional
 
 from darts_core.errors import ConfigError, DataError
+from darts_core.metric import Metric
 from darts_core.tasks import (
     IGNORED,
+    TASKS,
     Classification,
     MultiLabel,
     NextToken,
     Regression,
     make_task,
+    register_task,
     saved_task,
     task_for,
 )
@@ -228,3 +231,12 @@ def test_numbers_without_their_column_are_refused():
 def test_a_damaged_description_is_a_sentence(described, words):
     with pytest.raises(ConfigError, match=rf"m\.pt.*{words}"):
         saved_task(described, "m.pt")
+
+
+def test_a_metric_is_not_called_like_the_loss_that_stands_beside_it():
+    class ByItsLoss(Classification):
+        metric = Metric("loss", "minimize")
+
+    with pytest.raises(ConfigError, match="task=by_its_loss calls a metric 'loss'"):
+        register_task("by_its_loss", description="judged by its loss")(ByItsLoss)
+    assert "by_its_loss" not in TASKS

@@ -6,7 +6,7 @@ import torch
 from test_train_fit import TinyBundle, TinyNet, config, make
 from torch import nn
 
-from darts_core.errors import DataError
+from darts_core.errors import ConfigError, DataError
 from darts_core.tasks import Classification
 from darts_core.train import evaluate, fit
 
@@ -87,6 +87,23 @@ def test_an_accuracy_in_per_cent_is_told_once(caplog):
         found = evaluate(make(), bundle)
         assert (found.value > 1) == (task is InPerCent)
     assert caplog.text.count("task=in_per_cent gives values of accuracy outside 0..1") == 1
+
+
+class AlsoTheLoss(InPerCent):
+    """A task whose further metric would stand in `val_loss` and `test_loss`, where its loss does."""
+
+    name = "also_the_loss"
+
+    class Both(OfNumpy.Both):
+        def result(self):
+            return {**self.plain(), "loss": 0.5}
+
+
+def test_a_further_metric_called_loss_is_refused_before_a_training_ends_by_it():
+    bundle = TinyBundle()
+    bundle.task = AlsoTheLoss(outputs=2, names=("dark", "bright"))
+    with pytest.raises(ConfigError, match="task=also_the_loss calls a metric 'loss'"):
+        fit(make(), bundle, config(epochs=2))
 
 
 def test_a_part_that_is_held_in_evaluation_mode_stays_in_it():

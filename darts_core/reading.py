@@ -22,7 +22,7 @@ import zipfile
 import zlib
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any, BinaryIO, TypeGuard
 
 from darts_core.errors import DartsError, DataError, ResumeError
 
@@ -31,6 +31,7 @@ __all__ = [
     "check_plain",
     "csv_rows",
     "finite",
+    "is_number",
     "parse_json",
     "read_bytes",
     "read_json",
@@ -265,8 +266,11 @@ def why(reason: Any) -> str:
     return line[:200] or type(reason).__name__
 
 
+def is_number(value: Any) -> TypeGuard[float]:
+    """Whether `value` is a number; a truth value is none."""
+    return isinstance(value, (int, float)) and not isinstance(value, bool)
+
+
 def finite(value: Any) -> float | None:
     """`value` as a float when it is a finite number, else None (text, NaN, booleans, absent)."""
-    if isinstance(value, bool) or not isinstance(value, (int, float)):
-        return None
-    return float(value) if math.isfinite(value) else None
+    return float(value) if is_number(value) and math.isfinite(value) else None

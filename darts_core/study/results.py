@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 
 from darts_core.errors import DartsError, JobError
-from darts_core.reading import read_json, regular_file
+from darts_core.reading import is_number, read_json, regular_file
 from darts_core.study.judge import doubts, figure, gain, stats, verdict
 from darts_core.study.pareto import pareto_mask, signs
 
@@ -87,10 +87,6 @@ def read_rows(version: str | Path) -> list[Row]:
     return sorted(rows, key=lambda row: (row.get("phase") != "search", row["number"]))
 
 
-def _is_number(value: Any) -> bool:
-    return isinstance(value, (int, float)) and not isinstance(value, bool)
-
-
 def _sound(row: Row) -> Row:
     """The row if what is counted with is of its kind; else a failed trial's, without what is not.
 
@@ -98,11 +94,11 @@ def _sound(row: Row) -> Row:
     """
     known = {name: value for name, value in row.items() if value is not None}
     wrong = [name for name in _MAPPINGS & {*known} if not isinstance(known[name], dict)]
-    wrong += [name for name in _NUMBERS & {*known} if not _is_number(known[name])]
+    wrong += [name for name in _NUMBERS & {*known} if not is_number(known[name])]
     if not isinstance(known.get("seed", 0), int):
         wrong.append("seed")
     seen = known.get("reward_range", [])
-    if not (isinstance(seen, list) and all(map(_is_number, seen))):
+    if not (isinstance(seen, list) and all(map(is_number, seen))):
         wrong.append("reward_range")
     wrong += [name for name in _TEXTS if not isinstance(known.get(name, ""), str)]
     kept = {
@@ -164,7 +160,7 @@ def row_values(row: Row, goals: Goals) -> list[float] | None:
     if row.get("state") not in ("done", "stopped"):
         return None
     values = [row.get("values", {}).get(goal["metric"]) for goal in goals]
-    if any(isinstance(v, bool) or not isinstance(v, (int, float)) for v in values):
+    if not all(map(is_number, values)):
         return None
     return [float(v) for v in values] if all(math.isfinite(v) for v in values) else None
 
@@ -280,8 +276,7 @@ def _test_metrics(confirm: Sequence[Row]) -> dict[str, dict[str, Any]]:
     for row in confirm:
         merged = {**row.get("metrics", {}), **row.get("additional_data", {})}
         for name, value in merged.items():
-            number = isinstance(value, (int, float)) and not isinstance(value, bool)
-            if name.startswith("test") and number and row.get("state") == "done":
+            if name.startswith("test") and is_number(value) and row.get("state") == "done":
                 values.setdefault(name, {}).setdefault(str(row.get("confirms")), []).append(value)
     return {
         name: {side: stats(found) for side, found in sides.items()}

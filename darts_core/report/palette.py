@@ -88,6 +88,6 @@ def series_colors(count: int) -> list[str]:
     return [_SERIES[i % len(_SERIES)] for i in range(count)]
 
 
-def hex_color(name: str, *, dark: bool = False) -> str:
-    """The hex value of a colour name, for pictures outside a page."""
-    return COLORS[name][1 if dark else 0]
+def hex_color(name: str) -> str:
+    """The hex value of a colour name on paper, for pictures outside a page."""
+    return COLORS[name][0]

@@ -76,7 +76,7 @@ def stages_drawing(networks: Mapping[str, str]) -> Markup:
 
 
 def choices_drawing(choices: Mapping[str, Any]) -> Markup:
-    """Each choice (label -> `{"options": [...], "chosen": ...}`): a row of its options, the chosen one filled."""
+    """Each choice, `{"options": [...], "chosen": ...}` by label, as a row of options, one filled."""
     rows = []
     for label, item in list(choices.items())[:60]:
         options = item.get("options") if isinstance(item, Mapping) else None

@@ -99,7 +99,7 @@ def seeds_summary(folders: Sequence[str | Path]) -> dict[str, Any]:
     return summary
 
 
-def _results_section(runs: Sequence[VersionRun], summary: dict[str, Any]) -> Section:
+def _results_section(runs: Sequence[VersionRun]) -> Section:
     rows = []
     for run in runs:
         architecture = _found(run)
@@ -249,7 +249,7 @@ def seeds_content(folders: Sequence[str | Path], *, title: str = "") -> Content:
         lead = f"Worst {metric.text(figures['worst'])}, best {metric.text(figures['best'])}."
         lead += contest_sentence(summary["contest"], metric)
     parts = [
-        _results_section(runs, summary),
+        _results_section(runs),
         contest_section(summary["contest"], runs[0]),
         _agreement_section(runs, summary),
         _curves_section(runs),

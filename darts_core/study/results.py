@@ -215,7 +215,7 @@ def _baseline(rows: Sequence[Row]) -> Row | None:
     return found[0] if found else None
 
 
-def summary(version: str | Path, *, last_step: str | None = None) -> dict[str, Any]:
+def summary(version: str | Path) -> dict[str, Any]:
     """Best trial, baseline, gain, front and cost of a version as far as it has come."""
     goals = objectives(version)
     every = read_rows(version)

@@ -123,10 +123,6 @@ GENOTYPES: dict[str, str] = {
 }
 
 
-def idx_file(header: bytes, content: bytes = b"") -> bytes:
-    return header + content
-
-
 IDX: dict[str, bytes] = {
     "empty": b"",
     "short": b"\0\0\x08",
@@ -350,12 +346,3 @@ def binary_readers() -> dict[str, tuple[str, Reader, dict[str, bytes]]]:
         "artifact": ("a.pt2", what_is, magic),
         "table": ("a.npz", TabularBenchmark.load, {**NPZ, **junk}),
     }
-
-
-def rows_of(text: bytes) -> list[Any]:
-    """JSON values of the lines that are JSON."""
-    found = []
-    for line in text.split(b"\n"):
-        with contextlib.suppress(ValueError, RecursionError):
-            found.append(json.loads(line))
-    return found

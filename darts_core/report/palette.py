@@ -36,7 +36,6 @@ COLORS: dict[str, tuple[str, str]] = {
     "pruned": ("#b06a00", "#f0ad4e"),
     "exported": ("#b5327a", "#f285bb"),
     "int8": ("#6a4fc4", "#b3a1ff"),
-    "third": ("#4f7a28", "#9ccc65"),
 }
 
 KINDS = ("baseline", "searched", "tuned", "trained", "pruned", "exported", "int8")

@@ -25,7 +25,7 @@ from darts_core.errors import DartsError, LatencyError
 from darts_core.latency import device as _device
 from darts_core.latency.deployed import DTYPES, RUNTIMES, settle_seconds, without_norms
 from darts_core.latency.edge_shapes import Place, find_places
-from darts_core.latency.measure import default_batch_sizes
+from darts_core.latency.measure import default_batch_sizes, default_runtime
 from darts_core.latency.rows import REWRITING, ROUND_SECONDS, Timed, groups_of, time_group
 from darts_core.ops import create_op
 from darts_core.reading import finite
@@ -349,7 +349,7 @@ def table_settings(
         LatencyError: the runtime is unknown or the number format cannot be timed there.
     """
     home = require_device(device)
-    runtime = runtime or ("graph" if home.type == "cuda" else "onnx")
+    runtime = runtime or default_runtime(home)
     if runtime not in RUNTIMES:
         raise LatencyError(f"Unknown runtime {runtime!r}; use {', '.join(RUNTIMES)}.")
     if dtype not in DTYPES.values() or (home.type == "cpu" and dtype != torch.float32):

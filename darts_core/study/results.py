@@ -146,13 +146,9 @@ def _so_far(folder: Path, record: Mapping[str, Any]) -> Row:
     return {**found, "values": dict(found["metrics"])}
 
 
-def search_rows(rows: Sequence[Row], step: str | None = None) -> list[Row]:
-    """The rows that took part in the search (not the confirming runs), of one step if named."""
-    return [
-        row
-        for row in rows
-        if row.get("phase", "search") == "search" and (step is None or row.get("step") == step)
-    ]
+def search_rows(rows: Sequence[Row]) -> list[Row]:
+    """The rows that took part in the search: not the confirming runs."""
+    return [row for row in rows if row.get("phase", "search") == "search"]
 
 
 def row_values(row: Row, goals: Goals) -> list[float] | None:
@@ -208,13 +204,6 @@ def best_row(rows: Sequence[Row], goals: Goals) -> Row | None:
     return final[0] if final else None
 
 
-def _baseline(rows: Sequence[Row]) -> Row | None:
-    found = [
-        row for row in rows if row.get("is_baseline") and row.get("phase", "search") == "search"
-    ]
-    return found[0] if found else None
-
-
 def summary(version: str | Path) -> dict[str, Any]:
     """Best trial, baseline, gain, front and cost of a version as far as it has come."""
     goals = objectives(version)
@@ -222,7 +211,8 @@ def summary(version: str | Path) -> dict[str, Any]:
     rows = search_rows(every)
     confirm = [row for row in every if row.get("phase") == "confirm"]
     searched = [row for row in every if row.get("phase") != "confirm"]
-    best, baseline = best_row(rows, goals), _baseline(rows)
+    best = best_row(rows, goals)
+    baseline = next((row for row in rows if row.get("is_baseline")), None)
     usable = baseline is not None and row_values(baseline, goals) is not None
     gains = gain(best, baseline, confirm, goals) if best and baseline and usable else []
     doubt = doubts([r for r in rows if r.get("state") == "done"], best, goals)

@@ -111,7 +111,7 @@ def _run(
             with watching(version, shown=progress):
                 process.wait()
         except KeyboardInterrupt:
-            state = control.stop(store, version, limit_seconds=_STOP_SECONDS)
+            state = control.stop(version, limit_seconds=_STOP_SECONDS)
             kept = (
                 "; its checkpoint is kept, and the same call goes on"
                 if version.path.is_dir()

@@ -13,6 +13,7 @@ import os
 import sys
 from collections.abc import Sequence
 
+from darts_core.commands.arguments import Parser
 from darts_core.commands.help import ARGPARSE, command_help, main_help
 from darts_core.commands.ranks import current_ranks, end_at_once, in_process_group
 from darts_core.errors import ConfigError, sentence_of, unknown_name
@@ -133,18 +134,11 @@ def _dispatch(argv: list[str]) -> int:
     raise ConfigError(unknown_name("command", command, [*COMMANDS, *ARGPARSE]))
 
 
-class _Parser(argparse.ArgumentParser):
-    """An argument parser whose complaints are our sentences."""
-
-    def error(self, message: str) -> None:  # type: ignore[override]
-        raise ConfigError(f"{self.prog}: {message}; see {self.prog} --help.")
-
-
 def _run_argparse(command: str, rest: list[str]) -> int:
     """Import the module of an argparse command only now, and run it."""
     about = ARGPARSE[command]
     module = importlib.import_module(about.module)
-    parser = _Parser(
+    parser = Parser(
         prog=f"darts-core {command}",
         description=about.summary,
         epilog=about.examples,

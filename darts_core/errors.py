@@ -23,6 +23,7 @@ __all__ = [
     "ResumeError",
     "TuneError",
     "disk_failure",
+    "first_line",
     "is_memory_shortage",
     "nearest_names",
     "sentence_of",
@@ -103,6 +104,11 @@ def is_memory_shortage(error: BaseException) -> bool:
     )
 
 
+def first_line(error: BaseException) -> str:
+    """The first line of an error's text, the name of its kind where it has none (as `MemoryError()`)."""
+    return (str(error).strip().splitlines() or [type(error).__name__])[0]
+
+
 def _with_causes(error: BaseException | None) -> Iterator[BaseException]:
     """`error` and what it comes from, the last first."""
     while error is not None:
@@ -132,7 +138,7 @@ def _lacking(error: BaseException) -> str | None:
         return "A path begins with ~, but this user has no home here; set HOME, or give it whole."
     if isinstance(error, RuntimeError) and text.startswith("DataLoader worker"):
         return (
-            f"A process that loads data was ended ({text.splitlines()[0]}), mostly for want of memory; use "
+            f"A process that loads data was ended ({first_line(error)}), mostly for want of memory; use "
             "fewer (data.workers=1, or 0 for none) or a smaller batch, and run the same command again."
         )
     return None
@@ -161,8 +167,8 @@ def sentence_of(error: BaseException) -> str | None:
             return lacking
         if is_memory_shortage(seen):
             return (
-                f"The memory does not suffice ({str(seen).splitlines()[0] if str(seen) else 'host memory'})"
-                "; use a smaller batch, fewer channels or layers, or another machine."
+                f"The memory does not suffice ({first_line(seen)}); use a smaller batch, fewer channels or "
+                "layers, or another machine."
             )
         if isinstance(seen, PermissionError):
             if seen.filename is None:

@@ -13,6 +13,8 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from darts_core.reading import is_number
+
 __all__ = ["Csv", "Logger", "Loggers", "MLflow", "TensorBoard", "WandB", "artifacts", "flat"]
 
 log = logging.getLogger("darts_core")
@@ -229,7 +231,7 @@ class MLflow(Logger):
     def finish(self, result: Mapping[str, Any], files: Sequence[Path]) -> None:
         """Numbers of the result as metrics, files as artifacts."""
         for name, value in flat(result).items():
-            if isinstance(value, (int, float)) and not isinstance(value, bool):
+            if is_number(value):
                 self._client.log_metric(self._id, f"result.{name}", value)
         for path in files:
             self._client.log_artifact(self._id, str(path))
@@ -266,11 +268,7 @@ class Loggers:
 
     def metrics(self, epoch: int, values: Mapping[str, Any]) -> None:
         """The numbers among `values`, which are an epoch's."""
-        known = {
-            k: float(v)
-            for k, v in values.items()
-            if isinstance(v, (int, float)) and not isinstance(v, bool)
-        }
+        known = {k: float(v) for k, v in values.items() if is_number(v)}
         self._each(lambda logger: logger.metrics(epoch, known))
 
     def picture(self, name: str, image_HWC: Any, epoch: int) -> None:

@@ -22,7 +22,7 @@ import zipfile
 import zlib
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any, BinaryIO, TypeGuard
 
 from darts_core.errors import DartsError, DataError, ResumeError
 
@@ -31,6 +31,7 @@ __all__ = [
     "check_plain",
     "csv_rows",
     "finite",
+    "is_number",
     "parse_json",
     "read_bytes",
     "read_json",
@@ -178,27 +179,27 @@ def parse_json(text: str | bytes, name: str, error: Kind = ResumeError) -> Any:
     return value
 
 
-def read_jsonl(path: str | Path, error: Kind = ResumeError) -> list[dict[str, Any]]:
+def read_jsonl(path: str | Path) -> list[dict[str, Any]]:
     """The rows of a JSON-lines file, one mapping a line; no rows where there is no file.
 
     A torn last line (a kill while writing) is left out; so is any other line that is no JSON mapping,
     with a warning that names the first.
 
     Raises:
-        DartsError: of the kind `error`; it is no regular file, or larger than 512 MiB.
+        ResumeError: it is no regular file, or larger than 512 MiB.
     """
     path = Path(path)
     if not path.exists():
         return []
-    lines = read_bytes(path, error, limit=MAX_LINES).decode("utf-8", "replace").split("\n")
+    lines = read_bytes(path, ResumeError, limit=MAX_LINES).decode("utf-8", "replace").split("\n")
     rows: list[dict[str, Any]] = []
     junk = []
     for number, line in enumerate(lines, start=1):
         if not line.strip():
             continue
         try:
-            row = parse_json(line, f"{path}, line {number}", error)
-        except error:
+            row = parse_json(line, f"{path}, line {number}", ResumeError)
+        except ResumeError:
             row = None
         if isinstance(row, dict):
             rows.append(row)
@@ -240,11 +241,11 @@ def unusable(item: Any) -> str:
     return ""
 
 
-def csv_rows(text: str, name: str, error: Kind = DataError) -> Iterator[tuple[int, list[str]]]:
+def csv_rows(text: str, name: str) -> Iterator[tuple[int, list[str]]]:
     """(line, cells) of a CSV or TSV text that messages call `name`; the header is the first.
 
     Raises:
-        DartsError: of the kind `error`; a cell is longer than 128 KiB, or a line holds a null character.
+        DataError: a cell is longer than 128 KiB, or a line holds a null character.
     """
     first = text.split("\n", 1)[0]
     rows = csv.reader(io.StringIO(text, newline=""), delimiter="\t" if "\t" in first else ",")
@@ -254,7 +255,7 @@ def csv_rows(text: str, name: str, error: Kind = DataError) -> Iterator[tuple[in
         except StopIteration:
             return
         except csv.Error as reason:
-            raise error(f"{name}, line {rows.line_num}: {why(reason)}.") from None
+            raise DataError(f"{name}, line {rows.line_num}: {why(reason)}.") from None
         yield rows.line_num, row
 
 
@@ -265,8 +266,11 @@ def why(reason: Any) -> str:
     return line[:200] or type(reason).__name__
 
 
+def is_number(value: Any) -> TypeGuard[float]:
+    """Whether `value` is a number; a truth value is none."""
+    return isinstance(value, (int, float)) and not isinstance(value, bool)
+
+
 def finite(value: Any) -> float | None:
     """`value` as a float when it is a finite number, else None (text, NaN, booleans, absent)."""
-    if isinstance(value, bool) or not isinstance(value, (int, float)):
-        return None
-    return float(value) if math.isfinite(value) else None
+    return float(value) if is_number(value) and math.isfinite(value) else None

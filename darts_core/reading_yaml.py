@@ -29,13 +29,13 @@ YAML_ERRORS = (
 )  # fmt: skip
 
 
-def read_yaml(path: str | Path, error: Kind = ConfigError) -> Any:
+def read_yaml(path: str | Path) -> Any:
     """The plain values of a YAML file.
 
     Raises:
-        DartsError: of the kind `error`; the file is absent, or as `parse_yaml`.
+        ConfigError: the file is absent, or as `parse_yaml`.
     """
-    return parse_yaml(read_text(path, error, limit=MAX_YAML), str(path), error)
+    return parse_yaml(read_text(path, ConfigError, limit=MAX_YAML), str(path))
 
 
 def parse_yaml(text: str, name: str, error: Kind = ConfigError) -> Any:

@@ -29,7 +29,7 @@ import yaml
 
 from darts_core.errors import ResumeError
 from darts_core.loggers import Loggers
-from darts_core.reading import read_json, read_jsonl, read_mapping, read_text
+from darts_core.reading import is_number, read_json, read_jsonl, read_mapping, read_text
 from darts_core.reading_yaml import read_yaml
 
 __all__ = [
@@ -317,7 +317,7 @@ class RunFolder:
         writer = self.tensorboard
         if writer is not None:
             for name, value in metrics.items():
-                if isinstance(value, (int, float)) and not isinstance(value, bool):
+                if is_number(value):
                     writer.add_scalar(name, value, epoch)
         self.loggers.metrics(epoch, metrics)
 

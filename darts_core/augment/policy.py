@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -10,6 +9,7 @@ from typing import Any
 
 from darts_core.augment.operations import AUGMENTATIONS, MAX_MAGNITUDE
 from darts_core.errors import ConfigError, unknown_name
+from darts_core.reading import finite
 from darts_core.reading_yaml import read_yaml
 from darts_core.runlog import write_yaml
 from darts_core.settings.tree import config_root
@@ -131,9 +131,9 @@ def _magnitude_text(operation: Operation) -> float | list[float]:
 
 
 def _number(value: Any, what: str) -> float:
-    if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
+    if (number := finite(value)) is None:
         raise ConfigError(f"The policy's {what} is {value!r}; needed is a number.")
-    return float(value)
+    return number
 
 
 def _whole(value: Any, what: str) -> int:

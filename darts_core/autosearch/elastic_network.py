@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from darts_core.autosearch.elastic_stage import LossOf, Stage
-from darts_core.errors import ConfigError
+from darts_core.errors import ConfigError, first_line
 from darts_core.modes import evaluating
 
 if TYPE_CHECKING:
@@ -158,7 +158,7 @@ def _started(model: nn.Module, path: Path, shape: tuple[int, ...]) -> nn.Module:
     except (OSError, RuntimeError) as error:
         raise ConfigError(
             "The elastic trial starts from the network of your own trial, which is not there or is another "
-            f"one ({str(error).splitlines()[0][:200]})."
+            f"one ({first_line(error)[:200]})."
         ) from None
     return model
 

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 from darts_core.autosearch import contract
 from darts_core.autosearch.networks import MARK, NETWORK, WEIGHTS
-from darts_core.errors import ConfigError, ResumeError
+from darts_core.errors import ConfigError, ResumeError, first_line
 from darts_core.modes import in_evaluation
 
 if TYPE_CHECKING:
@@ -83,7 +83,7 @@ def load(
     ) as error:
         raise ConfigError(
             f"The weights in {folder / WEIGHTS} do not fit the network that was built "
-            f"({str(error).splitlines()[0][:200]}); is the code still the one of the job?"
+            f"({first_line(error)[:200]}); is the code still the one of the job?"
         ) from None
     except Exception as error:
         # what torch's unpickler refuses has a class of its own

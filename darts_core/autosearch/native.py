@@ -11,7 +11,7 @@ from typing import Any
 from darts_core.autosearch.four_parts import parse_four_parts
 from darts_core.autosearch.spec import SearchSpec
 from darts_core.autosearch.yaml_lines import Located, locate
-from darts_core.errors import ConfigError
+from darts_core.errors import ConfigError, first_line
 from darts_core.runlog import read_yaml
 from darts_core.settings.tree import config_root
 
@@ -44,8 +44,7 @@ def _resolved(root: Located) -> dict[str, Any]:
     try:
         return dict(OmegaConf.to_container(OmegaConf.create(root.plain()), resolve=True))  # type: ignore[arg-type]
     except OmegaConfBaseException as error:
-        first = str(error).splitlines()[0]
-        raise ConfigError(f"{root.file}: {first}; correct the reference.") from None
+        raise ConfigError(f"{root.file}: {first_line(error)}; correct the reference.") from None
 
 
 def _refuse_resolvers(node: Located) -> None:

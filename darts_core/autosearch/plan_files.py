@@ -17,6 +17,7 @@ from darts_core.autosearch.job_yaml import parse_files, setting_of
 from darts_core.autosearch.space_yaml import code_dimension, dense_codes, own_value
 from darts_core.autosearch.spec import Objective, SearchPlan, SearchSpec
 from darts_core.errors import ConfigError, nearest_names
+from darts_core.reading import is_number
 from darts_core.study.space import SearchDimension
 
 __all__ = ["build_plan"]
@@ -200,8 +201,7 @@ def _check_own_values(steps: Sequence[SearchSpec]) -> None:
                     f"{step.source}: general.baseline names {name!r}, which is no setting of the search "
                     f"({', '.join(dimensions)}){hint}"
                 )
-            number = isinstance(value, (int, float)) and not isinstance(value, bool)
-            if not dimensions[name].choices and not (number and math.isfinite(value)):
+            if not dimensions[name].choices and not (is_number(value) and math.isfinite(value)):
                 raise ConfigError(
                     f"Your own value {name}={str(value)[:80]!r} is no number, and the setting is a range of "
                     "numbers; give one with general.baseline, default or --arg."

@@ -12,6 +12,7 @@ from typing import Any
 from darts_core.autosearch.backbones import grammar
 from darts_core.autosearch.yaml_lines import Located
 from darts_core.errors import ArchitectureError
+from darts_core.reading import is_number
 from darts_core.study.space import SearchDimension
 
 __all__ = ["code_dimension", "dense_codes", "own_value", "parse_space"]
@@ -251,19 +252,19 @@ def own_value(dimension: SearchDimension, value: Any) -> Any:
         return _code(str(value))
     if isinstance(value, str) and not dimension.contains(value):
         value = _written(value, dimension)
-    if not _is_number(value) or not _finite(value):
+    if not is_number(value) or not _finite(value):
         return value
     if dimension.integer and value == int(value):
         return int(value)
     if dimension.contains(value):
         return value
-    close = (c for c in dimension.choices if _is_number(c) and math.isclose(value, c, rel_tol=1e-9))
+    close = (c for c in dimension.choices if is_number(c) and math.isclose(value, c, rel_tol=1e-9))
     return next(close, value)
 
 
 def _written(text: str, dimension: SearchDimension) -> Any:
     """The number that a text stands for, where the setting has numbers: `1e-3` is a text to YAML."""
-    if dimension.choices and not any(_is_number(choice) for choice in dimension.choices):
+    if dimension.choices and not any(is_number(choice) for choice in dimension.choices):
         return text
     try:
         return float(text)
@@ -276,10 +277,6 @@ def _code(text: str) -> str:
         return grammar.named_code(text)
     except ArchitectureError:
         return text  # a dense code, or one that its network refuses
-
-
-def _is_number(value: Any) -> bool:
-    return isinstance(value, (int, float)) and not isinstance(value, bool)
 
 
 def _finite(value: Any) -> bool:

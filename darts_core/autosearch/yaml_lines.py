@@ -14,7 +14,7 @@ from typing import Any, NoReturn
 import yaml
 
 from darts_core.errors import ConfigError, nearest_names
-from darts_core.reading import read_text, unusable
+from darts_core.reading import is_number, read_text, unusable
 from darts_core.reading_yaml import YAML_ERRORS, LimitedLoader
 
 __all__ = ["Located", "load", "locate", "set_field"]
@@ -136,7 +136,7 @@ class Located:
                 value = float(value)
             except ValueError:
                 self.fail("expected a number", "write it like 0.001 or 1e-3")
-        if isinstance(value, bool) or not isinstance(value, (int, float)) or value != value:
+        if not is_number(value) or value != value:
             self.fail("expected a number", "write it like 0.001 or 1e-3")
         if abs(value) == float("inf"):
             self.fail("expected a finite number", "write a bound")

@@ -23,7 +23,7 @@ from darts_core.autosearch.closing import CLOSING, SCRIPT_VARIABLE
 from darts_core.autosearch.contract import StopTrial, Trial
 from darts_core.autosearch.terminal import Terminal
 from darts_core.errors import ConfigError, DartsError
-from darts_core.reading import parse_json, read_text
+from darts_core.reading import is_number, parse_json, read_text
 
 __all__ = ["FROM_OUTSIDE", "run_script"]
 
@@ -144,7 +144,7 @@ def _from_files(items: Sequence[Mapping[str, str]], folder: Path) -> dict[str, f
     for item in items:
         content = _content(folder / item["file"])
         value = content.get(item["key"]) if isinstance(content, dict) else None
-        if isinstance(value, (int, float)) and not isinstance(value, bool):
+        if is_number(value):
             found[item["name"]] = value
     return found
 

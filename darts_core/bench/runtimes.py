@@ -8,7 +8,6 @@ Shapes: x_BCHW images in, logits [B, classes] out.
 
 from __future__ import annotations
 
-import copy
 import importlib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -20,6 +19,7 @@ from torch import Tensor, nn
 from torch.utils._pytree import tree_map_only
 
 from darts_core.compiling import apart
+from darts_core.copies import copy_of
 from darts_core.errors import ConfigError, unknown_name
 from darts_core.export import FORMATS, export_model, load, obstacle
 from darts_core.export.verify import tf32
@@ -186,7 +186,7 @@ def prepare(
         allowed = [name for name in _DTYPES if name != "tf32" or device.type == "cuda"]
         raise ConfigError(unknown_name("precision", precision, allowed))
     channels_last, compiled, graph = _IN_MEMORY[runtime]
-    own = in_evaluation(copy.deepcopy(model).to(device))
+    own = in_evaluation(copy_of(model).to(device))
     typed: Any = _Typed(own, _DTYPES[precision], channels_last=channels_last).eval()
     if compiled:
         typed = _compiled(typed, best="max" in runtime)

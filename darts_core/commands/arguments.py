@@ -9,7 +9,7 @@ from typing import NoReturn
 
 from darts_core.errors import ConfigError
 
-__all__ = ["CFG", "INFO", "OPTIONS", "SHELLS", "add_plugins", "parse_arguments"]
+__all__ = ["CFG", "INFO", "OPTIONS", "SHELLS", "Parser", "add_plugins", "parse_arguments"]
 
 CFG = ("job", "hydra", "all")
 INFO = ("all", "config", "defaults", "defaults-tree", "plugins", "searchpath")
@@ -29,10 +29,11 @@ def add_plugins(parser: argparse.ArgumentParser) -> None:
     )  # fmt: skip
 
 
-class _Parser(argparse.ArgumentParser):
+class Parser(argparse.ArgumentParser):
     """An argument parser whose complaints are our sentences."""
 
     def error(self, message: str) -> NoReturn:
+        """Raise a ConfigError that names the command and its help."""
         raise ConfigError(f"{self.prog}: {message}; see {self.prog} --help.")
 
 
@@ -42,7 +43,7 @@ def parse_arguments(command: str, argv: Sequence[str]) -> argparse.Namespace:
     Raises:
         ConfigError: an option is unknown, or two that exclude each other are given.
     """
-    parser = _Parser(prog=f"darts-core {command}", add_help=False, allow_abbrev=False)
+    parser = Parser(prog=f"darts-core {command}", add_help=False, allow_abbrev=False)
     add = parser.add_argument
     add("overrides", nargs="*")
     add("-m", "--multirun", action="store_true")

@@ -45,6 +45,9 @@ def run(args: argparse.Namespace) -> int:
     given = parse(args.settings, _KNOWN)
     import_plugins(args.plugins)
 
+    import torch
+
+    from darts_core.bench.floor import copy_bandwidth_gbs
     from darts_core.spaces import get_space
     from darts_core.supernet import Supernet
     from darts_core.supernet.shapes import cell_sizes
@@ -56,7 +59,9 @@ def run(args: argparse.Namespace) -> int:
         raise ConfigError("channels, layers, batch_size and size must each be at least 1.")
     supernet = Supernet(space, relaxation=_relaxation(given.get("relax", "softmax")), **sizes)
     cells = cell_sizes(supernet, side)
-    bandwidth = given.get("bandwidth") or _bandwidth_gbs()
+    bandwidth = given.get("bandwidth") or copy_bandwidth_gbs(
+        torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    )
     print(
         f"{space.name}: {len(cells)} cells, {sizes['channels']} channels, batch {batch}, {side}x{side}"
     )
@@ -197,17 +202,3 @@ def _in_a_row(names: Sequence[str]) -> str:
         count = len(list(group))
         words.append(name if count == 1 else f"{count} x {name}")
     return " > ".join(words)
-
-
-def _bandwidth_gbs() -> float:
-    """GB/s (read + write) of a large copy on this device: the floor's denominator."""
-    import torch
-
-    from darts_core.latency import measure
-
-    device = "cuda" if torch.cuda.is_available() else "cpu"
-    count = 2**26 if device == "cuda" else 2**24
-    source = torch.ones(count, device=device)
-    target = torch.empty_like(source)
-    row = measure(lambda: target.copy_(source), device=device, warmup_seconds=0.2, max_seconds=0.5)
-    return 2 * 4 * count / (row.median_ms * 1e6)

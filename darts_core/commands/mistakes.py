@@ -11,9 +11,9 @@ from dataclasses import fields, is_dataclass
 from pathlib import Path
 from typing import Any
 
-from darts_core.commands.overrides import first_line, key_of, parse
+from darts_core.commands.overrides import key_of, parse
 from darts_core.commands.user_tree import EXTRAS, GROUPS, group_of, takes_group
-from darts_core.errors import ConfigError, nearest_names, unknown_name
+from darts_core.errors import ConfigError, first_line, nearest_names, unknown_name
 from darts_core.reading_yaml import read_yaml
 from darts_core.settings import Settings, kind_words, type_of
 from darts_core.settings.tree import config_root
@@ -125,7 +125,7 @@ def explained(
         cause = cause.__cause__
     if cause is not None and getattr(cause, "full_key", None):
         return ConfigError(_value_sentence(command, cause))
-    return ConfigError(f"The settings do not fit together: {first_line(error)}.")
+    return ConfigError(f"The settings do not fit together: {first_line(error).rstrip('.')}.")
 
 
 def refuse_several_places(line: str, key: str) -> None:
@@ -234,7 +234,7 @@ def unknown_key(command: str, key: str, known: Sequence[str]) -> str:
 
 def _value_sentence(command: str, error: Any) -> str:
     """One sentence for a value that does not fit its key's type."""
-    key, said = str(error.full_key), first_line(error)
+    key, said = str(error.full_key), first_line(error).rstrip(".")
     kind = _kind(command, key)
     if "is not in struct" in said:
         return f"{key}: {said} (a new key of such a node is added with + before it: +{key}=value)."

@@ -6,10 +6,10 @@ import re
 from collections.abc import Sequence
 from typing import Any
 
-from darts_core.errors import ConfigError
+from darts_core.errors import ConfigError, first_line
 from darts_core.store.names import quoted
 
-__all__ = ["as_text", "expand", "first_line", "key_of", "parse", "quoted"]
+__all__ = ["as_text", "expand", "key_of", "parse", "quoted"]
 
 _BRACKETS = frozenset("[](){}'\"")
 # what Hydra's grammar may take for a number or a truth value
@@ -25,11 +25,6 @@ def as_text(text: str) -> str:
 def key_of(text: str) -> str:
     """The setting that an override is for: `search.epochs` of `++search.epochs=3`."""
     return text.lstrip("+~").partition("=")[0]
-
-
-def first_line(error: BaseException) -> str:
-    """The first line of an error's text, without its full stop."""
-    return " ".join(str(error).split("\n")[0].split()).rstrip(".")
 
 
 def parse(text: str) -> Any:
@@ -48,9 +43,10 @@ def parse(text: str) -> Any:
         # what may be meant as a list, or is quoted already, is not to be quoted as a whole
         own = value and not _BRACKETS.intersection(value)
         example = f"{key}={quoted(value)}" if own else "architecture='...'"
+        said = first_line(error).rstrip(".")
         raise ConfigError(
             f"{text!r} is not a setting; write key=value, and put values with commas, blanks, brackets or "
-            f'other signs in inner quotes, e.g. "{example}" ({first_line(error)}).'
+            f'other signs in inner quotes, e.g. "{example}" ({said}).'
         ) from None
 
 

@@ -16,14 +16,9 @@ import numpy as np
 from darts_core.data.source import RawData, register_source
 from darts_core.errors import ConfigError, DataError
 
-__all__ = ["load_synthetic", "shortcut_accuracy"]
+__all__ = ["load_synthetic"]
 
 _PATTERN = 3
-
-
-def shortcut_accuracy(classes: int, shortcut: float) -> float:
-    """The best accuracy (0..1) of a classifier that sees the local shortcut only."""
-    return shortcut + (1 - shortcut) / classes
 
 
 def _patterns(count: int, rng: np.random.Generator) -> np.ndarray:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable
 from dataclasses import replace
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -35,12 +36,7 @@ Progress = Callable[[int, int], None]
 def norm_batches(bundle: Any, count: int, size: int) -> list[tuple[Tensor, Tensor]]:
     """Training batches without augmentation, the same each time, to recalibrate norms on."""
     size = min(size, bundle.size(SPLITS))
-    found = []
-    for pair in bundle.batches(SPLITS, size, seed=0, epoch=0):
-        found.append(pair)
-        if len(found) == count:
-            break
-    return found
+    return list(islice(bundle.batches(SPLITS, size, seed=0, epoch=0), count))
 
 
 class _Trainer(Trainer):

@@ -11,6 +11,7 @@ import torch
 from darts_core.errors import ExportError, unknown_name
 from darts_core.export.extras import obstacle
 from darts_core.latency import device_name
+from darts_core.reading import is_number
 
 __all__ = ["PREFERENCES", "choose", "home_of"]
 
@@ -127,6 +128,6 @@ def _milliseconds(artifact: Mapping[str, Any]) -> float:
 def _deviation(artifact: Mapping[str, Any]) -> tuple[int, float]:
     """Smaller is closer to the original."""
     error = artifact.get("relative_error")
-    known = isinstance(error, (int, float)) and not isinstance(error, bool) and error >= 0
+    known = is_number(error) and error >= 0
     rank = _EXACTNESS.get(artifact["precision"], len(_EXACTNESS))
     return rank, float(error) if known else float("inf")  # type: ignore[arg-type]

@@ -221,7 +221,7 @@ def _one(
         with verify.exact_products(), runlog.named_errors(folder / form.file):
             form.write(job, temporary)
             runner = _told(open_artifact(form.kind, [temporary], job.device, trust=True), form)
-            check = _check(form.precision, job, reference, runner)
+            check = _check(job, reference, runner)
         reason = verify.judge(form.precision, check, allow_accuracy_loss=allow_accuracy_loss)
         if reason is not None:
             cause = _cause(form.precision, job, reference)
@@ -288,7 +288,7 @@ def _cause(precision: str, job: Job, reference: nn.Module) -> str:
     return f"; with its batch norms folded, eager agrees ({error:.2e}), so the written file differs"
 
 
-def _check(precision: str, job: Job, reference: nn.Module, runner: verify.Runner) -> verify.Check:
+def _check(job: Job, reference: nn.Module, runner: verify.Runner) -> verify.Check:
     error = verify.compare_on_fresh_inputs(
         reference,
         runner,

@@ -13,7 +13,7 @@ from typing import Any
 from darts_core.data.kinds import KINDS
 from darts_core.errors import ConfigError, ExportError
 from darts_core.named_inputs import NamedInput, read_named, shapes_of, total
-from darts_core.reading import read_json, regular_file
+from darts_core.reading import is_number, read_json, regular_file
 
 __all__ = [
     "SCHEMA_VERSION",
@@ -252,8 +252,12 @@ def _check_latency(path: Path, where: str, latency: Any) -> None:
         raise _wrong(path, where, latency, "a mapping of batch sizes to timings")
     for batch, row in latency.items():
         number = row.get("median_ms")
-        known = isinstance(number, (int, float)) and not isinstance(number, bool)
-        if not known or not math.isfinite(number) or number <= 0 or not batch.isdecimal():
+        if (
+            not is_number(number)
+            or not math.isfinite(number)
+            or number <= 0
+            or not batch.isdecimal()
+        ):
             raise _wrong(path, f"{where}.{batch}.median_ms", number, "milliseconds above 0")
 
 

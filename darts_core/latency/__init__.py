@@ -10,6 +10,7 @@ from darts_core.latency.expected import (
 from darts_core.latency.measure import (
     Timing,
     default_batch_sizes,
+    default_runtime,
     measure,
     measure_model,
     quick_ms,
@@ -28,6 +29,7 @@ __all__ = [
     "choice_latency_model",
     "choice_size_model",
     "default_batch_sizes",
+    "default_runtime",
     "device_lock",
     "device_name",
     "latency_model",

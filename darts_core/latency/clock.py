@@ -11,7 +11,7 @@ from torch import nn
 
 from darts_core.copies import copy_of
 from darts_core.latency.deployed import in_runtime, settle_seconds
-from darts_core.latency.measure import default_batch_sizes, measure, measure_model
+from darts_core.latency.measure import default_batch_sizes, default_runtime, measure, measure_model
 from darts_core.latency.steady import SteadyClock, in_turn_with
 from darts_core.latency.timing import Timing
 from darts_core.latency.turns import ratios_in_turn
@@ -44,7 +44,7 @@ class ModelClock:
     ) -> None:
         self.input_shape, self.device, self.seconds = tuple(input_shape), device, seconds
         self.batch = batch or max(default_batch_sizes(device))
-        self.runtime = runtime or ("graph" if device.type == "cuda" else "onnx")
+        self.runtime = runtime or default_runtime(device)
 
     def __call__(self, network: nn.Module) -> Timing:
         """The time of one call."""

@@ -27,6 +27,7 @@ from darts_core.latency.norms import CONVOLUTIONS, rest_of_norm
 from darts_core.latency.samples import SETTLE_SECONDS
 from darts_core.modes import in_evaluation
 from darts_core.ops.macs import without_fast_attention
+from darts_core.settings.search import RUNTIMES
 
 __all__ = [
     "DTYPES",
@@ -51,7 +52,6 @@ SPIN_MICROSECONDS = 2000
 _ASLEEP_SECONDS = 0.005
 # an older ONNX Runtime is not known to heed the setting
 _HEEDED_SINCE = (1, 32)
-RUNTIMES = ("eager", "onnx", "compile", "graph")
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 
 

@@ -32,6 +32,7 @@ __all__ = [
     "Timing",
     "call_ms",
     "default_batch_sizes",
+    "default_runtime",
     "measure",
     "measure_model",
     "quick_ms",
@@ -52,6 +53,11 @@ _MIN_SAMPLE_MS = 0.5
 def default_batch_sizes(device: str | torch.device) -> tuple[int, int]:
     """Batch 1 and the throughput batch: 256 on a GPU, 32 on a CPU."""
     return (1, 256) if torch.device(device).type == "cuda" else (1, 32)
+
+
+def default_runtime(device: torch.device) -> str:
+    """What networks are timed in where nothing else is said: a CUDA graph on a GPU, ONNX Runtime on a CPU."""
+    return "graph" if device.type == "cuda" else "onnx"
 
 
 def measure(

@@ -22,6 +22,7 @@ from torch import nn
 from darts_core.architecture import Architecture
 from darts_core.errors import LatencyError
 from darts_core.ops.macs import macs_by_module
+from darts_core.reading import is_number
 from darts_core.spaces.choices import ChoiceSpace, Option
 
 __all__ = ["Network", "Part", "Survey", "bare", "base_options", "digest"]
@@ -60,7 +61,7 @@ def base_options(space: ChoiceSpace) -> dict[str, Option]:
 
 
 def _largest(options: Sequence[Option]) -> Option:
-    numbers = [o for o in options if isinstance(o, (int, float)) and not isinstance(o, bool)]
+    numbers = [o for o in options if is_number(o)]
     return max(numbers) if len(numbers) == len(options) else options[0]
 
 

@@ -8,7 +8,6 @@ build goes on where it stopped; several processes may fill one file.
 from __future__ import annotations
 
 import logging
-import math
 import time
 from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
@@ -26,9 +25,10 @@ from darts_core.errors import DartsError, LatencyError
 from darts_core.latency import device as _device
 from darts_core.latency.deployed import DTYPES, RUNTIMES, settle_seconds, without_norms
 from darts_core.latency.edge_shapes import Place, find_places
-from darts_core.latency.measure import default_batch_sizes
+from darts_core.latency.measure import default_batch_sizes, default_runtime
 from darts_core.latency.rows import REWRITING, ROUND_SECONDS, Timed, groups_of, time_group
 from darts_core.ops import create_op
+from darts_core.reading import finite
 from darts_core.sample_inputs import draw_inputs
 
 __all__ = [
@@ -207,8 +207,7 @@ def _alone_with(path: Path) -> Iterator[None]:
 
 
 def _is_time(value: Any) -> bool:
-    number = isinstance(value, (int, float)) and not isinstance(value, bool)
-    return number and math.isfinite(value)
+    return finite(value) is not None
 
 
 def _is_fit(value: Any) -> bool:
@@ -350,7 +349,7 @@ def table_settings(
         LatencyError: the runtime is unknown or the number format cannot be timed there.
     """
     home = require_device(device)
-    runtime = runtime or ("graph" if home.type == "cuda" else "onnx")
+    runtime = runtime or default_runtime(home)
     if runtime not in RUNTIMES:
         raise LatencyError(f"Unknown runtime {runtime!r}; use {', '.join(RUNTIMES)}.")
     if dtype not in DTYPES.values() or (home.type == "cpu" and dtype != torch.float32):

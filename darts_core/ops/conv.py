@@ -10,11 +10,22 @@ from darts_core.ops.primitives import BatchNorm, Conv, Depthwise, Pointwise, Pri
 __all__ = ["DilatedConv", "ReluConvNorm", "SeparableConv"]
 
 
-def _depthwise(channels: int, kernel: int, stride: int, dilation: int) -> nn.Conv2d:
+def _separable(
+    channels: int, kernel: int, stride: int, dilation: int, affine: bool
+) -> list[nn.Module]:
     padding = dilation * (kernel - 1) // 2
-    return nn.Conv2d(
-        channels, channels, kernel, stride, padding, dilation, groups=channels, bias=False
-    )
+    return [
+        nn.ReLU(),
+        nn.Conv2d(
+            channels, channels, kernel, stride, padding, dilation, groups=channels, bias=False
+        ),
+        nn.Conv2d(channels, channels, 1, bias=False),
+        nn.BatchNorm2d(channels, affine=affine),
+    ]
+
+
+def _declared(kernel: int, stride: int, dilation: int, affine: bool) -> list[Primitive]:
+    return [Relu(), Depthwise(kernel, dilation, stride), Pointwise(), BatchNorm(affine)]
 
 
 class ReluConvNorm(nn.Sequential):
@@ -52,18 +63,8 @@ class DilatedConv(nn.Sequential):
     def __init__(
         self, channels: int, stride: int, *, affine: bool, kernel: int, dilation: int = 2
     ) -> None:
-        super().__init__(
-            nn.ReLU(),
-            _depthwise(channels, kernel, stride, dilation),
-            nn.Conv2d(channels, channels, 1, bias=False),
-            nn.BatchNorm2d(channels, affine=affine),
-        )
-        self._primitives: list[Primitive] = [
-            Relu(),
-            Depthwise(kernel, dilation, stride),
-            Pointwise(),
-            BatchNorm(affine),
-        ]
+        super().__init__(*_separable(channels, kernel, stride, dilation, affine))
+        self._primitives = _declared(kernel, stride, dilation, affine)
 
     def primitives(self) -> list[Primitive]:
         """relu, depthwise, pointwise, batch norm."""
@@ -79,23 +80,10 @@ class SeparableConv(nn.Sequential):
 
     def __init__(self, channels: int, stride: int, *, affine: bool, kernel: int) -> None:
         super().__init__(
-            nn.ReLU(),
-            _depthwise(channels, kernel, stride, 1),
-            nn.Conv2d(channels, channels, 1, bias=False),
-            nn.BatchNorm2d(channels, affine=affine),
-            nn.ReLU(),
-            _depthwise(channels, kernel, 1, 1),
-            nn.Conv2d(channels, channels, 1, bias=False),
-            nn.BatchNorm2d(channels, affine=affine),
+            *_separable(channels, kernel, stride, 1, affine),
+            *_separable(channels, kernel, 1, 1, affine),
         )
-        second: list[Primitive] = [Relu(), Depthwise(kernel), Pointwise(), BatchNorm(affine)]
-        first: list[Primitive] = [
-            Relu(),
-            Depthwise(kernel, stride=stride),
-            Pointwise(),
-            BatchNorm(affine),
-        ]
-        self._primitives = first + second
+        self._primitives = _declared(kernel, stride, 1, affine) + _declared(kernel, 1, 1, affine)
 
     def primitives(self) -> list[Primitive]:
         """(relu, depthwise, pointwise, batch norm) twice."""

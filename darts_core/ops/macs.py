@@ -8,7 +8,7 @@ fused part) is not seen.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
@@ -33,10 +33,8 @@ _FORMULAS = {
 }
 
 
-def macs_by_module(
-    module: nn.Module, *inputs: Any, named: Mapping[str, Any] | None = None
-) -> dict[str, int]:
-    """Multiply-accumulates of `module(*inputs, **named)` as it stands, without gradients.
+def macs_by_module(module: nn.Module, *inputs: Any) -> dict[str, int]:
+    """Multiply-accumulates of `module(*inputs)` as it stands, without gradients.
 
     Returns:
         path of a module -> what it computes itself, without its children; only modules that run. The
@@ -49,7 +47,7 @@ def macs_by_module(
         hooks.append(child.register_forward_hook(counter.leave))
     try:
         with torch.no_grad(), without_fast_attention(), counter:
-            module(*inputs, **dict(named or {}))
+            module(*inputs)
     finally:
         for hook in hooks:
             hook.remove()

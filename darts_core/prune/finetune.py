@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -49,7 +48,6 @@ def fine_tune(
     *,
     teacher: nn.Module | None = None,
     distillation: float = 0.5,
-    train_on: Sequence[str] = ("params", "alpha"),
     seed: int = 0,
     device: torch.device,
     rate_key: str = Prune.key("learning_rate"),
@@ -60,12 +58,11 @@ def fine_tune(
 
     Args:
         model: the pruned network.
-        bundle: data.
+        bundle: data; it learns from the splits params and alpha.
         config: the recipe; its schedule starts anew.
         teacher: gives outputs to learn from, weighted by `distillation`; what it says of an input is kept on
             a CPU. None learns from labels alone.
         distillation: share of the teacher in the loss, from 0 (labels alone) to 1.
-        train_on: splits to learn from.
         seed: of order and augmentation.
         device: where.
         rate_key: the setting that the learning rate comes from, which an error names.
@@ -80,7 +77,7 @@ def fine_tune(
         log.warning("nothing is fine-tuned: all parameters that this network still has are frozen")
         model.to(device).eval()
         return 0.0
-    trainer = _Distilling(model, bundle, config, tuple(train_on), seed, device)
+    trainer = _Distilling(model, bundle, config, ("params", "alpha"), seed, device)
     trainer.rate_key = rate_key
     if teacher is not None and distillation > 0.0:
         trainer.teacher = Teacher(teacher)

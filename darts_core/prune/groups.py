@@ -105,9 +105,7 @@ class ChannelGroup:
         return self.channels // self.blocks
 
 
-def find_groups(
-    model: nn.Module, input_shape: Sequence[int], *, keep: Sequence[str] = ()
-) -> list[ChannelGroup]:
+def find_groups(model: nn.Module, input_shape: Sequence[int]) -> list[ChannelGroup]:
     """All groups of coupled channels of `model`, its outputs left out.
 
     Channels of convolutions of any dimension and of linear layers (an MLP's width, a transformer's
@@ -118,16 +116,14 @@ def find_groups(
     Args:
         model: a plain network in eval mode.
         input_shape: (C, H, W).
-        keep: paths of layers whose output width must stay.
 
     Raises:
         PruneError: torch-pruning cannot follow the model's graph, or the model cannot be copied.
     """
     graph = follow(model, input_shape)
     names = {module: name for name, module in model.named_modules()}
-    fixed = [model.get_submodule(name) for name in keep]
     # what nothing reads is the output
-    fixed += [m for m in model.modules() if isinstance(m, nn.Linear) and not _read(graph, m)]
+    fixed = [m for m in model.modules() if isinstance(m, nn.Linear) and not _read(graph, m)]
     groups: list[ChannelGroup] = []
     taken: set[str] = set()
     derived: set[str] = set()

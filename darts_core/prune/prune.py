@@ -11,7 +11,7 @@ import torch
 from torch import nn
 
 from darts_core.errors import PruneError
-from darts_core.latency import Timing, default_batch_sizes
+from darts_core.latency import Timing, default_batch_sizes, default_runtime
 from darts_core.latency.clock import ModelClock
 from darts_core.latency.steady import ALIKE, SteadyClock
 from darts_core.modes import in_evaluation
@@ -95,7 +95,7 @@ def prune_to_budget(
     shape = tuple(int(value) for value in bundle.input_shape)
     if rounds < 1:
         raise PruneError(f"rounds={rounds} must be at least 1.")
-    form = runtime or ("graph" if home.type == "cuda" else "onnx")
+    form = runtime or default_runtime(home)
 
     store = Store(folder, meta, "" if folder is None else named(model, budget))
     clock = timer or ModelClock(shape, home, batch=size, runtime=form, seconds=seconds)

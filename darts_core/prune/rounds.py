@@ -6,6 +6,8 @@ import logging
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from itertools import islice
+from typing import Any
 
 import numpy as np
 import torch
@@ -301,12 +303,8 @@ def _exchange_rate(
     return max(rises, default=1.0) / max(total, 1e-9) if rises else 1.0
 
 
-def take_batches(bundle: object, count: int, batch_size: int, device: torch.device) -> Batches:
+def take_batches(bundle: Any, count: int, batch_size: int, device: torch.device) -> Batches:
     """The first `count` training batches, without augmentation, on `device`."""
-    found = []
-    size = min(batch_size, bundle.size("params"))  # type: ignore[attr-defined]
-    for x, y in bundle.batches("params", size, seed=0, epoch=0):  # type: ignore[attr-defined]
-        found.append((x.to(device), y.to(device)))
-        if len(found) == count:
-            break
-    return found
+    size = min(batch_size, bundle.size("params"))
+    batches = bundle.batches("params", size, seed=0, epoch=0)
+    return [(x.to(device), y.to(device)) for x, y in islice(batches, count)]

@@ -200,10 +200,10 @@ def mean_weights(history: AlphaHistory) -> Markup:
     return line_chart(lines, x_label="epoch", y_label=label, title=title)
 
 
-def leading_edges(history: AlphaHistory, count: int = 6) -> Markup:
-    """Weight of the operation that ends first on each of the `count` most decided edges."""
+def leading_edges(history: AlphaHistory) -> Markup:
+    """Weight of the operation that ends first on each of the six most decided edges."""
     final = history.weights[-1]
-    order = np.argsort(-final.max(axis=1))[:count]
+    order = np.argsort(-final.max(axis=1))[:6]
     colors = op_colors(history.ops)
     used: dict[str, int] = {}
     lines = []

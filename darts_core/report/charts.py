@@ -108,7 +108,6 @@ def line_chart(
     percent: bool = False,
     whole_x: bool = True,
     y_range: tuple[float, float] | None = None,
-    labels: bool = True,
     from_zero: bool = False,
     level: tuple[str, float] | None = None,
 ) -> Markup:
@@ -119,7 +118,7 @@ def line_chart(
     kept = [item for item in lines if item.points]
     if not kept:
         return Markup()
-    named = [item for item in kept if labels and item.label and not item.faint]
+    named = [item for item in kept if item.label and not item.faint]
     room = max((text_width(item.label, 12) for item in named), default=0) + 18
     left, right, top, bottom = 56.0, width - max(room, 16), 30.0, height - 46
     xs = [x for item in kept for x, _ in item.points]

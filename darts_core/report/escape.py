@@ -50,6 +50,6 @@ def plain_text(value: Any, *, limit: int = 300, lines: bool = False) -> str:
     return shown + ("…" if len(text) > limit else "")
 
 
-def html_text(value: Any, *, limit: int = 300, lines: bool = False) -> str:
+def html_text(value: Any, *, limit: int = 300) -> str:
     """`plain_text` for HTML and SVG, as element content or inside a quoted attribute."""
-    return str(escape(plain_text(value, limit=limit, lines=lines)))
+    return str(escape(plain_text(value, limit=limit)))

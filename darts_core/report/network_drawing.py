@@ -23,7 +23,7 @@ __all__ = ["backbone_stages", "choices_drawing", "network_card", "stages_drawing
 
 _CODE = re.compile(r"[12]{1,200}(-[12]{1,200}){0,15}")
 _SHAPE = re.compile(r"\d{1,3}x\d{1,5}(-\d{1,3}x\d{1,5}){0,15}")
-_MOST_BLOCKS = 200
+_MOST_BLOCKS, _WIDTH = 200, 1060
 _FAMILY = ("sep", "conv", "skip", "pool", "dil", "other")
 
 
@@ -44,7 +44,7 @@ def backbone_stages(value: Any) -> list[list[float]] | None:
     return stages if 0 < blocks <= _MOST_BLOCKS and all(all(stage) for stage in stages) else None
 
 
-def stages_drawing(networks: Mapping[str, str], *, width: float = 1060) -> Markup:
+def stages_drawing(networks: Mapping[str, str]) -> Markup:
     """Backbones below each other: one row a network, one box a block, a colour a stage.
 
     A code says how widths grow, a shape says them: heights compare within a row of one kind.
@@ -54,7 +54,7 @@ def stages_drawing(networks: Mapping[str, str], *, width: float = 1060) -> Marku
         return Markup()
     most = max(sum(len(stage) for stage in stages) + len(stages) for stages in known.values())
     left = max(text_width(name, 12) for name in known) + 24
-    step = min((width - left - 10) / most, 34.0)
+    step = min((_WIDTH - left - 10) / most, 34.0)
     body, top = [], 8.0
     for name, stages in known.items():
         tallest = max(max(stage) for stage in stages)
@@ -72,16 +72,11 @@ def stages_drawing(networks: Mapping[str, str], *, width: float = 1060) -> Marku
         body.append(line(left, base + 1, x - step, base + 1, class_="axis"))
         body.append(text(left, base + 17, networks[name], class_="tick"))
         top = base + 28
-    return drawing(width, top, "".join(body), label="The found backbone beside yours")
+    return drawing(_WIDTH, top, "".join(body), label="The found backbone beside yours")
 
 
-def choices_drawing(choices: Mapping[str, Any], *, width: float = 1060) -> Markup:
-    """Each choice as a row of its options, the chosen one filled.
-
-    Args:
-        choices: label -> `{"options": [...], "chosen": ...}`.
-        width: of the drawing.
-    """
+def choices_drawing(choices: Mapping[str, Any]) -> Markup:
+    """Each choice, `{"options": [...], "chosen": ...}` by label, as a row of options, one filled."""
     rows = []
     for label, item in list(choices.items())[:60]:
         options = item.get("options") if isinstance(item, Mapping) else None
@@ -89,14 +84,14 @@ def choices_drawing(choices: Mapping[str, Any], *, width: float = 1060) -> Marku
             rows.append((str(label), [str(o) for o in options[:16]], str(item.get("chosen"))))
     if not rows:
         return Markup()
-    left = min(max(text_width(label, 12) for label, _, _ in rows), width * 0.4) + 24
+    left = min(max(text_width(label, 12) for label, _, _ in rows), _WIDTH * 0.4) + 24
     body = []
     for index, (label, options, chosen) in enumerate(rows):
         y, x = 6 + index * 30.0, left
         body.append(text(left - 12, y + 15, label, class_="bar-label end"))
         for option in options:
             wide = text_width(option, 12) + 18
-            if x + wide > width:
+            if x + wide > _WIDTH:
                 break
             look = "fill-searched" if option == chosen else "hollow s-none"
             body.append(rect(x, y, wide, 22, rx=6, class_=look, tip=f"{label}: {option}"))
@@ -104,7 +99,7 @@ def choices_drawing(choices: Mapping[str, Any], *, width: float = 1060) -> Marku
             body.append(text(x + wide / 2, y + 15.5, option, class_=mark))
             x += wide + 8
     return drawing(
-        width, 6 + len(rows) * 30.0, "".join(body), label="What was chosen in the network"
+        _WIDTH, 6 + len(rows) * 30.0, "".join(body), label="What was chosen in the network"
     )
 
 

@@ -36,7 +36,6 @@ COLORS: dict[str, tuple[str, str]] = {
     "pruned": ("#b06a00", "#f0ad4e"),
     "exported": ("#b5327a", "#f285bb"),
     "int8": ("#6a4fc4", "#b3a1ff"),
-    "third": ("#4f7a28", "#9ccc65"),
 }
 
 KINDS = ("baseline", "searched", "tuned", "trained", "pruned", "exported", "int8")
@@ -88,6 +87,6 @@ def series_colors(count: int) -> list[str]:
     return [_SERIES[i % len(_SERIES)] for i in range(count)]
 
 
-def hex_color(name: str, *, dark: bool = False) -> str:
-    """The hex value of a colour name, for pictures outside a page."""
-    return COLORS[name][1 if dark else 0]
+def hex_color(name: str) -> str:
+    """The hex value of a colour name on paper, for pictures outside a page."""
+    return COLORS[name][0]

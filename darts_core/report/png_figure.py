@@ -58,6 +58,6 @@ def only_data(axes: Any) -> None:
     axes.set_axisbelow(True)
 
 
-def plain_title(value: Any, width: int = 90) -> str:
-    """A title in lines of at most `width` characters, as inert as `plain_label`."""
-    return "\n".join(textwrap.wrap(plain_label(value, 300), width))
+def plain_title(value: Any) -> str:
+    """A title in lines of at most 90 characters, as inert as `plain_label`."""
+    return "\n".join(textwrap.wrap(plain_label(value, 300), 90))

@@ -94,7 +94,7 @@ def seeds_summary(folders: Sequence[str | Path]) -> dict[str, Any]:
     return summary
 
 
-def _results_section(runs: Sequence[VersionRun], summary: dict[str, Any]) -> Section:
+def _results_section(runs: Sequence[VersionRun]) -> Section:
     rows = []
     for run in runs:
         architecture = _found(run)
@@ -245,7 +245,7 @@ def seeds_content(folders: Sequence[str | Path], *, title: str = "") -> Content:
         stages = [stage for run in runs if (stage := knowing(run, key)) is not None]
         lead += f" {OF_A_SEARCH}" if any(stage.name == "search" for stage in stages) else ""
     parts = [
-        _results_section(runs, summary),
+        _results_section(runs),
         contest_section(summary["contest"], runs[0]),
         _agreement_section(runs, summary),
         _curves_section(runs),

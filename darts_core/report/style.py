@@ -109,7 +109,6 @@ opacity:.75}
 .coord.best{stroke:var(--pruned);stroke-width:3}.coord-axis{stroke:var(--faint)}
 g:hover>.coord{stroke:var(--ink);stroke-width:2.6;stroke-opacity:1}
 .fill-soft{fill:var(--soft)}
-.budget-line{stroke:var(--bad);stroke-width:1.4;stroke-dasharray:5 4}
 @media(max-width:640px){.scroll svg.chart{min-width:440px}}
 @media(max-width:640px){main,header.top,footer{padding-left:16px;padding-right:16px}h1{font-size:25px}}
 @media print{body{background:#fff}section{break-inside:avoid}nav{display:none}}

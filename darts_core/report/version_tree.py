@@ -36,16 +36,13 @@ def version_lines(rows: Sequence[Mapping[str, Any]]) -> Iterator[tuple[int, Mapp
         yield from ((0, row) for row in left)
 
 
-def version_tree(
-    rows: Sequence[Mapping[str, Any]], *, here: str = "", width: float = 1060
-) -> Markup:
+def version_tree(rows: Sequence[Mapping[str, Any]], *, here: str = "") -> Markup:
     """The tree as SVG, "" for a single version without a description.
 
     Args:
         rows: mappings with `version`, `parent`, `state`, `metric`, `value`,
             `version_description`.
         here: the version whose page it is.
-        width: of the drawing.
     """
     if len(rows) < 2 and not any(row.get("version_description") for row in rows):
         return Markup()
@@ -65,7 +62,7 @@ def version_tree(
         name = f"{row['version']}{' (this page)' if row['version'] == here else ''}"
         body.append(text(at[0] + 12, at[1] + 4, name, class_="label"))
         body.append(text(200 + 12 * _STEP / 2, at[1] + 4, _line(row), class_="fill-soft"))
-    return drawing(width, 16 + len(places) * _ROW, "".join(body), label="Versions of the job")
+    return drawing(1060, 16 + len(places) * _ROW, "".join(body), label="Versions of the job")
 
 
 def _line(row: Mapping[str, Any]) -> str:

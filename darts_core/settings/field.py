@@ -10,6 +10,7 @@ from functools import cache
 from typing import Any, ClassVar, TypeVar, Union, get_args, get_origin, get_type_hints
 
 from darts_core.errors import ConfigError, unknown_name
+from darts_core.reading import is_number
 
 __all__ = [
     "Bounds",
@@ -168,7 +169,7 @@ def _fits(value: Any, kind: Any) -> bool:
     if kind is Any:
         return True
     if origin is float:
-        return isinstance(value, (int, float)) and not isinstance(value, bool)
+        return is_number(value)
     if origin is int:
         return isinstance(value, int) and not isinstance(value, bool)
     if origin in (list, tuple):
@@ -252,7 +253,7 @@ def _number_kind(kind: Any) -> type:
 
 def _numbers(value: Any) -> Iterator[float]:
     for item in value if isinstance(value, (list, tuple)) else (value,):
-        if isinstance(item, (int, float)) and not isinstance(item, bool):
+        if is_number(item):
             yield item
 
 

@@ -21,6 +21,7 @@ from darts_core.latency import (
     choice_latency_model,
     choice_size_model,
     default_batch_sizes,
+    default_runtime,
     device_name,
     latency_model,
     size_model,
@@ -61,13 +62,19 @@ def table_path(
     """The table of this hardware, runtime and precision; all spaces share it, as its rows are keyed by
     operation and shape.
     """
-    runtime = runtime or ("graph" if device.type == "cuda" else "onnx")
+    runtime = runtime or default_runtime(device)
     threads = f"{torch.get_num_threads()}threads-" if device.type == "cpu" else ""
     name = "".join(c if c.isalnum() else "-" for c in device_name(device)).strip("-").lower()
     while "--" in name:
         name = name.replace("--", "-")
     ending = "" if precision == "fp32" else f"-{precision}"
     return Path(out).expanduser() / "latency" / f"{name}-{threads}{runtime}{ending}.json"
+
+
+def _dtype(precision: str) -> torch.dtype:
+    if precision not in DTYPES:
+        raise ConfigError(unknown_name("precision", precision, DTYPES))
+    return DTYPES[precision]
 
 
 def make_table(
@@ -88,8 +95,7 @@ def make_table(
         ConfigError: unknown precision.
         LatencyError: the table belongs to another device, runtime or precision.
     """
-    if precision not in DTYPES:
-        raise ConfigError(unknown_name("precision", precision, DTYPES))
+    dtype = _dtype(precision)
     with progress_bar("latency table") as progress:
         return build_table(
             supernet,
@@ -98,7 +104,7 @@ def make_table(
             path=path,
             device=device,
             runtime=runtime,
-            dtype=DTYPES[precision],
+            dtype=dtype,
             batch_sizes=batch_sizes,
             seconds=seconds,
             progress=progress,
@@ -236,10 +242,9 @@ def open_choice_table(
         ConfigError: unknown precision.
         LatencyError: the table belongs to another device, runtime or precision.
     """
-    if precision not in DTYPES:
-        raise ConfigError(unknown_name("precision", precision, DTYPES))
-    home, name, _ = table_settings(device, runtime, DTYPES[precision], None)
-    return open_table(path, home, name, DTYPES[precision])
+    dtype = _dtype(precision)
+    home, name, _ = table_settings(device, runtime, dtype, None)
+    return open_table(path, home, name, dtype)
 
 
 def make_choice_model(
@@ -285,7 +290,7 @@ def network_timer(
         image_shape,
         batch=node.batch or max(default_batch_sizes(device)),
         device=device,
-        runtime=runtime or node.runtime or ("graph" if device.type == "cuda" else "onnx"),
+        runtime=runtime or node.runtime or default_runtime(device),
         dtype=DTYPES[node.precision],
         wait_seconds=node.wait_seconds,
         reference=(

@@ -17,7 +17,7 @@ import torch
 from torch import Tensor, nn
 
 from darts_core.data import DataBundle
-from darts_core.errors import is_memory_shortage
+from darts_core.errors import first_line, is_memory_shortage
 from darts_core.sample_inputs import draw_inputs
 from darts_core.supernet.memory import memory_sentence
 from darts_core.tasks import Task
@@ -108,7 +108,7 @@ def _guarded(
     except (RuntimeError, MemoryError) as error:
         if not is_memory_shortage(error):
             raise
-        shortage = str(error).splitlines()[0]
+        shortage = first_line(error)
     # outside the handler: the traceback would keep the failed step's tensors alive
     raise memory_sentence(_loss_of(model, task), model, x_BCHW, y_B, device, shortage)
 

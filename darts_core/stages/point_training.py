@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,6 +9,7 @@ from typing import Any
 
 from torch import Tensor, nn
 
+from darts_core.copies import copy_of
 from darts_core.prune.finetune import fine_tune
 from darts_core.settings.shrink import Shrink
 from darts_core.stages.inputs import find_device
@@ -41,7 +41,7 @@ class _There:
         import_plugins(self.config.plugins)
         device = find_device(self.config.device)
         bundle = of_model(trial_bundle(self.config, device), self.meta, str(self.config.model))
-        network = copy.deepcopy(self.networks[place]).to(device)
+        network = copy_of(self.networks[place]).to(device)
         seconds = fine_tune(
             network, bundle, self.tuning, teacher=self.teacher,
             distillation=self.config.shrink.options.distillation,
@@ -73,8 +73,8 @@ def tuned_elsewhere(
     def tuned(networks: Mapping[int, nn.Module]) -> dict[int, float]:
         if not networks:
             return {}
-        sent = tuple(copy.deepcopy(network).cpu() for network in networks.values())
-        call = _There(config, tuning, meta, copy.deepcopy(teacher).cpu(), sent, tuple(networks))
+        sent = tuple(copy_of(network).cpu() for network in networks.values())
+        call = _There(config, tuning, meta, copy_of(teacher).cpu(), sent, tuple(networks))
         found = run_calls(place, call, len(networks), folder, look=check_stop)
         for network, (params, _) in zip(networks.values(), found, strict=True):
             network.load_state_dict(params)

@@ -159,7 +159,7 @@ def resume(store: Store, version: Version) -> subprocess.Popen[bytes]:
     return launch(store, version, name)
 
 
-def stop(store: Store, version: Version, *, limit_seconds: float = 10.0) -> str:
+def stop(version: Version, *, limit_seconds: float = 10.0) -> str:
     """Stop the command that runs and everything it started; returns the state it is in then.
 
     It is asked first; what has not ended after half of the time is ended by force. Only processes whose

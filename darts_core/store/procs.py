@@ -33,7 +33,6 @@ __all__ = [
     "handle_of",
     "identity",
     "is_alive",
-    "reap_orphans",
     "resident_mib",
     "send",
     "tree",
@@ -303,16 +302,15 @@ def end_children(*, grace_seconds: float, limit_seconds: float) -> bool:
         None,
         grace_seconds=grace_seconds,
         limit_seconds=limit_seconds,
-        reap=lambda: reap_orphans(()),
+        reap=_reap_orphans,
         seen=members,
     )
 
 
-def reap_orphans(keep: Iterable[int]) -> None:
-    """Collect ended children that nobody else waits for; `keep` are ids that have a waiter."""
-    kept = set(keep)
+def _reap_orphans() -> None:
+    """Collect ended children, for which nobody else waits."""
     for process in psutil.process_iter(["ppid", "status"]):
-        mine = process.info["ppid"] == os.getpid() and process.pid not in kept
+        mine = process.info["ppid"] == os.getpid()
         if mine and process.info["status"] == psutil.STATUS_ZOMBIE:
             with contextlib.suppress(OSError):
                 os.waitpid(process.pid, os.WNOHANG)

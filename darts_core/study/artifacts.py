@@ -18,7 +18,7 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from darts_core.errors import TuneError
+from darts_core.errors import TuneError, first_line
 from darts_core.study.remote import changed_files, store_files
 
 if TYPE_CHECKING:
@@ -48,8 +48,8 @@ class Artifacts:
             self._files, base = fsspec.core.url_to_fs(url)
         except _ERRORS as error:
             raise TuneError(
-                f"Trials' files cannot be kept at {url} ({_first_line(error)}); it takes fsspec and, for "
-                "s3:// and the like, its package: pip install fsspec s3fs."
+                f"Trials' files cannot be kept at {url} ({first_line(error)[:200]}); it takes fsspec and, "
+                "for s3:// and the like, its package: pip install fsspec s3fs."
             ) from error
         self._base = f"{base.rstrip('/')}/{study}"
         self._kept: dict[int, dict[str, str]] = {}
@@ -122,7 +122,8 @@ class Artifacts:
 
     def _failed(self, number: int, error: BaseException) -> TuneError:
         return TuneError(
-            f"The files of trial {number} cannot be kept at, or read from, {self.url} ({_first_line(error)})."
+            f"The files of trial {number} cannot be kept at, or read from, {self.url} "
+            f"({first_line(error)[:200]})."
         )
 
 
@@ -145,7 +146,3 @@ def kept_as(study: Any, spec: StudySpec) -> str:
         known = f"{'/'.join(parts)}-{uuid.uuid4().hex[:12]}"
         study.set_user_attr(_KEPT_AS, known)
     return str(known)
-
-
-def _first_line(error: Any) -> str:
-    return (str(error).strip().splitlines() or [type(error).__name__])[0][:200]

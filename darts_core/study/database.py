@@ -18,7 +18,7 @@ from collections.abc import Callable, Iterator
 from typing import Any, TypeVar
 
 from darts_core.credentials import masked, with_password
-from darts_core.errors import TuneError
+from darts_core.errors import TuneError, first_line
 
 __all__ = ["Database", "lost", "open_database"]
 
@@ -83,7 +83,7 @@ def open_database(url: str) -> Any:
     except TuneError:
         raise
     except Exception as error:  # drivers raise their own kinds
-        first = str(error).splitlines()[0].replace(full, str(masked(url)))
+        first = first_line(error).replace(full, str(masked(url)))
         # no `from`: the driver's own text may hold the password
         raise TuneError(f"The storage {masked(url)} cannot be opened ({first}).") from None
     if url.startswith("sqlite"):
@@ -301,7 +301,7 @@ class Database:
                     raise
                 log.warning(
                     "the connection to the database was lost (%s); what it was for is done again",
-                    str(error.__cause__ or error).partition("\n")[0][:200],
+                    first_line(error.__cause__ or error)[:200],
                 )
                 time.sleep(_PAUSES_SECONDS[0])
         raise AssertionError("unreachable")

@@ -9,6 +9,7 @@ import warnings
 from collections.abc import Mapping, Sequence
 from typing import Any, Protocol
 
+from darts_core.reading import is_number
 from darts_core.study.results import Goals, Row, row_values, search_rows
 
 __all__ = ["Shares", "importance", "row_importance"]
@@ -79,7 +80,7 @@ def _distribution(values: Sequence[Any]) -> Any:
     """The range of numbers, or the choices of anything else."""
     import optuna
 
-    if all(isinstance(v, (int, float)) and not isinstance(v, bool) for v in values):
+    if all(map(is_number, values)):
         low, high = float(min(values)), float(max(values))
         return optuna.distributions.FloatDistribution(
             low, high, log=low > 0 and high / low > _LOG_RANGE

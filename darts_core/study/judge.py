@@ -10,6 +10,8 @@ import statistics
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from darts_core.reading import finite
+
 __all__ = ["doubts", "figure", "gain", "stats", "verdict"]
 
 Row = dict[str, Any]
@@ -35,10 +37,6 @@ def figure(side: Mapping[str, Any]) -> str:
     return f"{side['mean']:.4g}" + (f" +- {spread:.3g}" if spread is not None else "")
 
 
-def _number(value: Any) -> bool:
-    return isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value)
-
-
 def _pairs(
     name: str, best: Row, baseline: Row, confirm: Sequence[Row]
 ) -> tuple[list[tuple[Row, Row]], bool]:
@@ -49,7 +47,7 @@ def _pairs(
         if (
             row.get("state") == "done"
             and side in sides
-            and _number(row.get("values", {}).get(name))
+            and finite(row.get("values", {}).get(name)) is not None
         ):
             sides[side][int(row.get("seed", 0))] = row
     seeds = sorted(sides["best"].keys() & sides["baseline"].keys())
@@ -124,7 +122,7 @@ def _at_chance(row: Row, goal: Mapping[str, Any]) -> bool:
     Of what is better low, such as a loss, the best is 0.
     """
     chance, value = goal.get("chance"), row.get("values", {}).get(goal["metric"])
-    if chance is None or not _number(value):
+    if chance is None or finite(value) is None:
         return False
     chance = float(chance)
     if goal.get("mode") == "min":

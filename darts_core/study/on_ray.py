@@ -15,7 +15,7 @@ import time
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from darts_core.errors import TuneError
+from darts_core.errors import TuneError, first_line
 from darts_core.study.accounts import check_failures
 from darts_core.study.claim import Claim
 from darts_core.study.launch import RelaunchLimit, tell_ended
@@ -64,16 +64,12 @@ class _Link:
         except self._ray.exceptions.RayTaskError:
             raise
         except (self._ray.exceptions.RayError, ConnectionError) as error:
-            raise LinkLost(f"{type(error).__name__}: {_first_line(error)}") from error
+            raise LinkLost(f"{type(error).__name__}: {first_line(error)}") from error
 
     def drop(self) -> None:
         """End the actor and what it runs."""
         with contextlib.suppress(Exception):  # it may be gone, the whole cluster too
             self._ray.kill(self._actor)
-
-
-def _first_line(error: BaseException) -> str:
-    return str(error).strip().partition("\n")[0]
 
 
 def _last_line(error: BaseException) -> str:

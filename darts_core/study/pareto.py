@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from darts_core.errors import ConfigError
+from darts_core.reading import finite
 
 __all__ = ["front_beyond_error", "pareto_front", "pareto_mask", "pareto_ranks", "signs"]
 
@@ -118,5 +119,5 @@ def pareto_front(
 
 
 def _number(value: Any) -> float:
-    usable = isinstance(value, (int, float)) and not isinstance(value, bool)
-    return float(value) if usable and math.isfinite(value) else math.nan
+    known = finite(value)
+    return math.nan if known is None else known

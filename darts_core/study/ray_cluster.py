@@ -11,7 +11,7 @@ from dataclasses import dataclass, fields
 from typing import Any
 from urllib.parse import urlsplit
 
-from darts_core.errors import TuneError, unknown_name
+from darts_core.errors import TuneError, first_line, unknown_name
 
 __all__ = ["RayCluster", "check_answers", "cluster_of"]
 
@@ -106,9 +106,8 @@ class RayCluster:
                 include_dashboard=None if address else False,
             )
         except (ConnectionError, ValueError, RuntimeError) as error:
-            first = str(error).strip().splitlines()[0] if str(error).strip() else ""
             where = f"at {address}" if address else "on this machine"
-            raise TuneError(f"Ray cannot be reached {where} ({first}).") from error
+            raise TuneError(f"Ray cannot be reached {where} ({first_line(error)}).") from error
         try:
             yield ray
         finally:

@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from darts_core.errors import JobError
+from darts_core.reading import is_number
 from darts_core.study.metric_names import ACCURACY, SAME_METRIC, less_is_better
 from darts_core.study.results import Goals, Row
 
@@ -110,7 +111,7 @@ def row_names(rows: Sequence[Row]) -> list[str]:
 def _numbers(data: Any) -> dict[str, float]:
     """The numbers of a trial's additional data."""
     found = data.items() if isinstance(data, Mapping) else ()
-    return {k: v for k, v in found if isinstance(v, (int, float)) and not isinstance(v, bool)}
+    return {k: v for k, v in found if is_number(v)}
 
 
 def _sort_key(sort: str | None, goals: Goals, columns: Sequence[str]) -> tuple[str, str]:

@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 
 from darts_core.errors import DartsError, JobError
-from darts_core.reading import read_json, regular_file
+from darts_core.reading import is_number, read_json, regular_file
 from darts_core.study.judge import doubts, figure, gain, stats, verdict
 from darts_core.study.pareto import pareto_mask, signs
 
@@ -87,10 +87,6 @@ def read_rows(version: str | Path) -> list[Row]:
     return sorted(rows, key=lambda row: (row.get("phase") != "search", row["number"]))
 
 
-def _is_number(value: Any) -> bool:
-    return isinstance(value, (int, float)) and not isinstance(value, bool)
-
-
 def _sound(row: Row) -> Row:
     """The row if what is counted with is of its kind; else a failed trial's, without what is not.
 
@@ -98,11 +94,11 @@ def _sound(row: Row) -> Row:
     """
     known = {name: value for name, value in row.items() if value is not None}
     wrong = [name for name in _MAPPINGS & {*known} if not isinstance(known[name], dict)]
-    wrong += [name for name in _NUMBERS & {*known} if not _is_number(known[name])]
+    wrong += [name for name in _NUMBERS & {*known} if not is_number(known[name])]
     if not isinstance(known.get("seed", 0), int):
         wrong.append("seed")
     seen = known.get("reward_range", [])
-    if not (isinstance(seen, list) and all(map(_is_number, seen))):
+    if not (isinstance(seen, list) and all(map(is_number, seen))):
         wrong.append("reward_range")
     wrong += [name for name in _TEXTS if not isinstance(known.get(name, ""), str)]
     kept = {
@@ -150,13 +146,9 @@ def _so_far(folder: Path, record: Mapping[str, Any]) -> Row:
     return {**found, "values": dict(found["metrics"])}
 
 
-def search_rows(rows: Sequence[Row], step: str | None = None) -> list[Row]:
-    """The rows that took part in the search (not the confirming runs), of one step if named."""
-    return [
-        row
-        for row in rows
-        if row.get("phase", "search") == "search" and (step is None or row.get("step") == step)
-    ]
+def search_rows(rows: Sequence[Row]) -> list[Row]:
+    """The rows that took part in the search: not the confirming runs."""
+    return [row for row in rows if row.get("phase", "search") == "search"]
 
 
 def row_values(row: Row, goals: Goals) -> list[float] | None:
@@ -164,7 +156,7 @@ def row_values(row: Row, goals: Goals) -> list[float] | None:
     if row.get("state") not in ("done", "stopped"):
         return None
     values = [row.get("values", {}).get(goal["metric"]) for goal in goals]
-    if any(isinstance(v, bool) or not isinstance(v, (int, float)) for v in values):
+    if not all(map(is_number, values)):
         return None
     return [float(v) for v in values] if all(math.isfinite(v) for v in values) else None
 
@@ -217,21 +209,15 @@ def best_row(rows: Sequence[Row], goals: Goals) -> Row | None:
     return final[0] if final else None
 
 
-def _baseline(rows: Sequence[Row]) -> Row | None:
-    found = [
-        row for row in rows if row.get("is_baseline") and row.get("phase", "search") == "search"
-    ]
-    return found[0] if found else None
-
-
-def summary(version: str | Path, *, last_step: str | None = None) -> dict[str, Any]:
+def summary(version: str | Path) -> dict[str, Any]:
     """Best trial, baseline, gain, front and cost of a version as far as it has come."""
     goals = objectives(version)
     every = read_rows(version)
     rows = search_rows(every)
     confirm = [row for row in every if row.get("phase") == "confirm"]
     searched = [row for row in every if row.get("phase") != "confirm"]
-    best, baseline = best_row(rows, goals), _baseline(rows)
+    best = best_row(rows, goals)
+    baseline = next((row for row in rows if row.get("is_baseline")), None)
     usable = baseline is not None and row_values(baseline, goals) is not None
     fresh = _of_these(confirm, {"best": best, "baseline": baseline})
     gains = gain(best, baseline, fresh, goals) if best and baseline and usable else []
@@ -298,8 +284,7 @@ def _test_metrics(confirm: Sequence[Row]) -> dict[str, dict[str, Any]]:
     for row in confirm:
         merged = {**row.get("metrics", {}), **row.get("additional_data", {})}
         for name, value in merged.items():
-            number = isinstance(value, (int, float)) and not isinstance(value, bool)
-            if name.startswith("test") and number and row.get("state") == "done":
+            if name.startswith("test") and is_number(value) and row.get("state") == "done":
                 values.setdefault(name, {}).setdefault(str(row.get("confirms")), []).append(value)
     return {
         name: {side: stats(found) for side, found in sides.items()}

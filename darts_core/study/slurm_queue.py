@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from darts_core.errors import TuneError
+from darts_core.errors import TuneError, first_line
 from darts_core.settings import SlurmQueue, from_plain
 from darts_core.study.budget import Budget
 
@@ -75,9 +75,5 @@ def executor_of(queue: SlurmQueue, folder: Path, minutes: int) -> Any:
             additional_parameters=dict(queue.more),
         )
     except (RuntimeError, ValueError) as error:
-        raise TuneError(f"Slurm cannot be used here ({_first_line(error)}).") from error
+        raise TuneError(f"Slurm cannot be used here ({first_line(error)}).") from error
     return made
-
-
-def _first_line(error: BaseException) -> str:
-    return str(error).strip().partition("\n")[0]

@@ -18,6 +18,7 @@ from itertools import combinations
 from typing import Any
 
 from darts_core.errors import TuneError, unknown_name
+from darts_core.reading import is_number
 from darts_core.study.trial import unboxed
 
 __all__ = [
@@ -58,7 +59,7 @@ class SearchDimension:
         """Whether `value` may be taken."""
         if self.choices:
             return any(value == c and type(value) is type(c) for c in self.choices)
-        if isinstance(value, bool) or not isinstance(value, (int, float)):
+        if not is_number(value):
             return False
         if self.integer and int(value) != value:
             return False
@@ -247,7 +248,7 @@ def _parse_range(
 ) -> SearchDimension:
     low, high, step = (unboxed(entry.get(key)) for key in ("low", "high", "step"))
     for key, value in (("low", low), ("high", high)):
-        if isinstance(value, bool) or not isinstance(value, (int, float)):
+        if not is_number(value):
             raise TuneError(f"The dimension {name} has {key}: {value!r}; give a number.")
         if not math.isfinite(value):
             raise TuneError(f"The dimension {name} has {key}: {value}; give a finite number.")

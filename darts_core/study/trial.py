@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from darts_core.errors import TuneError
+from darts_core.reading import is_number
 from darts_core.runlog import RunFolder
 
 __all__ = ["Pruned", "TrialHandle", "current_trial", "inside"]
@@ -61,7 +62,7 @@ class TrialHandle:
                 it fails the trial by name.
         """
         epoch, metrics = unboxed(epoch), {name: unboxed(value) for name, value in metrics.items()}
-        if not _is_number(epoch) or epoch < 0 or epoch % 1:
+        if not is_number(epoch) or epoch < 0 or epoch % 1:
             raise TuneError(f"A trial reported epoch {epoch}; epochs count from 0.")
         epoch = int(epoch)
         metrics.pop("epoch", None)
@@ -69,7 +70,7 @@ class TrialHandle:
             self._log.rewind(epoch)
         self._log.log_metrics(epoch, **metrics)
         self._last = epoch
-        numbers = {k: float(v) for k, v in metrics.items() if _is_number(v)}
+        numbers = {k: float(v) for k, v in metrics.items() if is_number(v)}
         for name in self.wanted:
             if math.isnan(numbers.get(name, 0.0)):
                 raise TuneError(f"The objective {name!r} is nan after epoch {epoch}.")
@@ -85,10 +86,6 @@ def unboxed(value: Any) -> Any:
         return item() if callable(item) else value
     except (TypeError, ValueError, RuntimeError):  # it holds several
         return value
-
-
-def _is_number(value: Any) -> bool:
-    return isinstance(value, (int, float)) and not isinstance(value, bool)
 
 
 _CURRENT: ContextVar[TrialHandle | None] = ContextVar("darts_core_trial", default=None)
@@ -126,7 +123,7 @@ def outcome_values(
         TuneError: an objective is missing, NaN, infinite or no number; names it.
     """
     outcome = unboxed(outcome)
-    if _is_number(outcome) and len(objectives) == 1:
+    if is_number(outcome) and len(objectives) == 1:
         outcome = {next(iter(objectives)): outcome}
     if not isinstance(outcome, Mapping):
         raise TuneError(
@@ -134,7 +131,7 @@ def outcome_values(
             f"{', '.join(objectives)}."
         )
     outcome = {str(name): unboxed(value) for name, value in outcome.items()}
-    metrics = {name: float(value) for name, value in outcome.items() if _is_number(value)}
+    metrics = {name: float(value) for name, value in outcome.items() if is_number(value)}
     values = []
     for name in objectives:
         if name not in outcome:

@@ -10,10 +10,8 @@ from darts_core.supernet.cell import SearchCell
 __all__ = ["cell_sizes"]
 
 
-def cell_sizes(
-    supernet: nn.Module, size: int, *, in_channels: int = 3
-) -> list[tuple[SearchCell, int, int]]:
-    """(cell, height, width of its last input) in order, for images [in_channels, size, size].
+def cell_sizes(supernet: nn.Module, size: int) -> list[tuple[SearchCell, int, int]]:
+    """(cell, height, width of its last input) in order, for images [3, size, size].
 
     Found by one forward pass in evaluation mode; the network's mode is put back.
     """
@@ -29,7 +27,7 @@ def cell_sizes(
     training = supernet.training
     try:
         with torch.no_grad():
-            image = torch.zeros(1, in_channels, size, size, device=like.device, dtype=like.dtype)
+            image = torch.zeros(1, 3, size, size, device=like.device, dtype=like.dtype)
             supernet.eval()(image)
     finally:
         supernet.train(training)

@@ -28,6 +28,7 @@ from darts_core.errors import (
     DataError,
     NonFiniteLossError,
     ResumeError,
+    first_line,
     is_memory_shortage,
 )
 from darts_core.runlog import config_hash
@@ -190,7 +191,7 @@ class Trainer:
         except (RuntimeError, MemoryError) as error:
             if not is_memory_shortage(error):
                 raise
-            shortage = str(error).splitlines()[0]
+            shortage = first_line(error)
         if self.group.processes > 1:  # the others would not try smaller batches along
             count = self.group.processes
             raise shared_memory_sentence(len(x_BCHW), count, self.device, shortage)
@@ -348,7 +349,7 @@ class Trainer:
                 raise
             raise ResumeError(
                 f"The checkpoint {path} belongs to another network "
-                f"({str(error).splitlines()[0]}); use another version=, or move the file away to "
+                f"({first_line(error)}); use another version=, or move the file away to "
                 "start afresh."
             ) from error
         with taking_over(path):

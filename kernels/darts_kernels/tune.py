@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import os
 import tempfile
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable
 from pathlib import Path
 
 from triton.errors import TritonError
@@ -61,7 +61,6 @@ def tune_tiles(
     start: Tiles,
     time_ms: Callable[[Tiles], float],
     *,
-    groups: Mapping[str, Iterable[Mapping[str, int]]] = GROUPS,
     stop: Callable[[], bool] = lambda: False,
 ) -> tuple[Tiles, float]:
     """(best tiles found, their time in ms).
@@ -70,11 +69,10 @@ def tune_tiles(
         start: where the descent begins.
         time_ms: the time of a candidate; raising RuntimeError, ValueError or an error of Triton's (too much
             shared memory, too few registers) says that it cannot run.
-        groups: candidates by group; each replaces some fields.
         stop: asked before every candidate; when true the best so far is returned.
     """
     best, best_ms = start, time_ms(start)
-    for candidates in groups.values():
+    for candidates in GROUPS.values():
         base = best
         for values in candidates:
             if stop():

@@ -41,13 +41,11 @@ _HELD = ("kernel", "source", "of")
 """Of a row, what is written once a kernel or before its facts."""
 
 
-def golden_path(version: str | None = None) -> Path:
-    """The file of a Triton version (of the installed one); it need not exist."""
-    if version is None:
-        import triton
+def golden_path() -> Path:
+    """The file of the installed Triton's version; it need not exist."""
+    import triton
 
-        version = triton.__version__
-    short = ".".join(version.split(".")[:2])
+    short = ".".join(triton.__version__.split(".")[:2])
     return Path(__file__).with_name(f"variants-triton-{short}.json")
 
 

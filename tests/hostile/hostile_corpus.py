@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import gzip
 import io
-import json
 import os
 import pickle
 import signal
@@ -121,10 +120,6 @@ GENOTYPES: dict[str, str] = {
     "lines": "|a~0|\n+|b~0|",
     "long": "|" + "a" * 200_000 + "~0|",
 }
-
-
-def idx_file(header: bytes, content: bytes = b"") -> bytes:
-    return header + content
 
 
 IDX: dict[str, bytes] = {
@@ -350,12 +345,3 @@ def binary_readers() -> dict[str, tuple[str, Reader, dict[str, bytes]]]:
         "artifact": ("a.pt2", what_is, magic),
         "table": ("a.npz", TabularBenchmark.load, {**NPZ, **junk}),
     }
-
-
-def rows_of(text: bytes) -> list[Any]:
-    """JSON values of the lines that are JSON."""
-    found = []
-    for line in text.split(b"\n"):
-        with contextlib.suppress(ValueError, RecursionError):
-            found.append(json.loads(line))
-    return found

@@ -1,10 +1,13 @@
 """Small networks for the tests of elastic networks, and a plain foreign one."""
 
 import torch
+from prune_cases import Data
 from torch import nn
 
+from darts_core.elastic import elastic
 from darts_core.models.baselines import baseline
 from darts_core.supernet.attention import SelfAttention
+from darts_core.tasks import Classification
 
 
 class Fused(nn.Module):
@@ -108,3 +111,17 @@ def settled(name, seed=0):
                 module.bias.normal_(0, 0.3)
         model.train()(torch.randn(16, *SHAPE).double())
     return model.eval()
+
+
+def made(name, dtype=torch.float64):
+    return elastic(settled(name).to(dtype), torch.randn(2, *SHAPE, dtype=dtype))
+
+
+class Images(Data):
+    """The pruning tests' data with five classes."""
+
+    num_classes, input_shape = 5, SHAPE
+    task = Classification(outputs=5)
+
+    def batches(self, names, batch_size, **_):
+        yield from super().batches(names, min(batch_size, len(self.y)))

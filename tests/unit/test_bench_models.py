@@ -147,7 +147,8 @@ class _Tokens(torch.nn.Module):
 class _Several(torch.nn.Module):
     def __init__(self) -> None:
         super().__init__()
-        self.layer = torch.nn.Conv1d(3, 4, 3)
+        # torch copies no weight that weight_norm derived
+        self.layer = torch.nn.utils.weight_norm(torch.nn.Conv1d(3, 4, 3))
 
     def forward(self, x_BCT: torch.Tensor) -> dict[str, torch.Tensor]:
         found = self.layer(x_BCT)

@@ -6,6 +6,7 @@ import itertools
 
 import pytest
 import torch
+from path_cases import assert_same_state, batches, images
 from torch import nn
 
 from darts_core.ops import OPS, register_op
@@ -41,28 +42,6 @@ def nets(space, channels=2, layers=1):
     assert fast.use_path("auto") == "batched"
     assert any(isinstance(cell, BatchedDenseCell) for cell in fast.cells)
     return plain, fast
-
-
-def assert_same_state(one, two):
-    left, right = one.state_dict(), two.state_dict()
-    assert left.keys() == right.keys()
-    for name, value in left.items():
-        assert torch.allclose(right[name], value, atol=1e-10), name
-
-
-def images(count=4, side=8):
-    return torch.randn(count, 1, side, side, dtype=torch.float64)
-
-
-def batches(step):
-    generator = torch.Generator().manual_seed(step)
-    return tuple(
-        (
-            torch.randn(6, 1, 8, 8, dtype=torch.float64, generator=generator),
-            torch.randint(10, (6,), generator=generator),
-        )
-        for _ in range(2)
-    )
 
 
 def params_by_name(net):

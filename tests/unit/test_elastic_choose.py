@@ -8,7 +8,7 @@ import math
 import numpy as np
 import pytest
 import torch
-from elastic_cases import SHAPE, settled
+from elastic_cases import SHAPE, made
 from torch import nn
 
 from darts_core.elastic import elastic
@@ -27,10 +27,6 @@ LOSS = nn.functional.cross_entropy
 
 
 @functools.cache
-def _made(name, dtype=torch.float64):
-    return elastic(settled(name).to(dtype), torch.randn(2, *SHAPE, dtype=dtype))
-
-
 def _counted():
     return LayerCosts(torch.device("cpu"), folded=True, analytic=True)
 
@@ -48,7 +44,7 @@ def _one_hot(net, choices, dtype=torch.float64):
 
 @pytest.mark.parametrize("name", ["resnet14", "vit"])
 def test_the_cost_of_a_sub_network_is_the_sum_over_its_layers(name):
-    net = _made(name, torch.float32)
+    net = made(name, torch.float32)
     cost = _cost(net)
     generator = np.random.default_rng(0)
     for choices in [net.smallest, net.largest, *(net.draw(generator) for _ in range(3))]:
@@ -63,7 +59,7 @@ def test_the_cost_of_a_sub_network_is_the_sum_over_its_layers(name):
 
 
 def test_the_expected_cost_is_the_mean_over_draws():
-    net = _made("resnet14", torch.float32)
+    net = made("resnet14", torch.float32)
     cost = _cost(net)
     generator = np.random.default_rng(1)
     weights = {v.name: generator.dirichlet(np.ones(len(v.options))) for v in net.variables}
@@ -78,7 +74,7 @@ def test_the_expected_cost_is_the_mean_over_draws():
 
 
 def test_overhead_and_slope_are_fitted_and_a_saved_table_is_not_timed_again():
-    net = _made("resnet14", torch.float32)
+    net = made("resnet14", torch.float32)
     cost = _cost(net)
     rows = fit_cost(cost, net, lambda model: 3.0 + 2e-5 * count(model, SHAPE).macs)
     measured = [r["measured_ms"] for r in rows]
@@ -90,12 +86,12 @@ def test_overhead_and_slope_are_fitted_and_a_saved_table_is_not_timed_again():
     again = measure_cost(net, SHAPE, 1, blind, known=saved)
     assert again.of(net.smallest) == cost.of(net.smallest)
     with pytest.raises(LatencyError, match="does not fit"):
-        measure_cost(_made("vit", torch.float32), SHAPE, 1, blind, known=saved)
+        measure_cost(made("vit", torch.float32), SHAPE, 1, blind, known=saved)
 
 
 @pytest.mark.parametrize("name", ["resnet14", "foreign"])
 def test_gates_of_one_option_each_give_the_sub_network(name):
-    net = _made(name)
+    net = made(name)
     x = torch.randn(8, *SHAPE).double()
     generator = np.random.default_rng(2)
     gates = Gates(net)

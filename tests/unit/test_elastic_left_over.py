@@ -4,10 +4,10 @@ from dataclasses import replace
 
 import pytest
 import torch
-from elastic_cases import SHAPE, settled
+from elastic_cases import SHAPE, Images, settled
 from test_elastic_choose import LOSS, _branches, _judge, _one_hot
 from test_elastic_shrink import CONFIG, SETTINGS, Counting
-from test_elastic_shrink_settings import META, _Images
+from test_elastic_shrink_settings import META
 
 from darts_core.data import load_data
 from darts_core.elastic import elastic, points
@@ -33,7 +33,7 @@ class _Stop(Exception):
     pass
 
 
-class _Plain(_Images):
+class _Plain(Images):
     def without_test(self):
         return self
 

@@ -6,8 +6,7 @@ from typing import ClassVar
 
 import pytest
 import torch
-from elastic_cases import SHAPE, settled
-from prune_cases import Data
+from elastic_cases import SHAPE, Images, settled
 from test_elastic_shrink import CONFIG, Counting
 from torch import nn
 
@@ -188,16 +187,6 @@ def test_settings_that_the_elastic_training_leaves_out_are_told_in_one_line(capl
         assert text in told
 
 
-class _Images(Data):
-    """The pruning tests' data with five classes."""
-
-    num_classes, input_shape = 5, SHAPE
-    task = Classification(outputs=5)
-
-    def batches(self, names, batch_size, **_):
-        yield from super().batches(names, min(batch_size, len(self.y)))
-
-
 @pytest.fixture
 def first(monkeypatch):
     monkeypatch.setattr(trust, "_NAMED", {"elastic_cases"})
@@ -218,7 +207,7 @@ def test_a_point_of_a_network_that_had_lost_heads_is_built_again(first, tmp_path
     found = Chosen(rows=[Judged(choices, 1.0, 0.5, 0.5, "greedy")], budgets_ms=[1.0])
     family = Family(second, found, None, [], 0.0)
     clock = Counting(SHAPE, CPU, batch=1)
-    (row,) = write_points(family, given, _Images(), clock, clock(given), tmp_path, meta)
+    (row,) = write_points(family, given, Images(), clock, clock(given), tmp_path, meta)
     again, kept = load_model(tmp_path / row["folder"] / "model.pt")
     assert kept["sizes"][SIZE] == 2
     with torch.no_grad():

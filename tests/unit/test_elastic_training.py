@@ -8,8 +8,7 @@ from types import SimpleNamespace
 
 import pytest
 import torch
-from elastic_cases import SHAPE, settled
-from prune_cases import Data
+from elastic_cases import SHAPE, Images, made, settled
 from torch import nn
 
 from darts_core.checkpoint import load_checkpoint, save_checkpoint
@@ -18,7 +17,7 @@ from darts_core.elastic import Sandwich, elastic
 from darts_core.elastic.fit import _Trainer, fit_elastic
 from darts_core.elastic.norms import batch_statistics, recalibrate
 from darts_core.errors import ConfigError, DeviceError, NonFiniteLossError, ResumeError
-from darts_core.tasks import Classification, make_task
+from darts_core.tasks import make_task
 from darts_core.train import TrainConfig
 from darts_core.train.teacher import Teacher
 
@@ -26,12 +25,8 @@ LOSS = torch.nn.functional.cross_entropy
 
 
 @functools.cache
-def _made(name, dtype):
-    return elastic(settled(name).to(dtype), torch.randn(2, *SHAPE, dtype=dtype))
-
-
 def _net(name="resnet14", dtype=torch.float64):
-    return copy.deepcopy(_made(name, dtype))
+    return copy.deepcopy(made(name, dtype))
 
 
 def _batch(count=8, dtype=torch.float64, seed=2):
@@ -172,16 +167,6 @@ def test_the_teacher_is_asked_once_for_each_input_and_says_the_same():
     assert tight.asked == 2
 
 
-class _Images(Data):
-    """The pruning tests' data with five classes."""
-
-    num_classes, input_shape = 5, SHAPE
-    task = Classification(outputs=5)
-
-    def batches(self, names, batch_size, **_):
-        yield from super().batches(names, min(batch_size, len(self.y)))
-
-
 CONFIG = TrainConfig(
     epochs=2, batch_size=16, learning_rate=0.02, drop_path=0.0, crop_padding=0, flip=False
 )
@@ -189,7 +174,7 @@ CONFIG = TrainConfig(
 
 def test_the_metrics_of_a_step_in_half_precision_are_given_full_outputs():
     net = _net("vit", torch.float32)
-    trainer = _Trainer(net.model, _Images(), CONFIG, ("params",), 0, torch.device("cpu"))
+    trainer = _Trainer(net.model, Images(), CONFIG, ("params",), 0, torch.device("cpu"))
     trainer.begin(net, Sandwich(net, drawn=0), [])
     trainer.autocast = torch.bfloat16  # as on a GPU
     _, outputs = trainer._step(*_batch(4, torch.float32))
@@ -213,11 +198,11 @@ def test_a_resumed_training_is_equal_bit_for_bit(tmp_path):
             net = _net(dtype=torch.float32)
             with pytest.raises(_Stop):
                 fit_elastic(
-                    net, _Images(), CONFIG, Sandwich(net, seed=5), folder=folder, on_epoch=_stop
+                    net, Images(), CONFIG, Sandwich(net, seed=5), folder=folder, on_epoch=_stop
                 )
             assert load_checkpoint(folder / "checkpoint.pt")["epoch"] == 1
         net = _net(dtype=torch.float32)
-        result = fit_elastic(net, _Images(), CONFIG, Sandwich(net, seed=5), folder=folder)
+        result = fit_elastic(net, Images(), CONFIG, Sandwich(net, seed=5), folder=folder)
         assert len(result.history) == 2
         states.append(net.model.state_dict())
     assert all(torch.equal(states[0][name], states[1][name]) for name in states[0])
@@ -225,12 +210,12 @@ def test_a_resumed_training_is_equal_bit_for_bit(tmp_path):
     save_checkpoint(folder / "teacher.pt", {**kept, "family": "of a network trained again"})
     net = _net(dtype=torch.float32)
     with pytest.raises(ResumeError, match=r"begun with other weights.*use another version="):
-        fit_elastic(net, _Images(), CONFIG, Sandwich(net, seed=5), folder=folder)
+        fit_elastic(net, Images(), CONFIG, Sandwich(net, seed=5), folder=folder)
 
 
 def test_training_lowers_the_loss_of_the_smallest_sub_network():
     net = _net(dtype=torch.float32)
-    result = fit_elastic(net, _Images(), replace(CONFIG, epochs=6), Sandwich(net))
+    result = fit_elastic(net, Images(), replace(CONFIG, epochs=6), Sandwich(net))
     first, last = result.history[0], result.history[-1]
     assert last["smallest_val_loss"] < first["smallest_val_loss"]
     assert last["smallest_val_accuracy"] > 0.5
@@ -243,7 +228,7 @@ def test_what_cannot_be_trained_is_refused_in_a_sentence(monkeypatch):
     with pytest.raises(ConfigError, match="others=0 above 0"):
         Sandwich(net, others=0)
     with pytest.raises(ConfigError, match="compile"):
-        fit_elastic(net, _Images(), replace(CONFIG, compile=True), Sandwich(net))
+        fit_elastic(net, Images(), replace(CONFIG, compile=True), Sandwich(net))
     for outputs in ([x, x], (x, x, x)):
         with pytest.raises(
             ConfigError, match=r"In training mode the network gives a (list|tuple) of"

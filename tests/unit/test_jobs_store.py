@@ -235,7 +235,7 @@ def test_a_command_that_takes_its_version_away_is_stopped_all_the_same(store, mo
 
     monkeypatch.setattr(procs, "send", obeys)
     with made.lock.held():  # by whoever runs it
-        assert control.stop(store, made) == "stopped"
+        assert control.stop(made) == "stopped"
 
 
 def test_a_folder_with_a_job_json_of_ones_own_is_code(tmp_path):

@@ -5,6 +5,7 @@ import copy
 import pytest
 import torch
 import torch.nn.functional as F
+from path_cases import batches, images
 
 from darts_core.relax import Dirichlet, GumbelStraightThrough, PartialChannels
 from darts_core.spaces import get_space
@@ -55,10 +56,6 @@ def nets(relaxation, layers=3, channels=8, ops=FEW):
 def seeded(net, seed=0):
     net.generator = torch.Generator().manual_seed(seed)
     return net
-
-
-def images(count=4, side=8):
-    return torch.randn(count, 1, side, side, dtype=torch.float64)
 
 
 @pytest.mark.parametrize("stride", [1, 2])
@@ -172,17 +169,6 @@ def test_state_dicts_cross_both_ways(relaxation):
     assert_same_state(other, plain)
     fast.use_path("plain")
     assert torch.allclose(seeded(fast)(x), seeded(other)(x), atol=1e-10)
-
-
-def batches(step):
-    generator = torch.Generator().manual_seed(step)
-    return tuple(
-        (
-            torch.randn(6, 1, 8, 8, dtype=torch.float64, generator=generator),
-            torch.randint(10, (6,), generator=generator),
-        )
-        for _ in range(2)
-    )
 
 
 @pytest.mark.parametrize("relaxation", ["PC-DARTS", "GDAS"])

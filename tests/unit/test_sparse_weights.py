@@ -4,6 +4,7 @@ import copy
 
 import pytest
 import torch
+from path_cases import batches, images
 from torch import nn
 
 from darts_core.relax import GumbelStraightThrough
@@ -24,10 +25,6 @@ def make(space="darts", layers=3, *, sparse=True, **options):
         **options,
     )
     return net.double()
-
-
-def images(count=4, side=8):
-    return torch.randn(count, 1, side, side, dtype=torch.float64)
 
 
 def drawn(net, seed=0):
@@ -132,17 +129,6 @@ def test_edges_without_weight_and_a_loss_that_no_edge_reaches(path, cpu_form):
         loss = net(images(), weights).square().sum()
     gradients = torch.autograd.grad(loss, list(weights.values()), allow_unused=True)
     assert all(g is None or not g.any() for g in gradients)
-
-
-def batches(step):
-    generator = torch.Generator().manual_seed(step)
-    return tuple(
-        (
-            torch.randn(6, 1, 8, 8, dtype=torch.float64, generator=generator),
-            torch.randint(10, (6,), generator=generator),
-        )
-        for _ in range(2)
-    )
 
 
 def searched(net, strategy, steps):

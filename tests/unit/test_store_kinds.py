@@ -295,7 +295,7 @@ def test_stop_of_what_does_not_run_and_resume_of_what_succeeded_are_sentences(st
     mine.finish()
     mine.release()
     with pytest.raises(JobError, match="succeeded; there is nothing to stop"):
-        stop(store, store.version("a"))
+        stop(store.version("a"))
     with pytest.raises(JobError, match="nothing to resume"):
         resume(store, store.version("a"))
 
@@ -312,7 +312,7 @@ def test_a_copy_of_a_running_version_ends_nothing_of_the_original(store):
     mine.version.set_state("running", process=procs.identity(child.pid).to_dict())
     # nobody holds the lock of this folder, so that process runs in another one
     with pytest.raises(JobError, match=f"copy of a version that process {child.pid} runs"):
-        stop(store, mine.version)
+        stop(mine.version)
     claim(store).release()
     mine.version.set_state("running", process=procs.identity(child.pid).to_dict())
     store.delete_job("a")

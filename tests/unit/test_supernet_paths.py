@@ -4,6 +4,7 @@ import copy
 
 import pytest
 import torch
+from path_cases import assert_same_state, batches, images
 
 from darts_core.errors import ConfigError
 from darts_core.search.captured import CapturedStep
@@ -23,17 +24,6 @@ def nets(space="darts", channels=2, layers=3, **options):
     fast = copy.deepcopy(plain)
     assert fast.use_path("auto") == "batched"
     return plain, fast
-
-
-def assert_same_state(one, two):
-    left, right = one.state_dict(), two.state_dict()
-    assert left.keys() == right.keys()
-    for name, value in left.items():
-        assert torch.allclose(right[name], value, atol=1e-10), name
-
-
-def images(count=4, side=8):
-    return torch.randn(count, 1, side, side, dtype=torch.float64)
 
 
 @pytest.mark.parametrize("side", [8, 7])
@@ -150,17 +140,6 @@ def test_a_look_in_inference_mode_spoils_no_later_step(monkeypatch):
         net.eval()(x)
     net.train()(x).sum().backward()
     assert torch.isfinite(net.cells[0].packed.grad).all()
-
-
-def batches(step):
-    generator = torch.Generator().manual_seed(step)
-    return tuple(
-        (
-            torch.randn(6, 1, 8, 8, dtype=torch.float64, generator=generator),
-            torch.randint(10, (6,), generator=generator),
-        )
-        for _ in range(2)
-    )
 
 
 @pytest.mark.parametrize(("strategy", "steps"), [(FirstOrder, 20), (Unrolled, 2)])

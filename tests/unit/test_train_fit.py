@@ -272,9 +272,9 @@ def test_lack_of_memory_states_the_largest_batch_that_fits():
 
     class Starving(TinyNet):
         def forward(self, x):
-            raise torch.OutOfMemoryError("CUDA out of memory")
+            raise MemoryError  # as Python raises it: without a text
 
-    with pytest.raises(MemoryShortageError, match="neither does a single image"):
+    with pytest.raises(MemoryShortageError, match=r"neither does a single image.*\(MemoryError\)"):
         fit(Starving(), TinyBundle(), config())
 
     class Broken(TinyNet):

@@ -52,10 +52,6 @@ def own_process(trial):
     return {"val_accuracy": 1.0, "pid": os.getpid(), "threads": int(os.environ["OMP_NUM_THREADS"])}
 
 
-def _unpickled(trial):
-    return 1.0
-
-
 def test_an_objective_of_a_notebook_is_refused_before_its_workers_die_of_it(monkeypatch):
     main = ModuleType("__main__")
     exec("def of_a_cell(trial):\n    return 1.0", vars(main))

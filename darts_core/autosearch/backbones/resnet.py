@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from darts_core.autosearch.backbones.blocks import BasicBlock, Bottleneck, Residual, resnet_stem
 from darts_core.autosearch.backbones.grammar import STANDARD, blocks, named_code
-from darts_core.errors import ArchitectureError, ConfigError
+from darts_core.errors import ArchitectureError, ConfigError, first_line
 
 __all__ = ["Backbone", "ResNet18", "ResNet34", "ResNet50", "ResNet101"]
 
@@ -103,10 +103,9 @@ def _load(backbone: Backbone, path: Path) -> None:
         state = torch.load(path, map_location="cpu", weights_only=True)
         backbone.load_state_dict(state)
     except Exception as error:  # torch raises many kinds for a damaged or foreign file
-        first = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise ArchitectureError(
-            f"{path} does not fit the backbone with code {backbone.code!r} ({first}); give a state dict "
-            "saved from the same code, width and stem."
+            f"{path} does not fit the backbone with code {backbone.code!r} ({first_line(error)}); "
+            "give a state dict saved from the same code, width and stem."
         ) from error
 
 

@@ -16,7 +16,7 @@ from pathlib import Path
 from darts_core.autosearch.boot_file import seed_option
 from darts_core.commands.jobs.suggest import Suggestion, log_lines, suggest
 from darts_core.errors import JobError
-from darts_core.reading import MAX_LINES, read_bytes
+from darts_core.reading import MAX_LINES, is_number, read_bytes
 from darts_core.store.code import python_files
 
 __all__ = ["Network", "Script", "read_script"]
@@ -129,7 +129,7 @@ def _options(tree: ast.Module, script: Script) -> None:
         values = {k.arg: k.value for k in node.keywords if k.arg}
         default = values.get("default")
         value = default.value if isinstance(default, ast.Constant) else None
-        if long and isinstance(value, (int, float)) and not isinstance(value, bool):
+        if long and is_number(value):
             name = long[0][2:].replace("-", "_")
             script.options[name], script.flags[name] = value, long[0]
 

@@ -107,7 +107,7 @@ def run_stop(store: Store, args: argparse.Namespace) -> int:
         control.stop_trial(version, args.trial)
         print(f"Trial {neutral(args.trial)} is stopped.")
     else:
-        print(f"{version.label} is {control.stop(store, version)}.")
+        print(f"{version.label} is {control.stop(version)}.")
     return 0
 
 

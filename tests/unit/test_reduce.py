@@ -120,6 +120,11 @@ def test_of_an_error_rate_what_is_added_is_lost() -> None:
     said = reduce.what_it_lost(few, {**few, "val_error_rate": None}, "prune", 0.1)
     assert said == "prune left a network whose val error_rate is no number"
     assert reduce.what_it_lost(few, {}, "prune", 0.1) == ""
+    # a correlation is no share, of which may_lose tells nothing, and NaN of outputs that are all alike
+    rank = {"metric": {"name": "rank", "direction": "maximize", "share": False}, "val_rank": 0.9}
+    assert reduce.what_it_lost(rank, {**rank, "val_rank": 0.1}, "prune", 0.1) == ""
+    said = reduce.what_it_lost(rank, {**rank, "val_rank": None}, "prune", 0.1)
+    assert said == "prune left a network whose val rank is no number"
 
 
 @pytest.mark.parametrize(

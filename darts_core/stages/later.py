@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from pathlib import Path
 
 import numpy as np
@@ -26,6 +27,8 @@ from darts_core.study.spec import StudySpec
 from darts_core.train.trainer import Trainer
 
 __all__ = ["check_later", "check_on_data"]
+
+log = logging.getLogger("darts_core")
 
 
 def check_later(config: Pipeline, version: Path) -> None:
@@ -96,6 +99,13 @@ def check_on_data(config: Pipeline, bundle: DataBundle) -> None:
     refuse_named(bundle)
     _check_timed(config, bundle.device)
     check_metrics(config.tune.options, bundle.task)
+    if config.may_lose != Pipeline.may_lose and not bundle.task.metric.share:
+        log.warning(
+            "may_lose=%g: not used, as %s is no share (0 to 1): what is pruned or shrunk is shipped, "
+            "whatever it lost of that",
+            config.may_lose,
+            bundle.task.metric.words,
+        )
     space = get_space(config.space.name, config.space.ops)
     check_fits(space, bundle)
     alike = {kind: np.full(shape, 1 / shape[1]) for kind, shape in space.alpha_shapes().items()}

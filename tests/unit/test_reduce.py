@@ -191,6 +191,15 @@ def test_how_much_may_be_lost_is_a_setting(
     )
 
 
+@pytest.mark.parametrize("task", ["classification", "regression"])
+def test_how_much_may_be_lost_is_told_to_be_of_shares(
+    tmp_path: Path, told: Calls, caplog: pytest.LogCaptureFixture, task: str
+) -> None:
+    run.run(pipeline("may_lose=0.5", f"task={task}"), tmp_path)
+    said = "may_lose=0.5: not used, as R2 is no share (0 to 1)"
+    assert (said in caplog.text) == (task == "regression")
+
+
 def test_what_is_only_aimed_at_and_out_of_reach_ends_nothing(
     tmp_path: Path, told: Calls, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -27,7 +27,8 @@ def searchable(
 
     Args:
         module: the model with choices.
-        input_shape: one image's shape (C, H, W).
+        input_shape: of one example: (C, H, W), (C, T), (F,) of values, or (T,) of token numbers, which are
+            given to a network that takes no values.
         setting: the setting that names the architecture (`setting` of the job file).
 
     Raises:
@@ -112,7 +113,6 @@ class _CostPull:
 
         # drawing params to be counted must not change what the user's script draws
         with torch.random.fork_rng(devices=[]):
-            # features of a user's own, never token numbers, whatever the shape
             sample = supernet.sample()
             self.cost = choice_size_model(supernet.space, supernet.build, sample, "macs")
         self.budget = share * self.cost.of(_baseline(supernet))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -103,10 +104,25 @@ def _shape(given: Mapping[str, Any]) -> tuple[int, ...]:
     return tuple(int(side) for side in sides)
 
 
+def _named(text: str, arguments: Mapping[str, Any], shape: tuple[int, ...], classes: int) -> Any:
+    """What makes the network of a name.
+
+    Of tokens it is told that there are as many as it predicts, and may answer once or at each position.
+    """
+    from darts_core.models.named import named_model
+
+    sizes: dict[str, Any] = {"image_shape": shape, "num_classes": classes}
+    if len(shape) == 1:
+        sizes["in_channels"] = max(classes, 2)  # token numbers 0 and 1 are drawn
+        with suppress(ConfigError):
+            return named_model(text, arguments, output_shape=(*shape, classes), **sizes)
+    return named_model(text, arguments, **sizes)
+
+
 def _model(given: Mapping[str, Any], arguments: Mapping[str, Any]) -> tuple[Any, tuple[int, ...]]:
     """(network, image shape)."""
     from darts_core.models.by_name import inner
-    from darts_core.models.named import is_named, named_model
+    from darts_core.models.named import is_named
     from darts_core.models.weights import load_weights
     from darts_core.stages.given import find_model
     from darts_core.train import load_model
@@ -114,10 +130,7 @@ def _model(given: Mapping[str, Any], arguments: Mapping[str, Any]) -> tuple[Any,
     text = given["model"]
     if is_named(text):
         shape = _shape(given)
-        named = named_model(
-            text, arguments, image_shape=shape, num_classes=given.get("classes", 10)
-        )
-        model = named.make()
+        model = _named(text, arguments, shape, given.get("classes", 10)).make()
         if "weights" in given:
             load_weights(inner(model), given["weights"])
         return model, shape

@@ -107,6 +107,11 @@ class DataBundle:
         return "named" if self.named else kind_of(len(self.input_shape)).name
 
     @property
+    def _words(self) -> str:
+        """What its samples are called in a sentence."""
+        return "samples" if self.named else sample_words(len(self.input_shape))
+
+    @property
     def in_channels(self) -> int:
         """What a network's first layer must take: channels, or of tokens how many there are."""
         return len(self.vocabulary) if self.kind == "tokens" else self.input_shape[0]
@@ -190,7 +195,7 @@ class DataBundle:
         index = self.parts[name]
         if not 1 <= count <= index.numel():
             raise DataError(
-                f"{count} images cannot be taken from the split {name!r} of {self.name}; it holds "
+                f"{count} {self._words} cannot be taken from the split {name!r} of {self.name}; it holds "
                 f"{index.numel()}."
             )
         labels = self.pool.targets_N[index].cpu().numpy()
@@ -243,7 +248,7 @@ class DataBundle:
             where = names if isinstance(names, str) else "+".join(names)
             raise DataError(
                 f"batch_size={batch_size} is larger than the split {where!r} of {self.name}, which "
-                f"holds {size} images; choose at most {size}."
+                f"holds {size} {self._words}; choose at most {size}."
             )
         return size // batch_size if drop_last else -(-size // batch_size)
 

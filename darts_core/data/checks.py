@@ -18,7 +18,7 @@ from darts_core.data.source import MIN_SIZE, RawData
 from darts_core.errors import DataError
 from darts_core.reading import unusable
 
-__all__ = ["check_classes", "check_raw", "told_apart"]
+__all__ = ["check_classes", "check_raw", "meant_as_numbers", "told_apart"]
 
 log = logging.getLogger("darts_core")
 
@@ -204,12 +204,18 @@ def check_classes(targets: np.ndarray, names: tuple[str, ...], origin: str, part
     counts = np.bincount(targets.astype(np.int64), minlength=len(names))
     if (counts > 0).sum() < 2:
         raise DataError(
-            f"All training images of {origin} belong to one class ({names[int(counts.argmax())]!r}); a "
+            f"All training samples of {origin} belong to one class ({names[int(counts.argmax())]!r}); a "
             "classifier needs at least two."
         )
     if (counts == 0).any():
         missing = [names[i] for i in np.flatnonzero(counts == 0)[:5]]
         raise DataError(
-            f"{origin} has no training image of class {', '.join(map(repr, missing))}; number the labels "
-            "without gaps or remove the class."
+            f"{origin} has no training sample of class {', '.join(map(repr, missing))}; number the labels "
+            f"without gaps or remove the class{meant_as_numbers(names)}."
         )
+
+
+def meant_as_numbers(names: tuple[str, ...]) -> str:
+    """What to do where classes have numbers for names and may be no classes; to stand at a sentence's end."""
+    unnamed = all(name == str(number) for number, name in enumerate(names))
+    return " (numbers to be predicted, not classes: task=regression)" if unnamed else ""

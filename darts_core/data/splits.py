@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
+from darts_core.data.checks import meant_as_numbers
 from darts_core.errors import ConfigError, DataError
 
 __all__ = ["SPLITS", "check_fraction", "check_limit", "cut", "divide", "stratified_pick"]
@@ -96,19 +97,19 @@ def _check_present(
     for split, index in parts.items():
         if len(index) == 0:
             raise DataError(
-                f"The split {split!r} would be empty; use more images or change data.limit and the "
+                f"The split {split!r} would be empty; use more samples or change data.limit and the "
                 "fractions (data.alpha_fraction, data.val_fraction, data.test_fraction)."
             )
     for split in ("params", "alpha"):
         counts = np.bincount(labels[parts[split]], minlength=len(names))
         if (counts == 0).any():
             gone = int(np.flatnonzero(counts == 0)[0])
+            count = int((labels == gone).sum())
+            hint = meant_as_numbers(names) if count < len(SPLITS) else ""
             raise DataError(
-                f"The split {split!r} has no image of class {names[gone]!r} "
-                f"({int((labels == gone).sum())} "
-                "images in all): give that class more images, or raise data.limit. Every class "
-                "needs "
-                "at least one image in each split."
+                f"The split {split!r} has no sample of class {names[gone]!r} "
+                f"({count} samples in all): give that class more samples, or raise data.limit. Every class "
+                f"needs at least one sample in each split{hint}."
             )
 
 
@@ -162,7 +163,7 @@ def divide(
     if not len(rest):
         raise DataError(
             f"data.val_fraction={val_fraction} leaves nothing to train on; choose a smaller one, or use "
-            "more images."
+            "more samples."
         )
     alpha_count = round(len(rest) * check_fraction("alpha_fraction", alpha_fraction))
     alpha, params = stratified_pick(labels, rest, alpha_count, rng)

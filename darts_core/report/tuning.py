@@ -109,8 +109,9 @@ def tune_section(run: VersionRun, importance: Shares = importance) -> Section | 
     goals = _objectives(stage.result)
     objective, maximize = goals[0]
     done = [t for t in trials if t.complete]
-    # a fraction reads better as a percentage
-    share = "acc" in objective.lower() and all(0 <= (t.value or 0.0) <= 1 for t in done)
+    # a fraction reads better as a percentage; that of a sweep, which knows no task, goes by its name
+    own = stage.metric.share and objective == f"val_{stage.metric.name}"
+    share = (own or "acc" in objective.lower()) and all(0 <= (t.value or 0.0) <= 1 for t in done)
     label = objective.replace("_", " ")
     able = [t for t in done if t.feasible]
     best = (max if maximize else min)(able, key=lambda t: t.value or 0.0, default=None)

@@ -303,8 +303,8 @@ def network_timer(
 
 def baseline_of(node: Latency, image_shape: Sequence[int], num_classes: int) -> nn.Module:
     """The hand-designed network of the `latency` node."""
-    # of tokens a network reads as many as it predicts
-    in_channels = num_classes if len(image_shape) == 1 else int(image_shape[0])
+    # of tokens a network reads as many as it predicts, and at least the numbers that are drawn to time it
+    in_channels = max(num_classes, 2) if len(image_shape) == 1 else int(image_shape[0])
     return baseline(node.baseline, num_classes, in_channels, node.baseline_width)
 
 

@@ -25,7 +25,7 @@ from darts_core.named_inputs import shapes_of
 from darts_core.runlog import read_yaml, write_yaml
 from darts_core.settings import Data, Train, TrainConfig, to_plain
 from darts_core.settings.tree import config_root
-from darts_core.spaces import SPACES
+from darts_core.spaces import SPACES, SearchSpace
 from darts_core.stages.given import LEAVE_MODELS, find_architecture, find_model
 from darts_core.stages.schema import (
     DataStage,
@@ -45,6 +45,7 @@ from darts_core.train.model_data import check_samples, tell_other_test
 
 __all__ = [
     "Network",
+    "check_fits",
     "describe_network",
     "find_device",
     "find_network",
@@ -260,6 +261,32 @@ def refuse_named(bundle: DataBundle) -> None:
         )
 
 
+def check_fits(space: SearchSpace, bundle: DataBundle) -> None:
+    """Nothing, if the networks of a space read the samples of `bundle` and answer as its task asks.
+
+    Raises:
+        ConfigError: they do not.
+    """
+    space.check_inputs(bundle.input_shape)
+    if space.skeleton == "gpt":
+        _refuse_one_answer(f"space={space.name}", bundle)
+
+
+def _refuse_one_answer(what: str, bundle: DataBundle) -> None:
+    """Nothing, if the task wants an answer at each position, as our language models give it.
+
+    Raises:
+        ConfigError: it wants one a sample.
+    """
+    shape, task = bundle.input_shape, bundle.task
+    if task.output_shape(shape) != (*shape, bundle.num_outputs):
+        raise ConfigError(
+            f"{what} answers at each position of a row of tokens, and task={task.name} of {bundle.name} "
+            "wants one answer a row. Give model=package.module:function, a network of your own; if the whole "
+            "numbers are no tokens but values, save them as floats."
+        )
+
+
 def describe_network(
     text: str | None, train: Train, version: Path, bundle: DataBundle, *, width: int | None
 ) -> Network:
@@ -283,6 +310,8 @@ def describe_network(
                 f"{bundle.input_shape} ({bundle.kind}). Give {' or '.join(sorted(known))}, "
                 "model=package.module:function, or search a network."
             )
+        if bundle.kind == "tokens":
+            _refuse_one_answer(f"architecture={text}", bundle)
         node = {"name": text, "width": width, **sizes}
         return Network(None, {"baseline": node, **about})
     architecture, source = find_architecture(text, version)
@@ -293,7 +322,7 @@ def describe_network(
         )  # fmt: skip
         return Network(architecture, {"model": made.described(), **about})
     check_names(architecture, source)
-    SPACES[architecture.space].check_inputs(bundle.input_shape)
+    check_fits(SPACES[architecture.space], bundle)
     return plain_network(architecture, train, bundle)
 
 

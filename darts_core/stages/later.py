@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from pathlib import Path
 
 import numpy as np
@@ -14,7 +15,7 @@ from darts_core.export.formats import check_formats
 from darts_core.prune.budget import check_budget
 from darts_core.settings import TrainConfig
 from darts_core.spaces import get_space
-from darts_core.stages.inputs import plain_network, refuse_named
+from darts_core.stages.inputs import check_fits, plain_network, refuse_named
 from darts_core.stages.recipe_space import recipe_space
 from darts_core.stages.schema import Pipeline, ShrinkStage
 from darts_core.stages.shrink import check_shrink
@@ -26,6 +27,8 @@ from darts_core.study.spec import StudySpec
 from darts_core.train.trainer import Trainer
 
 __all__ = ["check_later", "check_on_data"]
+
+log = logging.getLogger("darts_core")
 
 
 def check_later(config: Pipeline, version: Path) -> None:
@@ -89,15 +92,22 @@ def check_on_data(config: Pipeline, bundle: DataBundle) -> None:
 
     Raises:
         ConfigError: a setting of `train` is for another space, other inputs or another task, the study judges
-            by what no trial returns, or the space is for other data.
+            by what no trial returns, or the space is for other data or another task.
         DataError: the batch is larger than the training splits.
         LatencyError: what is pruned or shrunk would be timed as this device times nothing.
     """
     refuse_named(bundle)
     _check_timed(config, bundle.device)
     check_metrics(config.tune.options, bundle.task)
+    if config.may_lose != Pipeline.may_lose and not bundle.task.metric.share:
+        log.warning(
+            "may_lose=%g: not used, as %s is no share (0 to 1): what is pruned or shrunk is shipped, "
+            "whatever it lost of that",
+            config.may_lose,
+            bundle.task.metric.words,
+        )
     space = get_space(config.space.name, config.space.ops)
-    space.check_inputs(bundle.input_shape)
+    check_fits(space, bundle)
     alike = {kind: np.full(shape, 1 / shape[1]) for kind, shape in space.alpha_shapes().items()}
     # of neither is anything refused; what they warn of is said when it is trained
     recipe = config.train.part(TrainConfig, compile=False, precision="fp32")

@@ -154,13 +154,18 @@ def _begun_in_ms(node: Prune | Shrink, folder: Path) -> bool:
 def what_it_lost(
     before: Mapping[str, Any], after: Mapping[str, Any], stage: str, may_lose: float
 ) -> str:
-    """What a network lost of val in `stage`, if more than `may_lose` of a metric that is a share; else ""."""
+    """What a network lost of val in `stage`, if that is more than `may_lose`, or no number; else "".
+
+    How much may be lost is known of a metric that is a share alone.
+    """
     metric = metric_of(after)
     key = f"val_{metric.name}"
-    if not metric.share or key not in after or before.get(key) is None:
+    if key not in after or before.get(key) is None:
         return ""
     if after[key] is None:  # NaN, as files keep it: of outputs that are all alike, say
         return f"{stage} left a network whose val {metric.name} is no number"
+    if not metric.share:
+        return ""
     lost = metric.rating(float(before[key])) - metric.rating(float(after[key]))
     # decimals leave a rounding error: 0.8 - 0.7 is above 0.1
     if lost <= may_lose + _ROUNDING:

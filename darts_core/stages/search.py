@@ -24,7 +24,7 @@ from darts_core.stages.cost import network_timer, penalties
 from darts_core.stages.finalists import choose_among_finalists
 from darts_core.stages.forecast import forecast, process_peak_mib
 from darts_core.stages.fronts import search_front
-from darts_core.stages.inputs import find_device, load_bundle, refuse_named
+from darts_core.stages.inputs import check_fits, find_device, load_bundle, refuse_named
 from darts_core.stages.interrupt import check_stop, deferred_stop, stop_wanted
 from darts_core.stages.progress import progress_bar
 from darts_core.stages.schema import SearchStage
@@ -75,7 +75,7 @@ def search(config: SearchStage, folder: Path) -> dict[str, Any]:
     bundle = load_bundle(config, device).without_test()
     refuse_named(bundle)
     space = space_of(config, bundle)
-    space.check_inputs(bundle.input_shape)
+    check_fits(space, bundle)
     # one that an older program began with a path that it ignored goes on
     if not (folder / "checkpoint.pt").is_file():
         check_path(config, space)

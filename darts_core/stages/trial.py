@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Any
@@ -11,6 +11,7 @@ from typing import Any
 import torch
 
 from darts_core.data import DataBundle
+from darts_core.errors import ConfigError, unknown_name
 from darts_core.latency import measure_model
 from darts_core.latency.quiet import SharedDevice, alone_on
 from darts_core.loggers import Loggers
@@ -24,13 +25,32 @@ from darts_core.stages.logging import make_loggers
 from darts_core.stages.schema import DataStage, TuneStage
 from darts_core.stages.targets import import_plugins
 from darts_core.study import TrialHandle
+from darts_core.tasks import Task
 from darts_core.train import fit
 
-__all__ = ["COSTS", "SPLITS", "RecipeTrial", "trial_bundle"]
+__all__ = ["SPLITS", "RecipeTrial", "returned", "trial_bundle"]
 
 SPLITS = ("params", "alpha")
-# what a trial returns beside the task's metric on val, the latency where it is asked for
-COSTS = ("params", "train_seconds", "latency_ms")
+
+
+def returned(task: Task) -> tuple[str, ...]:
+    """What a trial returns: the task's metric on val and costs, the latency where it is asked for."""
+    return (f"val_{task.metric.name}", "params", "train_seconds", "latency_ms")
+
+
+def _refuse_unknown(wanted: Iterable[str], task: Task) -> None:
+    """Refuse a study by what no trial returns: a sweeper knows no task, and says `val_accuracy`.
+
+    Raises:
+        ConfigError: with the names that there are.
+    """
+    known = returned(task)
+    for name in wanted:
+        if name not in known:
+            raise ConfigError(
+                f"{unknown_name('metric of the study', name, known)} A sweep for task={task.name} is told "
+                f"hydra.sweeper.metric={known[0]} hydra.sweeper.direction={task.metric.direction}."
+            )
 
 
 _read: dict[str, DataBundle] = {}
@@ -79,6 +99,7 @@ class RecipeTrial:
         import_plugins(config.plugins)
         device = find_device(config.device)
         bundle = trial_bundle(config, device)
+        _refuse_unknown(trial.wanted, bundle.task)
         network = find_network(config, self.version, bundle)
         # the same start for every trial: settings are compared, not draws
         torch.manual_seed(config.seed)

@@ -20,7 +20,7 @@ from darts_core.stages.one_training import one_training
 from darts_core.stages.policy import search_augmentation
 from darts_core.stages.recipe_space import choices_first, recipe_space
 from darts_core.stages.schema import TuneStage
-from darts_core.stages.trial import COSTS, SPLITS, RecipeTrial, trial_bundle
+from darts_core.stages.trial import SPLITS, RecipeTrial, returned, trial_bundle
 from darts_core.study import StudyResult, current_trial, parse_space, run_study
 from darts_core.study.space import space_to_dict
 from darts_core.tasks import Task
@@ -231,7 +231,7 @@ def check_metrics(options: TuneOptions, task: Task) -> None:
     Raises:
         ConfigError: with the names that there are.
     """
-    known = (f"val_{task.metric.name}", *COSTS)
+    known = returned(task)
     given = {
         "metric": () if options.metric is None else (options.metric,),
         "objectives": options.objectives or (),

@@ -14,6 +14,7 @@ from darts_core.architecture import Architecture
 from darts_core.errors import ConfigError
 from darts_core.modes import evaluating
 from darts_core.relax import Relaxation, Softmax
+from darts_core.sample_inputs import draw_inputs
 from darts_core.spaces.choices import ChoiceSpace
 from darts_core.supernet.choices import find_choices
 from darts_core.supernet.choices_build import check_widths, plain_module
@@ -28,7 +29,8 @@ class ModuleSupernet(nn.Module):
 
     Args:
         module: the model; it is trained in place.
-        input_shape: of one sample, (C, H, W) of an image; needed to build networks with chosen widths.
+        input_shape: of one sample, (C, H, W) of an image, (F,) of values, or (T,) of token numbers, which are
+            given to a model that takes no values; needed to build networks with chosen widths.
         example_input: [B, ...], for models whose input is not random numbers of a shape (token ids).
         relaxation: alpha -> weights; softmax by default.
         name: what architectures of this model call their space.
@@ -103,7 +105,20 @@ class ModuleSupernet(nn.Module):
             )
         generator = torch.Generator().manual_seed(0)
         sample = torch.randn(2, *self.input_shape, generator=generator)
-        return sample.to(reference.device, reference.dtype)
+        sample = sample.to(reference.device, reference.dtype)
+        if len(self.input_shape) != 1 or self._runs(sample):
+            return sample
+        return draw_inputs(self.input_shape, 2, generator=generator).to(reference.device)
+
+    @torch.no_grad()
+    def _runs(self, x: Tensor) -> bool:
+        """Whether the model takes rows of values, rather than token numbers."""
+        try:
+            with evaluating(self.module):
+                self(x, self.expected_weights())
+        except Exception:  # whatever a foreign network raises; of token numbers it raises again
+            return False
+        return True
 
     def named_parameters(self, *args: Any, **kwargs: Any) -> Iterator[tuple[str, nn.Parameter]]:
         """Network parameters only, as in `Supernet`."""

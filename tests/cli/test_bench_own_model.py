@@ -15,8 +15,10 @@ import torch
 from torch import nn
 
 from darts_core import cli
+from darts_core.commands.latency_time import _model
 from darts_core.commands.serve_bench import time_artifact
 from darts_core.data import load_data
+from darts_core.errors import ConfigError
 from darts_core.models import trust
 from darts_core.models.baselines import baseline
 from darts_core.report.read import read_rows
@@ -36,6 +38,12 @@ class Net(nn.Module):
 
 def small(num_classes, in_channels, width=4):
     return Net(num_classes, in_channels, width)
+
+def words(num_classes, in_channels):
+    return nn.Sequential(nn.Embedding(in_channels, 3), nn.Linear(3, num_classes))
+
+def mood(num_classes, in_channels):
+    return nn.Sequential(nn.EmbeddingBag(in_channels, 3), nn.Linear(3, num_classes))
 """
 TINY = [
     "data=digits", "data.limit=200", "data.test_limit=100", "train.epochs=1", "train.batch_size=64",
@@ -156,6 +164,19 @@ def test_latency_time_takes_a_function_and_a_file_of_ours(
     capsys.readouterr()
     assert cli.main([*TIME, "model=runs/own/V001/train", "runtime=eager"]) == 0
     assert "eager on" in capsys.readouterr().out
+
+
+def test_latency_time_takes_networks_over_tokens(place: Path) -> None:
+    from benchednets import words
+
+    torch.save(words(5, 5).state_dict(), "w.pt")
+    given = {"model": "benchednets:words", "shape": "7", "classes": 5}
+    row = torch.full((1, 7), 4)
+    model, shape = _model({**given, "weights": "w.pt"}, {})
+    assert (shape, tuple(model(row).shape)) == ((7,), (1, 7, 5))
+    assert tuple(_model({**given, "model": "benchednets:mood"}, {})[0](row).shape) == (1, 5)
+    with pytest.raises(ConfigError, match=r"gives \(2, 7, 5\) for two samples; outputs \[2, 4\]"):
+        _model({**given, "classes": 4}, {"num_classes": 5})
 
 
 def test_a_saved_network_that_does_not_say_its_shape_is_a_sentence(

@@ -196,3 +196,12 @@ def test_a_network_over_features_is_searched(trial):
     supernet = searchable(net, (64,))
     assert supernet(torch.randn(3, 64)).shape == (3, 10)
     assert json.loads(trial.searchables[-1].derive()) in ({"2": 4}, {"2": 8})
+
+
+def test_a_network_over_token_numbers_is_searched(trial):
+    trial.config["architecture"] = "search:own"
+    last = (nn.ReLU(), WidthChoice([4, 8, 16]), nn.Linear(16, 10))
+    net = nn.Sequential(nn.Embedding(5, 4), nn.Flatten(), nn.Linear(24, 16), *last)
+    supernet = searchable(net, (6,))
+    assert supernet(torch.randint(5, (3, 6))).shape == (3, 10)
+    assert set(json.loads(trial.searchables[-1].derive())) == {"4"}

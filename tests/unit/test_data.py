@@ -254,7 +254,7 @@ def test_digits_are_those_of_scikit_learn(monkeypatch):
         ),
         ({"name": "digits", "limit": 0}, ConfigError, "data.limit=0 is not allowed"),
         ({"name": "digits", "limit": 10**6}, ConfigError, "choose 1..1438 or null"),
-        ({"name": "digits", "limit": 12}, DataError, "has no image of class|would be empty"),
+        ({"name": "digits", "limit": 12}, DataError, "has no sample of class|would be empty"),
         ({"name": "digits", "val_fraction": 1.0}, ConfigError, "data.val_fraction=1.0"),
         ({"name": "digits", "alpha_fraction": -1}, ConfigError, "data.alpha_fraction=-1"),
         ({"name": "digits", "test_fraction": 0}, ConfigError, "data.test_fraction=0"),
@@ -296,7 +296,7 @@ def test_absent_device_is_a_sentence():
         ({"targets": np.arange(80) % 5}, r"hold 4; allowed are 0\.\.3"),
         ({"targets": np.arange(80) % 4 - 1}, "hold -1"),
         ({"targets": np.zeros(80, int)}, "belong to one class"),
-        ({"targets": np.arange(80) % 3}, "no training image of class 'c3'"),
+        ({"targets": np.arange(80) % 3}, "no training sample of class 'c3'"),
         ({"names": ("only",)}, "has one class only"),
         ({"inputs": np.zeros((0, 1, 8, 8), np.uint8), "targets": np.zeros(0, int)}, "no training"),
         (

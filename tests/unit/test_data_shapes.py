@@ -39,6 +39,8 @@ class TestSeries(DatasetContract):
         assert bundle.class_names == ("a", "b", "c")
         with pytest.raises(DataError, match=r"holds series of shape \(2, 21\); this needs images"):
             _ = bundle.image_shape
+        with pytest.raises(DataError, match=r"holds \d+ series; choose at most"):
+            bundle.steps("params", 999)
 
 
 class TestWideImages(DatasetContract):
@@ -133,8 +135,15 @@ def test_predicted_tokens_are_called_as_the_vocabulary_does(tmp_path, rng, caplo
 
 def test_whole_numbers_are_classes_unless_the_task_says_numbers(tmp_path, rng):
     np.savez(tmp_path / "a.npz", x=rng.normal(size=(60, 1, 9)), y=10 + 5 * (np.arange(60) % 7))
-    with pytest.raises(DataError, match="no training image of class '0'"):
+    meant = r"\(numbers to be predicted, not classes: task=regression\)\.$"
+    with pytest.raises(DataError, match=rf"no training sample of class '0'.*{meant}"):
         load_data("npz", tmp_path / "a.npz")
+    rare = np.append(np.arange(59) % 7, 7)  # 7 stands there once
+    for names, hint in ({}, meant), ({"classes": [f"c{i}" for i in range(8)]}, r"in each split\.$"):
+        with pytest.raises(
+            DataError, match=rf"no sample of class 'c?7' \(1 samples in all\).*{hint}"
+        ):
+            saved(tmp_path / "b.npz", x=rng.normal(size=(60, 1, 9)), y=rare, **names)
     bundle = load_data("npz", tmp_path / "a.npz", task=make_task("regression"))
     assert bundle.num_outputs == 1
     assert set(bundle.split("params").targets.flatten().tolist()) <= {10 + 5 * i for i in range(7)}

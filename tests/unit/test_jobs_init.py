@@ -8,7 +8,8 @@ import pytest
 from darts_core.autosearch.command_line import parse_command
 from darts_core.autosearch.plan_files import build_plan
 from darts_core.commands.jobs.init import proposal, run_init
-from darts_core.commands.jobs.script_reading import read_script
+from darts_core.commands.jobs.script_reading import Script, read_script
+from darts_core.commands.jobs.suggest import suggest
 from darts_core.errors import JobError
 
 SCRIPT = """
@@ -102,6 +103,16 @@ def test_held_out_figures_are_proposed_before_training_and_test_figures(tmp_path
         "autosearch.WidthChoice([(2 * channels) // 4, (2 * channels) // 2, 2 * channels])" in said
     )
     assert "forecast.py:13: model = autosearch.searchable(Forecaster(dropout=0.1), (C, T))" in said
+
+
+@pytest.mark.parametrize(
+    ("line", "name", "mode"),
+    [("loss 0.5 acc 0.9", "acc", "max"), ("loss 0.5 mae 3.1", "mae", "min"), ("loss 1 r2 0.9", "r2", "max"),
+     ("loss 4.2 ppl 66.7", "ppl", "min"), ("loss 0.5 lr 0.1", "loss", "min")],
+)  # fmt: skip
+def test_what_a_task_is_judged_by_is_proposed_before_its_loss(line, name, mode):
+    text = proposal(Script("train.py", metrics=suggest([line])))
+    assert f"  reward_attr: {name}\n  mode: {mode}\n" in text
 
 
 def test_a_search_of_the_network_is_a_job_file_that_the_engine_takes(tmp_path):

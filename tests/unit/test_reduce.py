@@ -7,10 +7,12 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 
 from darts_core.commands.compose import compose, session
+from darts_core.data import RawData, make_bundle
 from darts_core.errors import ConfigError, DartsError, PruneError
 from darts_core.latency import Timing
 from darts_core.prune import PruneResult, find_groups, remove_channels
@@ -22,6 +24,7 @@ from darts_core.runlog import config_hash, write_json
 from darts_core.stages import prune as prune_stage
 from darts_core.stages import reduce, run
 from darts_core.stages.inputs import describe_network, find_device, find_network, load_bundle
+from darts_core.stages.later import check_on_data
 from darts_core.stages.models import entries_of
 from darts_core.stages.schema import TrainStage, deciding
 from darts_core.stages.train import train
@@ -124,6 +127,11 @@ def test_of_an_error_rate_what_is_added_is_lost() -> None:
     whole, pruned = ({"val_accuracy": v, "metric": ACCURACY} for v in (0.8, 0.7))
     assert reduce.what_it_lost(whole, pruned, "prune", 0.1) == ""
     assert reduce.what_it_lost(whole, pruned, "prune", 0.09) != ""
+    # a correlation is no share, of which may_lose tells nothing, and NaN of outputs that are all alike
+    rank = {"metric": {"name": "rank", "direction": "maximize", "share": False}, "val_rank": 0.9}
+    assert reduce.what_it_lost(rank, {**rank, "val_rank": 0.1}, "prune", 0.1) == ""
+    said = reduce.what_it_lost(rank, {**rank, "val_rank": None}, "prune", 0.1)
+    assert said == "prune left a network whose val rank is no number"
 
 
 @pytest.mark.parametrize(
@@ -188,6 +196,17 @@ def test_how_much_may_be_lost_is_a_setting(
         "prune left a network whose val accuracy is no number, so the network before it is tuned and "
         "shipped."
     )
+
+
+@pytest.mark.parametrize("targets", [np.arange(60) % 2, np.arange(60.0)])
+def test_how_much_may_be_lost_is_told_to_be_of_shares(
+    caplog: pytest.LogCaptureFixture, targets: Any
+) -> None:
+    images = np.arange(60 * 64, dtype=np.float32).reshape(60, 1, 8, 8)
+    bundle = make_bundle("made", RawData(images, targets, (), "made here")).without_test()
+    check_on_data(pipeline("device=cpu", "may_lose=0.5", "train.batch_size=4"), bundle)
+    said = "may_lose=0.5: not used, as R2 is no share (0 to 1)"
+    assert (said in caplog.text) == (bundle.task.name == "regression")
 
 
 def test_what_is_only_aimed_at_and_out_of_reach_ends_nothing(

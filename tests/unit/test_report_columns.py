@@ -166,6 +166,14 @@ def test_a_multirun_is_listed_and_taken_by_the_element_that_is_best_on_val(store
     assert "Best in accuracy on val is element 1 (seed=1): 95.00 %, 91.00 % on test." in page
 
 
+def test_where_nothing_was_judged_there_is_no_best_whatever_the_metric(store):
+    store.create_job("new", kind="pipeline")
+    with store.new_version("new", new_record("pipeline")):
+        pass
+    with pytest.raises(JobError, match=r"^new/V001 holds nothing that was judged yet"):
+        show_best(store.version("new"), argparse.Namespace(export=None, form="table"))
+
+
 def test_what_a_shrinking_left_is_taken_before_what_it_began_with(store, capsys):
     version = store.version("one")
     fixture.make_train(version.path / "shrink", test=0.95)

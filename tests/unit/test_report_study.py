@@ -1,5 +1,7 @@
 """What a page tells of a study before its end: the trials that there are by then."""
 
+from dataclasses import replace
+
 from darts_core.report.read import StageRun, VersionRun
 from darts_core.report.study_so_far import study_so_far
 from darts_core.report.tuning import tune_section
@@ -34,6 +36,16 @@ def test_a_page_shows_a_study_that_runs(tmp_path):
     section = tune_section(VersionRun(tmp_path, "job", "V001", {"tune": stage}))
     assert section.note == "3 trials: 1 complete, 2 unfinished."
     assert "Best settings (trial 0)" in section.body
+
+
+def test_a_share_is_shown_in_per_cent_whatever_it_is_called(tmp_path):
+    stage, name = _study(tmp_path), "mean_average_precision"
+    write_json(tmp_path / "study.json", {"objectives": [[f"val_{name}", "maximize"]]})
+    for share in (True, False):
+        metric = {"name": name, "direction": "maximize", "share": share}
+        told = replace(stage, result={"metric": metric})
+        section = tune_section(VersionRun(tmp_path, "job", "V001", {"tune": told}))
+        assert ("50 %" in section.body) == share
 
 
 def test_a_result_is_told_as_it_is(tmp_path):

@@ -10,6 +10,7 @@ from darts_core.commands.compose import compose, session
 from darts_core.errors import ConfigError, DartsError
 from darts_core.runlog import read_json, write_json
 from darts_core.stages import aim, rivals
+from darts_core.stages.cost import baseline_of
 from darts_core.stages.later import check_later
 from darts_core.stages.rivals import check_rivals, rival_baseline
 from darts_core.stages.run import _search_part
@@ -177,3 +178,11 @@ def test_a_network_that_reads_something_else_than_the_data_is_not_timed(tmp_path
     ):
         aim.with_budget(config, (1, 40), 4, CPU, tmp_path)
     assert not (tmp_path / "budget.json").exists()
+
+
+def test_a_baseline_over_tokens_is_timed_for_networks_of_one_output() -> None:
+    with session():
+        node = compose(
+            "search", ["latency.baseline=transformer", "latency.baseline_width=4"]
+        ).latency
+    assert baseline_of(node, (6,), 1)(torch.ones(2, 6, dtype=torch.int64)).shape == (2, 6, 1)

@@ -6,6 +6,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 
@@ -14,10 +15,12 @@ from darts_core.augment import policy_from_yaml
 from darts_core.commands.compose import compose, session
 from darts_core.commands.hydra_app import _stamp
 from darts_core.commands.jobname import previous_version
-from darts_core.data import DataBundle
+from darts_core.data import DataBundle, RawData, make_bundle
 from darts_core.errors import ArchitectureError, ConfigError, DeviceError
+from darts_core.spaces import get_space
 from darts_core.stages.given import find_model
 from darts_core.stages.inputs import (
+    check_fits,
     find_device,
     find_network,
     load_bundle,
@@ -28,6 +31,7 @@ from darts_core.stages.schema import SearchStage
 from darts_core.stages.train import say_unread
 from darts_core.store.record import new_record, write_record
 from darts_core.supernet import count
+from darts_core.tasks import make_task
 
 
 def config(command: str = "train", *overrides: str) -> Any:
@@ -117,6 +121,26 @@ def test_a_hand_designed_network_is_sized_by_channels(bundle: DataBundle, tmp_pa
         assert network.architecture is None
         sizes.append(count(network.make(), bundle.image_shape).params)
     assert sizes[1] > 3 * sizes[0]
+
+
+@pytest.mark.parametrize("task", ["classification", "multi_label", "regression", "next_token"])
+def test_a_language_model_is_for_answers_at_each_position(tmp_path: Path, task: str) -> None:
+    tokens = np.arange(160).reshape(40, 4) % 7
+    wanted = {"classification": tokens[:, 0] % 2, "multi_label": tokens % 2, "next_token": tokens}
+    targets = wanted.get(task, tokens[:, 0].astype(float))
+    rows = make_bundle("rows", RawData(tokens, targets, (), "here"), task=make_task(task))
+    space = get_space("gpt_tiny")
+    space.random(np.random.default_rng(0)).to_yaml(tmp_path / "gpt.yaml")
+    for text in ("transformer", str(tmp_path / "gpt.yaml")):
+        settings = replace(config(), architecture=text)
+        if task == "next_token":
+            check_fits(space, rows)
+            assert find_network(settings, tmp_path, rows).meta["task"]["name"] == task
+            continue
+        with pytest.raises(ConfigError, match=rf"task={task} of rows wants.*save them as floats"):
+            find_network(settings, tmp_path, rows)
+        with pytest.raises(ConfigError, match=r"^space=gpt_tiny answers at each position"):
+            check_fits(space, rows)
 
 
 @pytest.mark.parametrize(

@@ -9,6 +9,7 @@ import pytest
 from darts_core.errors import ConfigError
 from darts_core.metric import Metric
 from darts_core.settings import from_plain
+from darts_core.stages import trial
 from darts_core.stages.schema import TuneStage
 from darts_core.stages.tune import _judged, _of_best, check_metrics
 from darts_core.study.metric_names import less_is_better
@@ -50,6 +51,16 @@ def test_less_of_what_a_network_costs_is_better(task, options, judged):
 def test_a_name_that_no_trial_returns_is_refused_before_any_is_trained(options, words):
     with pytest.raises(ConfigError, match=words):
         check_metrics(stage(**options).tune.options, NUMBERS)
+
+
+def test_a_sweep_by_what_no_trial_returns_trains_none(tmp_path, monkeypatch):
+    told = SimpleNamespace(name="next_token", metric=TOKENS.metric)
+    monkeypatch.setattr(trial, "trial_bundle", lambda *_: SimpleNamespace(task=told))
+    ways = {"seed": 0, "resumed": False, "decide": lambda *_: None}
+    handle = trial.TrialHandle(0, {}, tmp_path, wanted=("val_accuracy",), **ways)
+    said = r"'val_accuracy'.*hydra\.sweeper\.metric=val_perplexity hydra\.sweeper\.direction=minimize\.$"
+    with pytest.raises(ConfigError, match=said):
+        trial.RecipeTrial(stage(), tmp_path)(handle)
 
 
 def test_names_that_trials_return_pass():

@@ -24,7 +24,9 @@ _WORTH = {"lr": 10, "learning": 10, "decay": 10, "wd": 10, "momentum": 0, "dropo
           "hidden": 2, "width": 2, "blocks": 2, "depth": 2, "layers": 2, "gamma": 0}  # fmt: skip
 _HELD_OUT = ("val", "valid", "validation", "dev", "eval")
 _TIMES = ("latency", "inference", "ms")
-_GOOD = ("acc", "accuracy", "top1", "f1", "auc", "loss")
+# what is read off a network before its loss, which most scripts print of the training
+_GOOD = ("acc", "accuracy", "top1", "f1", "auc", "r2", "rmse", "mae", "mape", "mse", "perplexity", "ppl",
+         "wer", "cer", "loss")  # fmt: skip
 
 
 def _range(name: str, default: float) -> dict[str, Any] | None:

@@ -251,7 +251,7 @@ def show_best(version: Version, args: argparse.Namespace) -> int:
     found = seen_summary(version, version.state())
     if found.get("best") is None:
         raise JobError(
-            f"{version.label} has no accuracy yet; see darts-core jobs show {version.job}."
+            f"{version.label} holds nothing that was judged yet; see darts-core jobs show {version.job}."
         )
     place = best_element(version.path)
     column, files = Column(version, place), _left(place)

@@ -190,6 +190,9 @@ def copy_code(source: str | Path, target: Path, *, skip: Path | None = None) -> 
     for path, relative in plan.files:
         destination = target / relative
         destination.parent.mkdir(parents=True, exist_ok=True)
+        # a .env or key that its owner alone may read stays so, a program that the code starts can be started
+        rights = path.stat().st_mode & 0o777 | 0o600
+        os.close(os.open(destination, os.O_WRONLY | os.O_CREAT, rights))
         shutil.copyfile(path, destination)
         # a file name may hold bytes that are no text
         name = str(relative).encode(errors="surrogateescape")

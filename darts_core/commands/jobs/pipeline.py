@@ -277,7 +277,7 @@ def show_best(version: Version, args: argparse.Namespace) -> int:
         return 0
     chosen = _element(version, place)
     why = f", best on val of {chosen['of']} ({chosen['label']})" if chosen else ""
-    print(f"{column.label}: {found['metric']} {short(found['best'])}{why}")
+    print(f"{column.label}: {neutral(found['metric'])} {short(found['best'])}{neutral(why, 1000)}")
     for path in files:
         print(f"left       {neutral(path)}")
     if exported:

@@ -18,9 +18,8 @@ from typing import Any
 import torch
 from torch.export import ExportedProgram
 
-from darts_core.checkpoint import check_stored
 from darts_core.errors import ExportError
-from darts_core.reading import DAMAGE, parse_json, regular_file
+from darts_core.reading import DAMAGE, check_stored, parse_json, regular_file
 
 __all__ = ["load_program", "save_program"]
 

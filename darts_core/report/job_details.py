@@ -75,7 +75,7 @@ def stage_settings(folder: Path) -> dict[str, Any]:
 def _commands(version: Version) -> list[dict[str, Any]]:
     """One row a command that was run in the version, the newest last."""
     kept = ("started", "ended", "message", "overrides", "multirun")
-    rows = [
+    rows: list[dict[str, Any]] = [
         {"command": name, "state": version.state(name), **{k: command.get(k) for k in kept}}
         for name, command in version.record()["commands"].items()
     ]

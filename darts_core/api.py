@@ -205,6 +205,7 @@ def search(
     Raises:
         ConfigError: the command refused, with its sentence, or an override is `job=` or `out=`.
         JobError: it failed, or the job's name is not allowed.
+        TuneError: an override holds a password that is no database's.
         KeyboardInterrupt: it was interrupted; its checkpoint is kept.
     """
     return _run("search", overrides, settings, job, out, progress)

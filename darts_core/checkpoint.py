@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import zipfile
 from collections import Counter, OrderedDict
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -10,10 +9,10 @@ from pathlib import Path
 from typing import Any
 
 from darts_core.errors import ConfigError, DartsError, ResumeError, disk_failure, is_memory_shortage
-from darts_core.reading import regular_file, why
+from darts_core.reading import check_stored, regular_file, why
 from darts_core.runlog import replacing
 
-__all__ = ["check_data", "check_stored", "load_checkpoint", "save_checkpoint", "taking_over"]
+__all__ = ["check_data", "load_checkpoint", "save_checkpoint", "taking_over"]
 
 SCHEMA_VERSION = 1
 _REMEDY = "move it away to start afresh"
@@ -118,21 +117,6 @@ def check_data(path: str | Path, then: str | None, now: str | None) -> None:
             f"{path} was written on other data: samples or targets have changed since. Use "
             "another version=, or restore the data."
         )
-
-
-def check_stored(path: str | Path) -> None:
-    """Nothing, if `path` is an archive as torch writes it: its members as large as the file says.
-
-    A packed member of a few bytes could unfold to gigabytes; torch packs none.
-
-    Raises:
-        ValueError: a member is packed.
-        zipfile.BadZipFile: it is no archive.
-    """
-    with zipfile.ZipFile(path) as archive:
-        packed = [m.filename for m in archive.infolist() if m.compress_type != zipfile.ZIP_STORED]
-    if packed:
-        raise ValueError(f"the member {packed[0]!r} is compressed")
 
 
 @contextmanager

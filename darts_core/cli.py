@@ -85,6 +85,7 @@ def _of_users_code(error: Exception) -> str | None:
 def _tell_defect(error: Exception, argv: list[str]) -> None:
     """Say that this is our mistake, and which file describes it."""
     from darts_core.crash import write_crash_report
+    from darts_core.credentials import masked
 
     path = write_crash_report(error, argv)
     told = (
@@ -92,7 +93,7 @@ def _tell_defect(error: Exception, argv: list[str]) -> None:
         if path is not None
         else "run again with DARTS_DEBUG=1 for the traceback and report it"
     )
-    _tell(f"unexpected {type(error).__name__}: {error} (this is a defect; {told})")
+    _tell(f"unexpected {type(error).__name__}: {masked(str(error))} (this is a defect; {told})")
 
 
 def _tell(sentence: str) -> None:

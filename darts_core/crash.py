@@ -12,7 +12,7 @@ from pathlib import Path
 
 from darts_core.credentials import masked
 from darts_core.models.trust import is_her_own
-from darts_core.runlog import environment, write_bytes
+from darts_core.runlog import environment
 
 __all__ = ["users_sentence", "write_crash_report"]
 
@@ -56,10 +56,14 @@ def write_crash_report(error: BaseException, argv: Sequence[str]) -> Path | None
     ]
     moment = time.strftime("%Y%m%d-%H%M%S")
     try:
-        path = Path(tempfile.gettempdir()) / f"darts-core-crash-{moment}-{os.getpid()}.txt"
-        # a file name may hold bytes that are no text
-        write_bytes(path, f"{masked(chr(10).join(lines))}\n".encode(errors="backslashreplace"))
-        path.chmod(0o600)
+        folder = Path(tempfile.gettempdir())
+        folder.mkdir(parents=True, exist_ok=True)
+        # everybody writes there: from its first moment the file is new, and nobody else's to read
+        start = f"darts-core-crash-{moment}-{os.getpid()}-"
+        handle, name = tempfile.mkstemp(".txt", start, folder)
+        with os.fdopen(handle, "wb") as stream:
+            # a file name may hold bytes that are no text
+            stream.write(f"{masked(chr(10).join(lines))}\n".encode(errors="backslashreplace"))
     except OSError:
         return None
-    return path
+    return Path(name)

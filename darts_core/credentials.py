@@ -15,8 +15,9 @@ PASSWORD_VARIABLE = "DARTS_STORAGE_PASSWORD"
 # `user:password@` of a URL (the password may hold a colon), or `?password=`
 _PASSWORD = re.compile(
     r"(?:(?P<user>://[^/@:]*:(?=[^@\n]+@))|(?P<query>[?&]password=))"
-    # before the @ anything is part of it, & and quotes too
-    r"(?P<word>(?(user)[^@\n]+|[^@&'\"\s]+))"
+    # before the @ anything is part of it, & and quotes too; so is an @ behind which no host ends before the
+    # next one
+    r"(?P<word>(?(user)[^@\n]+(?:@[^@/?#,\s'\"]*(?=@))*|[^&'\"\s]+))"
 )
 
 
@@ -57,6 +58,8 @@ def with_password(url: str) -> str:
             f"The password of {url} is kept nowhere; give it in {PASSWORD_VARIABLE}, or name a file that "
             f"holds it in {PASSWORD_VARIABLE}_FILE."
         )
+    # what reads the URL would take such a sign for the end of the password
+    password = password.replace("@", "%40")
     return f"{url[: found.start('word')]}{password}{url[found.end('word') :]}"
 
 

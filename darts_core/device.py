@@ -5,16 +5,19 @@ A leaf: torch is imported when asked.
 
 from __future__ import annotations
 
+import contextlib
 import getpass
 import os
+import tempfile
+from pathlib import Path
 from typing import TYPE_CHECKING
 
-from darts_core.errors import DeviceError
+from darts_core.errors import DartsError, DeviceError
 
 if TYPE_CHECKING:
     import torch
 
-__all__ = ["require_device", "user_name"]
+__all__ = ["own_folder", "require_device", "user_name"]
 
 
 def require_device(device: str | torch.device) -> torch.device:
@@ -57,3 +60,18 @@ def user_name() -> str:
         return getpass.getuser()
     except (KeyError, OSError):  # as Python 3.11 and 3.13 say it
         return f"user-{os.getuid()}"
+
+
+def own_folder(start: str, error: type[DartsError]) -> Path:
+    """This user's own folder `start` + her name among the temporary files, made if need be: of her locks.
+
+    Raises:
+        DartsError: of the kind `error`; another user has made what is called so.
+    """
+    folder = Path(tempfile.gettempdir()) / f"{start}{user_name()}"
+    with contextlib.suppress(FileExistsError):  # of a file or a link
+        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+    # whose it is may keep us out, or lay links in it that we would write through
+    if folder.lstat().st_uid != os.getuid():
+        raise error(f"{folder} belongs to another user; set TMPDIR to a folder of yours.")
+    return folder

@@ -29,6 +29,7 @@ from darts_core.errors import DartsError, DataError, ResumeError
 __all__ = [
     "DAMAGE",
     "check_plain",
+    "check_stored",
     "csv_rows",
     "finite",
     "is_number",
@@ -89,6 +90,21 @@ def regular_file(path: str | Path, error: Kind = DataError) -> Path:
         kind = next((name for test, name in _KINDS if test(mode)), "no regular file")
         raise error(f"{path} is {kind}; name a regular file.")
     return path
+
+
+def check_stored(path: str | Path) -> None:
+    """Nothing, if `path` is an archive as torch writes it: its members as large as the file says.
+
+    A packed member of a few bytes could unfold to gigabytes; torch packs none.
+
+    Raises:
+        ValueError: a member is packed.
+        zipfile.BadZipFile: it is no archive.
+    """
+    with zipfile.ZipFile(path) as archive:
+        packed = [m.filename for m in archive.infolist() if m.compress_type != zipfile.ZIP_STORED]
+    if packed:
+        raise ValueError(f"the member {packed[0]!r} is compressed")
 
 
 def read_bytes(path: str | Path, error: Kind = DataError, *, limit: int = MAX_TEXT) -> bytes:

@@ -28,7 +28,7 @@ from darts_core.errors import JobError, sentence_of
 from darts_core.report.job_summary import summarize
 from darts_core.runlog import environment, write_json, write_yaml
 from darts_core.store import procs
-from darts_core.store.code import copy_model, model_file
+from darts_core.store.code import copy_model, kept_files, model_file
 from darts_core.store.jobs import Store
 from darts_core.store.keeper import start_keeper
 from darts_core.store.locks import FileLock, device_lock_path
@@ -56,13 +56,17 @@ def apply_budget(plan: SearchPlan, budget: Mapping[str, float]) -> SearchPlan:
 
 
 def load_plan(version: Path, request: Mapping[str, Any]) -> SearchPlan:
-    """The plan of a version from its own copies of the job files."""
+    """The plan of a version from its own copies of the job files.
+
+    Raises:
+        ConfigError, JobError: they are wrong, or the request names others.
+    """
     arguments = dict(request.get("arguments") or {})
-    names = list(request.get("config_files") or [])
-    if arguments.get("config_path") and not names:
+    files = kept_files(version / "config", request.get("config_files") or None)
+    if arguments.get("config_path") and not files:
         arguments["config_path"] = str(version / "code" / arguments["config_path"])
     plan = build_plan(
-        [version / "config" / name for name in names],
+        files,
         arguments=with_data(arguments, request.get("data")),
         mode=request.get("multi"),
         settings=request.get("settings") or {},

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 from darts_core.autosearch import contract
 from darts_core.autosearch.networks import MARK, NETWORK, WEIGHTS
-from darts_core.errors import ConfigError, ResumeError, first_line
+from darts_core.errors import ConfigError, ResumeError, first_line, is_memory_shortage
 from darts_core.modes import in_evaluation
 
 if TYPE_CHECKING:
@@ -49,10 +49,9 @@ def load(
         code: the folder of your code, from which the function or class is imported.
 
     Raises:
-        ConfigError: the folder holds no network, its builder is not in `code`, or the weights do not fit.
+        ConfigError: the folder holds no network, its builder is not in `code`, or the weights are none, or of
+            another network.
     """
-    import torch
-
     from darts_core.reading import read_mapping
     from darts_core.train.save import fit_to
 
@@ -66,31 +65,34 @@ def load(
     config = content.get("config")
     with _settings(config if isinstance(config, dict) else {}):
         model = build() if build is not None else _built(content, Path(code))
+    state = _weights(folder / WEIGHTS)
     try:
-        state = torch.load(folder / WEIGHTS, map_location="cpu", weights_only=True)
         cut = content.get("cut") or {}
         model = fit_to(model, state, cut.get("replaced"), cut.get("sizes")) if cut else model
         model.load_state_dict(state)
-    except (
-        ResumeError,
-        RuntimeError,
-        TypeError,
-        AttributeError,
-        OSError,
-        EOFError,
-        ValueError,
-        KeyError,
-    ) as error:
+    except (ResumeError, RuntimeError, TypeError, AttributeError, ValueError, KeyError) as error:
         raise ConfigError(
             f"The weights in {folder / WEIGHTS} do not fit the network that was built "
             f"({first_line(error)[:200]}); is the code still the one of the job?"
         ) from None
-    except Exception as error:
-        # what torch's unpickler refuses has a class of its own
-        if type(error).__name__ != "UnpicklingError":
-            raise
-        raise ConfigError(f"{folder / WEIGHTS} holds no plain weights; export it again.") from None
     return in_evaluation(model)
+
+
+def _weights(path: Path) -> Any:
+    """The state dict in a file; a packed one, which could unfold to gigabytes, is not opened."""
+    import torch
+
+    from darts_core.reading import check_stored, why
+
+    try:
+        check_stored(path)
+        return torch.load(path, map_location="cpu", weights_only=True)
+    except Exception as error:  # torch raises a dozen kinds for what is no archive of tensors
+        if is_memory_shortage(error):
+            raise
+        raise ConfigError(
+            f"{path} holds no plain weights ({type(error).__name__}: {why(error)}); export it again."
+        ) from None
 
 
 def _built(content: dict[str, Any], code: Path) -> nn.Module:

@@ -15,7 +15,7 @@ from typing import Any
 from darts_core.autosearch.boot_file import check_boot_file, mentions
 from darts_core.autosearch.interpreter import check_interpreter
 from darts_core.errors import ConfigError, JobError
-from darts_core.store.code import copy_code, links_note, numbered
+from darts_core.store.code import copy_code, kept_files, links_note, numbered
 from darts_core.store.jobs import Store
 from darts_core.store.locks import device_lock_path
 from darts_core.store.procs import identity
@@ -208,7 +208,7 @@ def request_of(version: Version) -> Request:
     """The request a version was made from, pointing at its own copies of code and job files.
 
     Raises:
-        JobError: it runs no script.
+        JobError: it runs no script, or its record names files that are not its own.
     """
     content = version.command(COMMAND).get("request")
     if not isinstance(content, dict):
@@ -216,8 +216,8 @@ def request_of(version: Version) -> Request:
             f"{version.label} is a {version.kind}: it runs no script of yours, so it holds no code and no "
             "job file; its settings are the overrides that darts-core jobs show prints."
         )
-    paths = [str(version.path / "config" / name) for name in content.get("config_files") or []]
-    request = Request.from_dict({**content, "config_paths": paths})
+    paths = kept_files(version.path / "config", content.get("config_files") or None)
+    request = Request.from_dict({**content, "config_paths": list(map(str, paths))})
     kept = Store(version.path.parent.parent).keeps(request.code)
     if kept or not Path(request.code).is_dir():
         # the user's folder is gone, or it was a copy of ours, which goes with what it is part of; the

@@ -25,9 +25,8 @@ from darts_core.commands.jobname import (
 )
 from darts_core.commands.logs import configure_logging
 from darts_core.commands.mistakes import refuse_several_places
-from darts_core.commands.overrides import expand, key_of, parse, quoted
+from darts_core.commands.overrides import expand, key_of, parse, quoted, without_password
 from darts_core.commands.ranks import Ranks, current_ranks, lost_process_told
-from darts_core.credentials import keep_password, refuse_password
 from darts_core.errors import ConfigError, DartsError, unknown_name
 from darts_core.report.elements import elements
 from darts_core.report.job_summary import summarize
@@ -52,9 +51,6 @@ from darts_core.store.record import PIPELINE
 __all__ = ["main"]
 
 log = logging.getLogger("darts_core")
-# a database's URL, and nodes that may hold one: what opens it puts the password back for the ***
-_DATABASES = ("storage", "warm_start")
-_HOLD_DATABASES = ("tune", "tune.options", "hydra.sweeper")
 
 
 def main(command: str, argv: Sequence[str]) -> int:
@@ -65,7 +61,7 @@ def main(command: str, argv: Sequence[str]) -> int:
     """
     args = parse_arguments(command, argv)
     # before anything is composed, hashed, logged or written
-    args.overrides = [_without_password(text) for text in args.overrides]
+    args.overrides = [without_password(text) for text in args.overrides]
     if args.shell_completion:
         from darts_core.commands.completion import shell_completion
 
@@ -86,21 +82,6 @@ def main(command: str, argv: Sequence[str]) -> int:
             return _lead(args, config, place, ranks) if ranks.first else _follow(config, ranks)
         finally:
             ranks.leave()
-
-
-def _without_password(text: str) -> str:
-    """An override that may be shown and saved; of a database's URL the password goes into the environment.
-
-    Raises:
-        TuneError: another URL holds one: nothing would put it back.
-    """
-    key = key_of(text)
-    if key not in _HOLD_DATABASES and key.rpartition(".")[2] not in _DATABASES:
-        remedy = (
-            "leave it out, and give it as what opens this address reads it from the environment"
-        )
-        refuse_password(text.partition("=")[2], key, remedy)
-    return str(keep_password(text))
 
 
 def _checked(command: str, args: argparse.Namespace, place: Session) -> Stage:

@@ -6,11 +6,15 @@ import re
 from collections.abc import Sequence
 from typing import Any
 
+from darts_core.credentials import keep_password, refuse_password
 from darts_core.errors import ConfigError, first_line
 from darts_core.store.names import quoted
 
-__all__ = ["as_text", "expand", "key_of", "parse", "quoted"]
+__all__ = ["as_text", "expand", "key_of", "parse", "quoted", "without_password"]
 
+# a database's URL, and nodes that may hold one: what opens it puts the password back for the ***
+_DATABASES = ("storage", "warm_start")
+_HOLD_DATABASES = ("tune", "tune.options", "hydra.sweeper")
 _BRACKETS = frozenset("[](){}'\"")
 # what Hydra's grammar may take for a number or a truth value
 _NO_TEXT = re.compile(r"[+-]?[\d.][\w.+-]*|true|false", re.IGNORECASE)
@@ -25,6 +29,21 @@ def as_text(text: str) -> str:
 def key_of(text: str) -> str:
     """The setting that an override is for: `search.epochs` of `++search.epochs=3`."""
     return text.lstrip("+~").partition("=")[0]
+
+
+def without_password(text: str) -> str:
+    """An override that may be shown and saved; of a database's URL the password goes into the environment.
+
+    Raises:
+        TuneError: another URL holds one: nothing would put it back.
+    """
+    key = key_of(text)
+    if key not in _HOLD_DATABASES and key.rpartition(".")[2] not in _DATABASES:
+        remedy = (
+            "leave it out, and give it as what opens this address reads it from the environment"
+        )
+        refuse_password(text.partition("=")[2], key, remedy)
+    return str(keep_password(text))
 
 
 def parse(text: str) -> Any:

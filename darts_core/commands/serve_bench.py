@@ -18,6 +18,7 @@ from darts_core.commands.given_model import EAGER, SETTINGS_HELP, GivenModel, gi
 from darts_core.errors import ConfigError, ExportError
 from darts_core.report.escape import plain_text
 from darts_core.sample_inputs import draw_inputs
+from darts_core.store.procs import OWN_FIRST
 
 __all__ = ["configure", "run", "time_artifact"]
 
@@ -179,7 +180,7 @@ def _in_fresh_process(given: GivenModel, args: argparse.Namespace, name: str) ->
         "seconds": args.seconds,
         "trust": args.trust,
     }
-    code = "import sys; from darts_core.commands.serve_bench import child; child(sys.argv[1])"
+    code = f"{OWN_FIRST}; from darts_core.commands.serve_bench import child; child(sys.argv[1])"
     done = subprocess.run(
         [sys.executable, "-c", code, json.dumps(question)],
         capture_output=True,

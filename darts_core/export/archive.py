@@ -19,9 +19,8 @@ import torch
 from torch.export import ExportedProgram
 from torch.export.passes import move_to_device_pass
 
-from darts_core.checkpoint import check_stored
 from darts_core.errors import ExportError
-from darts_core.reading import DAMAGE, parse_json, regular_file
+from darts_core.reading import DAMAGE, check_stored, parse_json, regular_file
 
 __all__ = ["load_program", "save_program"]
 

@@ -6,7 +6,6 @@ import contextlib
 import logging
 import os
 import subprocess
-import tempfile
 import threading
 import time
 from collections.abc import Iterator
@@ -16,7 +15,7 @@ from typing import Any
 
 import torch
 
-from darts_core.device import require_device, user_name
+from darts_core.device import own_folder, require_device
 from darts_core.errors import LatencyError
 from darts_core.runlog import processor_name
 
@@ -75,7 +74,8 @@ def device_lock(device: str | torch.device, *, wait_seconds: float = 1800.0) -> 
     be entered again inside itself.
 
     Raises:
-        LatencyError: another process kept the lock for longer than `wait_seconds`, or there are no locks.
+        LatencyError: another process kept the lock for longer than `wait_seconds`, there are no locks, or
+            another user has made their folder.
     """
     found = require_device(device)
     key = f"{found.type}{found.index or 0}"
@@ -95,10 +95,12 @@ def device_lock(device: str | torch.device, *, wait_seconds: float = 1800.0) -> 
 
 
 def lock_path(key: str) -> Path:
-    """The lock file called `key`, in this user's own folder."""
-    folder = Path(tempfile.gettempdir()) / f"darts_core_locks_{user_name()}"
-    folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-    return folder / f"{key}.lock"
+    """The lock file called `key`, in this user's own folder.
+
+    Raises:
+        LatencyError: another user has made that folder.
+    """
+    return own_folder("darts_core_locks_", LatencyError) / f"{key}.lock"
 
 
 def _acquire(key: str, wait_seconds: float) -> Any:

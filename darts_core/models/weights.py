@@ -9,9 +9,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from darts_core.checkpoint import check_stored
 from darts_core.errors import ConfigError
-from darts_core.reading import regular_file
+from darts_core.reading import check_stored, regular_file
 
 __all__ = ["load_weights"]
 

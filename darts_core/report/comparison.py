@@ -8,9 +8,10 @@ from typing import Any
 
 from darts_core.errors import JobError
 from darts_core.report.columns import Column
-from darts_core.report.job_details import shown_cluster, stage_settings
+from darts_core.report.job_details import stage_settings
 from darts_core.report.job_summary import stage_facts
 from darts_core.report.read import flatten, read_settings
+from darts_core.report.variables import without_variables
 from darts_core.store.record import SCRIPT
 from darts_core.study.results import figure, summary
 
@@ -26,7 +27,7 @@ def settings_of(column: Column) -> dict[str, Any]:
     kept = ("code_hash", "boot_file", "arguments", "data", "python", "devices", "budget", "multi")
     content = {k: request.get(k) for k in kept}
     content |= {"entry": request.get("entry") or "train"}
-    content |= {k: shown_cluster(request.get(k)) for k in ("ray", "slurm")}
+    content |= {k: without_variables(request.get(k)) for k in ("ray", "slurm")}
     found = read_settings(version.path / "autosearch" / "config.yaml")
     return content if found is None else {**content, "config": found}
 

@@ -13,13 +13,14 @@ from darts_core.report.elements import elements
 from darts_core.report.job_summary import seen_summary, stage_facts
 from darts_core.report.read import STAGES, read_settings
 from darts_core.report.tables import neutral, short
+from darts_core.report.variables import shown_override, without_variables
 from darts_core.runlog import read_jsonl
 from darts_core.store.record import LIVE, SCRIPT
 from darts_core.store.version import Version
 from darts_core.study.results import summary
 
 __all__ = [
-    "TAIL_LINES", "log_path", "resources_text", "shown_cluster", "stage_settings", "tail", "version_details",
+    "TAIL_LINES", "log_path", "resources_text", "stage_settings", "tail", "version_details",
 ]  # fmt: skip
 
 TAIL_LINES = 10
@@ -67,17 +68,21 @@ def stage_settings(folder: Path) -> dict[str, Any]:
             path = place / stage / "config.yaml"
             if path.is_file():
                 name = stage if place == folder else f"{place.name}/{stage}"
-                found[name] = read_settings(path)
+                found[name] = without_variables(read_settings(path))
     return found
 
 
 def _commands(version: Version) -> list[dict[str, Any]]:
     """One row a command that was run in the version, the newest last."""
     kept = ("started", "ended", "message", "overrides", "multirun")
-    return [
+    rows: list[dict[str, Any]] = [
         {"command": name, "state": version.state(name), **{k: command.get(k) for k in kept}}
         for name, command in version.record()["commands"].items()
     ]
+    for row in rows:
+        if isinstance(row["overrides"], list):
+            row["overrides"] = [shown_override(str(text)) for text in row["overrides"]]
+    return rows
 
 
 def version_details(version: Version) -> dict[str, Any]:
@@ -116,17 +121,6 @@ def version_details(version: Version) -> dict[str, Any]:
     }
 
 
-def shown_cluster(cluster: Any) -> Any:
-    """A cluster's settings for pages that are passed around: without what stands in environment variables."""
-    inner = cluster.get("runtime_env") if isinstance(cluster, Mapping) else None
-    if not isinstance(inner, Mapping) or not isinstance(inner.get("env_vars"), Mapping):
-        return cluster
-    return {
-        **cluster,
-        "runtime_env": {**inner, "env_vars": dict.fromkeys(inner["env_vars"], "***")},
-    }
-
-
 def _script_details(version: Version, command: Mapping[str, Any]) -> dict[str, Any]:
     """What only the search of a user's script has: its request, its plan, its trials."""
     request = command.get("request") or {}
@@ -135,7 +129,9 @@ def _script_details(version: Version, command: Mapping[str, Any]) -> dict[str, A
     given = {key: request.get(key) for key in kept}
     # what few searches are given stands there for those alone
     given |= {
-        key: shown_cluster(request[key]) for key in ("ray", "slurm") if request.get(key) is not None
+        key: without_variables(request[key])
+        for key in ("ray", "slurm")
+        if request.get(key) is not None
     }
     if request.get("entry") not in (None, "train"):
         given["entry"] = request["entry"]

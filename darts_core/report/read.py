@@ -17,6 +17,7 @@ from darts_core.errors import ConfigError, DartsError, ResumeError
 from darts_core.metric import ACCURACY, Metric, metric_of
 from darts_core.report.reduced import Reduced, read_reduced
 from darts_core.report.rows import ModelRow, finite
+from darts_core.report.variables import shown_override, without_variables
 from darts_core.runlog import read_json, read_jsonl, read_yaml
 from darts_core.study.metric_names import less_is_better
 
@@ -194,7 +195,7 @@ def read_stage(folder: str | Path) -> StageRun:
     return StageRun(
         name=folder.name,
         folder=folder,
-        config=_mapping(folder / "config.yaml", problems),
+        config=without_variables(_mapping(folder / "config.yaml", problems)),
         environment=_mapping(folder / "environment.json", problems),
         metrics=tuple(rows),
         result=result,
@@ -204,7 +205,7 @@ def read_stage(folder: str | Path) -> StageRun:
 
 
 def _commands(record: Mapping[str, Any]) -> tuple[str, ...]:
-    """The console commands noted in `version.json`, as they could be typed again."""
+    """The console commands noted in `version.json`, as they could be typed again (see `shown_override`)."""
     commands = record.get("commands")
     lines = []
     for name, noted in commands.items() if isinstance(commands, Mapping) else ():
@@ -213,7 +214,8 @@ def _commands(record: Mapping[str, Any]) -> tuple[str, ...]:
             lines.append(known["resume_line"])
             continue
         overrides = known.get("overrides")
-        words = [str(word) for word in overrides] if isinstance(overrides, list) else []
+        known_words = overrides if isinstance(overrides, list) else []
+        words = [shown_override(str(word)) for word in known_words]
         several = ["-m"] if known.get("multirun") else []
         own = ["--config-dir", str(known["config_dir"])] if known.get("config_dir") else []
         lines.append(shlex.join(["darts-core", str(name), *several, *words, *own]))

@@ -13,7 +13,7 @@ from darts_core.errors import DartsError
 from darts_core.report.html import render
 from darts_core.report.job_summary import seen_summary
 from darts_core.report.progress import progress
-from darts_core.report.tables import short, span
+from darts_core.report.tables import neutral, short, span
 from darts_core.store.version import Version
 
 __all__ = ["status_line", "watching"]
@@ -32,7 +32,7 @@ def status_line(version: Version) -> str:
             parts.append(f"about {span(far.seconds_left)} left")
     known = seen_summary(version, state)
     if known.get("best") is not None:
-        parts.append(f"{known['metric']} {short(known['best'])}")
+        parts.append(f"{neutral(known['metric'])} {short(known['best'])}")
     return ", ".join(parts)
 
 

@@ -17,6 +17,7 @@ __all__ = [
     "copy_code",
     "copy_model",
     "inside",
+    "kept_files",
     "links_note",
     "model_file",
     "numbered",
@@ -196,8 +197,12 @@ def copy_code(source: str | Path, target: Path, *, skip: Path | None = None) -> 
         destination = target / relative
         destination.parent.mkdir(parents=True, exist_ok=True)
         try:
+            # a .env that its owner alone may read stays so, and a program can still be started
+            rights = path.stat().st_mode & 0o777 | 0o600
+            os.close(os.open(destination, os.O_WRONLY | os.O_CREAT, rights))
             shutil.copyfile(path, destination)
         except FileNotFoundError:
+            destination.unlink(missing_ok=True)
             continue  # a training that runs there has renamed or removed it since: its checkpoint, say
         # a file name may hold bytes that are no text
         name = str(relative).encode(errors="surrogateescape")
@@ -208,6 +213,27 @@ def copy_code(source: str | Path, target: Path, *, skip: Path | None = None) -> 
 def numbered(number: int, path: Path) -> str:
     """The name of a job file's copy: its place in the order, then its own name without an older number."""
     return f"{number}-{re.sub(r'^([0-9]+-)+', '', path.name) or path.name}"
+
+
+def kept_files(folder: Path, names: object) -> list[Path]:
+    """The copies of job files in `folder` that a record names; None names none.
+
+    Raises:
+        JobError: a name is none of a file right there, which links are not.
+    """
+    listed: object = [] if names is None else names
+    if isinstance(listed, list) and all(
+        isinstance(n, str)
+        and n not in ("", "..")
+        and Path(n).name == n
+        and not (folder / n).is_symlink()
+        for n in listed
+    ):
+        return [folder / name for name in listed]
+    raise JobError(
+        f"The job files {str(names)[:200]} are no files right in {folder}: its record is damaged; make the "
+        "job anew with jobs create."
+    )
 
 
 def model_file(trial_folder: str | Path, model_path: object) -> Path | None:

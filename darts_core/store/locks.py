@@ -3,15 +3,13 @@
 from __future__ import annotations
 
 import contextlib
-import os
 import re
-import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import filelock
 
-from darts_core.device import user_name
+from darts_core.device import own_folder
 from darts_core.errors import JobError
 
 __all__ = ["FileLock", "device_lock_path"]
@@ -95,15 +93,12 @@ def device_lock_path(root: str | Path, device: str) -> Path:
     """Where the lock of a device lies: `cpu` slots in the root, GPUs once for all of a user's roots.
 
     Raises:
-        JobError: the device's name is not `cpu`, `cpu:N`, `cuda` or `cuda:N`.
+        JobError: the device's name is not `cpu`, `cpu:N`, `cuda` or `cuda:N`; or another user has made the
+            folder of the locks.
     """
     if not re.fullmatch(r"(cpu|cuda)(:\d{1,3})?", device):
         raise JobError(f"Unknown device {device!r}; use cpu, cpu:0, cuda, cuda:0 and so on.")
     name = device if ":" in device else f"{device}:0"
     if name.startswith("cpu"):
         return Path(root) / ".locks" / f"{name.replace(':', '-')}.lock"
-    shared = Path(tempfile.gettempdir()) / f"darts-core-{user_name()}"
-    shared.mkdir(mode=0o700, exist_ok=True)
-    if shared.stat().st_uid != os.getuid():
-        raise JobError(f"{shared} belongs to another user; set TMPDIR to a folder of yours.")
-    return shared / f"{name.replace(':', '-')}.lock"
+    return own_folder("darts-core-", JobError) / f"{name.replace(':', '-')}.lock"

@@ -11,7 +11,7 @@ from typing import Any
 
 from darts_core.errors import JobError, ResumeError
 from darts_core.runlog import read_json, write_json
-from darts_core.store.code import copy_code, numbered
+from darts_core.store.code import copy_code, kept_files, numbered
 from darts_core.store.jobs import SAVED, Store
 from darts_core.store.names import check_name, is_name
 from darts_core.store.sweep import sweep_job, temporary_name
@@ -51,7 +51,8 @@ class SavedParams:
         """The saved values; `config_paths`, and `code` where it was copied, are paths of the saved copies.
 
         Raises:
-            JobError: there is none of that name, its file is damaged, or a newer program wrote it.
+            JobError: there is none of that name, its file is damaged or names others, or a newer program
+                wrote it.
         """
         path = self._path(name) / "params.json"
         if not path.is_file():
@@ -69,9 +70,8 @@ class SavedParams:
                 f"{path} was written by a newer program, whose settings would be left out here; update "
                 "darts-core."
             )
-        content["config_paths"] = [
-            str(self._path(name) / n) for n in content.get("config_files", [])
-        ]
+        files = kept_files(self._path(name), content.get("config_files"))
+        content["config_paths"] = [str(path) for path in files]
         if content.pop("code_copied", False):
             content["code"] = str(self._path(name) / "code")
         return content

@@ -26,20 +26,21 @@ def to_csv(rows: Sequence[dict[str, Any]]) -> str:
     """`rows` as CSV text with a header; lists and dictionaries are JSON inside their cell."""
     stream = io.StringIO()
     names = list(dict.fromkeys(name for row in rows for name in row))
-    writer = csv.DictWriter(stream, names, lineterminator="\n")
-    writer.writeheader()
+    writer = csv.writer(stream, lineterminator="\n")
+    writer.writerow([_cell(name) for name in names])
     for row in rows:
-        writer.writerow({k: _cell(v) for k, v in row.items()})
+        writer.writerow([_cell(row.get(name)) for name in names])
     return stream.getvalue()
 
 
 def _cell(value: Any) -> Any:
     if isinstance(value, (list, dict)):
         return json.dumps(value)
-    # a spreadsheet would run such a text as a formula
-    if isinstance(value, str) and value[:1] in ("=", "+", "-", "@"):
-        return "'" + value
-    return value
+    if not isinstance(value, str):
+        return value
+    # a terminal would obey what it cannot print, and a spreadsheet run such a beginning as a formula
+    text = value if value.isprintable() else json.dumps(value)[1:-1]
+    return f"'{text}" if text[:1] in ("=", "+", "-", "@") else text
 
 
 def write_tables(result: StudyResult, folder: Path) -> None:

@@ -15,6 +15,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from darts_core.credentials import masked
 from darts_core.errors import ConfigError
 from darts_core.web.verbs import Order
 
@@ -38,8 +39,9 @@ class Action:
 
     @property
     def command_line(self) -> str:
-        """As a person would type it."""
-        return " ".join(["darts-core", *(shlex.quote(word) for word in self.words)])
+        """As a person would type it; of a database's address without the password."""
+        words = (str(masked(word)) for word in self.words)
+        return shlex.join(["darts-core", *words])
 
     @property
     def status(self) -> int | None:

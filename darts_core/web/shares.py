@@ -12,6 +12,7 @@ from hashlib import blake2b
 from typing import Any
 
 from darts_core.runlog import plain
+from darts_core.store.procs import OWN_FIRST
 
 __all__ = ["RemoteShares"]
 
@@ -55,9 +56,10 @@ class RemoteShares:
             threading.Thread(target=self._work, args=(key, asked, count), daemon=True).start()
 
     def _work(self, key: str, asked: Mapping[str, Any], count: int) -> None:
+        code = f"{OWN_FIRST}; from darts_core.study.importance import main; main()"
         try:
             done = subprocess.run(
-                [sys.executable, "-m", "darts_core.study.importance"],
+                [sys.executable, "-c", code],
                 input=json.dumps(asked),
                 capture_output=True,
                 text=True,

@@ -1,18 +1,23 @@
 """Names from files and the command line reach the terminal as text: they steer nothing."""
 
+import argparse
 import importlib
 import json
 import logging
 import os
+from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
 from darts_core import cli
+from darts_core.commands.jobs import verbs
 from darts_core.commands.logs import configure_logging
 from darts_core.latency.table import LatencyTable
 
 # the package exports its function under the module's name
 predicting = importlib.import_module("darts_core.export.predict")
+watching = importlib.import_module("darts_core.report.watching")
 # a colour, a moved cursor, a title, a forged line, a hidden and a reversed text, rich's markup
 NAMES = [
     "\x1b[31mred", "\x1b[2J\x1b[H", "\x1b]0;title\x07", "a\ndarts-core: all is well", "a\rb",
@@ -89,6 +94,24 @@ def test_a_latency_table_is_shown_without_control(name, capsys, tmp_path):
     ).save(tmp_path / "t.json")
     assert cli.main(["latency", "show", f"table={tmp_path / 't.json'}"]) == 0
     check(capsys.readouterr().out)
+
+
+@pytest.mark.parametrize("name", NAMES, ids=ascii)
+def test_a_version_in_one_line_and_its_best_are_shown_without_control(name, capsys, monkeypatch):
+    """A job that somebody sent: the metric and the verdict are texts of its files."""
+    version = SimpleNamespace(label="a/V001", job="a", name="V001", path=Path("none"), kind="script",
+                              record=dict, state=lambda: "succeeded")  # fmt: skip
+    monkeypatch.setattr(watching, "progress", lambda *given: None)
+    found = {"metric": name, "best": 0.5}
+    monkeypatch.setattr(watching, "seen_summary", lambda *given: found)
+    check(watching.status_line(version))
+    best = {"folder": "none", "trial_id": "t1", "number": 1, "config": {}, "values": {}}
+    monkeypatch.setattr(verbs, "summary", lambda path: {"best": best, "verdict": name})
+    store = SimpleNamespace(version=lambda label: version)
+    assert verbs.run_best(store, argparse.Namespace(job="a", export=None, form="text")) == 0
+    text = capsys.readouterr().out
+    check(text)
+    assert text.count("\n") == 5
 
 
 @pytest.mark.parametrize("argv", [["predict", "--model", "m", "{}"], ["jobs", "suggest", "{}"]])

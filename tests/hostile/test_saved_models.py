@@ -7,9 +7,12 @@ import zipfile
 import pytest
 import torch
 
+from darts_core import autosearch
 from darts_core.architecture import Architecture
+from darts_core.autosearch.backbones import ResNet18
+from darts_core.autosearch.networks import NETWORK, WEIGHTS
 from darts_core.checkpoint import load_checkpoint, save_checkpoint
-from darts_core.errors import DartsError, ResumeError
+from darts_core.errors import ArchitectureError, ConfigError, DartsError, ResumeError
 from darts_core.models.baselines import baseline
 from darts_core.supernet import build
 from darts_core.train.save import load_model, save_model
@@ -147,6 +150,13 @@ def test_a_packed_member_is_refused_before_it_is_unfolded(tmp_path, monkeypatch)
     monkeypatch.setattr(torch, "load", lambda *a, **k: pytest.fail("was opened"))
     with pytest.raises(ResumeError, match="cannot be read"):
         load_checkpoint(tmp_path / "b.pt")
+    # what a job's export holds, and what a backbone starts from
+    (tmp_path / "b.pt").rename(tmp_path / WEIGHTS)
+    (tmp_path / NETWORK).write_text("{}")
+    with pytest.raises(ConfigError, match=r"no plain weights \(ValueError: the member .* is compr"):
+        autosearch.load(tmp_path, build=lambda: torch.nn.Linear(1, 1))
+    with pytest.raises(ArchitectureError, match="is compressed"):
+        ResNet18("1-2", width=4, pretrained=tmp_path / WEIGHTS)
 
 
 @pytest.mark.parametrize("content", [b"", b"PK\3\4", bytes(1000), b"\x80\x04N."])

@@ -1,7 +1,9 @@
 """What an exported file is, not what its manifest says, decides whether trust is needed."""
 
 import json
+import subprocess
 import zipfile
+from types import SimpleNamespace
 
 import numpy as np
 import onnx
@@ -11,11 +13,13 @@ import torch._inductor
 from onnx import TensorProto, helper
 
 from darts_core import cli
+from darts_core.commands.serve_bench import _in_fresh_process
 from darts_core.errors import ExportError
 from darts_core.export import load, runtime
 from darts_core.export.choice import choose
 from darts_core.export.manifest import sha256
 from darts_core.export.runtime import open_artifact
+from darts_core.web.shares import RemoteShares
 
 NATIVE = {
     "data/aotinductor/model/code.wrapper.so": b"\x7fELF",
@@ -160,3 +164,27 @@ def test_serve_bench_leaves_native_code_out_by_what_it_is(tmp_path, capsys):
     cli.main(["serve-bench", str(tmp_path), "--json"])
     out, err = capsys.readouterr()
     assert (out, "left out; add --trust" in err) == ("", True), "standard output is for rows alone"
+
+
+def test_a_fresh_process_takes_no_module_from_the_folder_that_one_stands_in(tmp_path, monkeypatch):
+    """`cd` into an export that somebody sent, then `darts-core serve-bench .`"""
+    (tmp_path / "json.py").write_text("raise SystemExit('was run')")
+    (tmp_path / "hers.py").write_text("")
+    monkeypatch.chdir(tmp_path)
+    real = subprocess.run
+    look = f"import hers, json; print(json.dumps({{'from': float(json.__file__ == {json.__file__!r})}}))"
+
+    def run(command, **options):
+        first, ours, _ = command[2].partition("from darts_core")
+        assert ours
+        return real([*command[:2], first + look], **options)
+
+    monkeypatch.setattr(subprocess, "run", run)
+    given = SimpleNamespace(place=".", settings=[], plugins=[])
+    args = SimpleNamespace(batch=[1], device=None, seconds=1.0, trust=False)
+    assert _in_fresh_process(given, args, "onnx") == {"from": 1.0}
+    # nor does that of the live page, which is started where results lie
+    shares = RemoteShares()
+    shares._busy.acquire()
+    shares._work("key", {}, 4)
+    assert shares._known["key"] == (4, {"from": 1.0})

@@ -123,6 +123,18 @@ def test_a_cluster_is_edited_as_in_a_new_version_and_left_for_another_one(store)
         ),
         ("{", "damaged"),
         ("[]", "damaged"),
+        *(
+            (f'{{"kind": "darts-core saved parameters", "config_files": {files}}}', "The job files")
+            for files in (
+                '["../../../her.yaml"]',
+                '["/her.yaml"]',
+                '[".."]',
+                "[1]",
+                '"a"',
+                "7",
+                "[[]]",
+            )
+        ),
     ],
 )
 def test_what_cannot_be_read_here_is_refused_by_name_and_hides_nothing_else(
@@ -138,6 +150,20 @@ def test_what_cannot_be_read_here_is_refused_by_name_and_hides_nothing_else(
     rows = json.loads(capsys.readouterr().out)
     assert [row["name"] for row in rows] == ["second"]
     assert f"left out: {told.value}" in caplog.text
+
+
+def test_a_record_names_no_file_of_another_folder(store, tmp_path):
+    """A version that somebody sent: what it names would be read, copied and shown."""
+    (tmp_path / "her.yaml").write_text("seed: 1")
+    made = version(store)
+    record = made.record()
+    (made.path / "config").mkdir()
+    (made.path / "config" / "1-job.yaml").symlink_to(tmp_path / "her.yaml")
+    for name in ("../../../../her.yaml", str(tmp_path / "her.yaml"), "1-job.yaml"):
+        record["commands"]["autosearch"]["request"]["config_files"] = [name]
+        write_record(made.path, record)
+        with pytest.raises(JobError, match="its record is damaged"):
+            request_of(made)
 
 
 def test_a_job_file_that_is_not_there_is_a_sentence(store, monkeypatch):

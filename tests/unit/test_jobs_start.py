@@ -4,6 +4,7 @@ And stopping one where the disk is full.
 """
 
 import errno
+import os
 import signal
 import subprocess
 import sys
@@ -13,6 +14,8 @@ from types import SimpleNamespace
 import pytest
 
 from darts_core.commands.jobs import pipeline, starting
+from darts_core.credentials import PASSWORD_VARIABLE
+from darts_core.errors import TuneError
 from darts_core.store import control, procs
 from darts_core.store.jobs import Store
 from darts_core.store.record import new_record
@@ -39,6 +42,27 @@ def test_an_interruption_before_it_has_a_version_ends_the_command(tmp_path, monk
     finally:
         started[0].kill()
         started[0].wait()
+
+
+def test_a_databases_password_stands_in_no_list_of_processes_and_no_file(tmp_path, monkeypatch):
+    """Of `darts_core.api.tune`, of `jobs new-version --set` and of `jobs params edit --set`."""
+    told = []
+
+    def start(module, arguments, **given):
+        told.extend(arguments)
+        raise KeyboardInterrupt
+
+    monkeypatch.setenv(PASSWORD_VARIABLE, "")
+    monkeypatch.setattr(pipeline.control, "start", start)
+    given = ("+tune.options.storage=postgresql://me:pass@h/db", "seed=1")
+    with pytest.raises(KeyboardInterrupt):
+        pipeline.start(Store(tmp_path), "a", pipeline.Recipe("tune", given), log=tmp_path / "said")
+    assert told[:3] == ["tune", "+tune.options.storage=postgresql://me:***@h/db", "seed=1"]
+    assert os.environ[PASSWORD_VARIABLE] == "pass"
+    changed = pipeline.Recipe("tune").changed({"tune.warm_start": "mysql://me:other@h/db"})
+    assert changed.overrides == ("tune.warm_start=mysql://me:***@h/db",)
+    with pytest.raises(TuneError, match=r"data\.path=http://me:\*\*\*@h holds a password"):
+        changed.changed({"data.path": "http://me:pass@h"})
 
 
 def test_a_version_that_is_gone_again_takes_no_log(tmp_path):

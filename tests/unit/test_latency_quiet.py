@@ -6,13 +6,15 @@ import errno
 import os
 import tempfile
 import threading
+from functools import partial
 
 import pytest
 
-from darts_core.errors import LatencyError
+from darts_core.errors import DartsError, LatencyError
 from darts_core.latency import device as locks
 from darts_core.latency import quiet
 from darts_core.latency.quiet import SharedDevice, alone_on
+from darts_core.store.locks import device_lock_path
 
 
 def _time(events, begun, done):
@@ -103,3 +105,12 @@ def test_a_user_without_an_account_has_locks_of_its_own(monkeypatch, tmp_path):
     monkeypatch.setattr("pwd.getpwuid", lambda number: {}[number])
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
     assert lock_path("cpu").parent.name == f"darts_core_locks_user-{os.getuid()}"
+
+
+def test_no_lock_lies_in_a_folder_that_another_user_has_made(monkeypatch, tmp_path):
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    other = os.getuid() + 1
+    monkeypatch.setattr(os, "getuid", lambda: other)
+    for path in (partial(locks.lock_path, "cpu0"), partial(device_lock_path, tmp_path, "cuda:0")):
+        with pytest.raises(DartsError, match="belongs to another user; set TMPDIR to a folder"):
+            path()

@@ -17,11 +17,12 @@ from darts_core.commands.jobs.pipeline import show_best
 from darts_core.errors import JobError
 from darts_core.report.columns import columns_of
 from darts_core.report.comparison import different_settings, results_table
+from darts_core.report.job_details import version_details
 from darts_core.report.job_rows import picked
 from darts_core.report.job_summary import seen_summary, stage_facts
 from darts_core.report.tables import short
 from darts_core.report.versions import content_of, write_version_report
-from darts_core.runlog import read_json, write_json
+from darts_core.runlog import read_json, write_json, write_yaml
 from darts_core.store.jobs import Store
 from darts_core.store.record import new_record
 
@@ -115,6 +116,28 @@ def test_another_function_and_another_cluster_of_a_script_are_differences(store)
         "ray.num_gpus": [None, 1],
         "ray.runtime_env.env_vars.TOKEN": [None, "***"],
     }
+
+
+def test_what_stands_in_environment_variables_is_on_no_page_of_a_pipeline(store):
+    given = ["seed=0", "tune.options.ray={address: auto, runtime_env: {env_vars: {HUB: s3cret, B: c}}}",
+             "+tune.options.ray.runtime_env.env_vars.KEY=s3cret s3cret"]  # fmt: skip
+    record = new_record("pipeline", commands={"tune": {"state": "succeeded", "overrides": given}})
+    with store.new_version("one", record) as made:
+        folder = made / "tune"
+        fixture.make_train(folder)
+        variables = {"runtime_env": {"env_vars": {"HUB": "s3cret"}}}
+        write_yaml(folder / "config.yaml", {"tune": {"options": {"ray": variables}}})
+    version = store.version("one")
+    details = version_details(version)
+    assert details["commands"][0]["overrides"] == [
+        "seed=0",
+        "tune.options.ray={address: auto, runtime_env: {env_vars: {***}}}",
+        "+tune.options.ray.runtime_env.env_vars.KEY=***",
+    ]
+    page = write_version_report(version.path).read_text(encoding="utf-8")
+    for text in (page, json.dumps(details), json.dumps(different_settings(columns_of([version])))):
+        assert "s3cret" not in text
+    assert "tune.options.ray.runtime_env.env_vars.HUB" in page
 
 
 def test_large_numbers_are_written_out():

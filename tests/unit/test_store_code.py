@@ -78,6 +78,21 @@ def test_a_file_that_goes_while_the_code_is_copied_is_none_of_it(
     assert copy_code(source, tmp_path / "again") == told
 
 
+def test_a_copy_may_be_read_and_run_by_whom_the_file_itself_may(tmp_path: Path) -> None:
+    source = tmp_path / "code"
+    source.mkdir()
+    for name, rights in ((".env", 0o600), ("tool.sh", 0o755), ("fixed.py", 0o444)):
+        (source / name).write_text("x")
+        (source / name).chmod(rights)
+    before = os.umask(0o022)
+    try:
+        copy_code(source, tmp_path / "copy")
+    finally:
+        os.umask(before)
+    rights = {p.name: oct(p.stat().st_mode & 0o777) for p in (tmp_path / "copy").iterdir()}
+    assert rights == {".env": "0o600", "tool.sh": "0o755", "fixed.py": "0o644"}
+
+
 def test_a_virtual_environment_of_any_name_is_no_code(tmp_path: Path) -> None:
     source = tmp_path / "code"
     for name in ("train.py", "lib/net.py", "env/lib/a.py", ".hidden/b.py", "mini/conda-meta/c.py"):

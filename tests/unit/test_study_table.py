@@ -10,7 +10,7 @@ import pytest
 
 from darts_core.runlog import write_json
 from darts_core.study import run_study
-from darts_core.study.table import main, write_tables
+from darts_core.study.table import main, to_csv, write_tables
 
 
 @pytest.mark.parametrize("kind", ["--csv", "--json"])
@@ -57,3 +57,12 @@ def test_a_searched_number_of_epochs_hides_none_that_a_trial_came_to(tmp_path, c
     for text in ((tmp_path / "trials.csv").read_text(), capsys.readouterr().out):
         (row,) = csv.DictReader(io.StringIO(text))
         assert (row["epochs"], row["params.epochs"]) == ("1", "7")
+
+
+def test_no_name_and_no_text_is_a_formula_or_steers_a_terminal():
+    rows = [
+        {"=lr": 1, "reason": "\t=1+1\n\x1b[2J"},
+        {"=lr": -0.5, "reason": "@a"},
+        {"reason": None},
+    ]
+    assert to_csv(rows) == "'=lr,reason\n1,\\t=1+1\\n\\u001b[2J\n-0.5,'@a\n,\n"

@@ -15,6 +15,7 @@ from darts_core.report.html import render
 from darts_core.store.jobs import Store
 from darts_core.store.params import SavedParams
 from darts_core.store.record import new_record
+from darts_core.web.actions import Action
 from darts_core.web.app import make_app
 from darts_core.web.guard import POLICY
 from darts_core.web.options import LIMIT_BYTES
@@ -327,6 +328,14 @@ def test_no_value_of_a_form_can_pass_for_an_option(root):
             order(options(root), "save-params", {"job": "one", "saved": name})
     with pytest.raises(ConfigError, match="control character"):
         order(options(root), "edit", {"job": "one", "description": "\x1b[2J"})
+
+
+def test_a_command_is_shown_without_the_password_of_a_database(tmp_path):
+    words = ("jobs", "new-version", "one/V001", "--set=tune.options.storage=mysql://me:pass@h/db")
+    action = Action("a", "new-version", words, tmp_path, "", None, 0.0)
+    assert action.command_line == (
+        "darts-core jobs new-version one/V001 '--set=tune.options.storage=mysql://me:***@h/db'"
+    )
 
 
 def test_deleting_wants_the_name_typed(root):

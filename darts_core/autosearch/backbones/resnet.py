@@ -7,6 +7,7 @@ Source: He et al. 2016, "Deep residual learning"; the stride stands in the 3x3 c
 
 from __future__ import annotations
 
+import zipfile
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,7 @@ from torch import Tensor, nn
 from darts_core.autosearch.backbones.blocks import BasicBlock, Bottleneck, Residual, resnet_stem
 from darts_core.autosearch.backbones.grammar import STANDARD, blocks, named_code
 from darts_core.errors import ArchitectureError, ConfigError, first_line
+from darts_core.reading import check_stored
 
 __all__ = ["Backbone", "ResNet18", "ResNet34", "ResNet50", "ResNet101"]
 
@@ -100,6 +102,8 @@ def _load(backbone: Backbone, path: Path) -> None:
             f"There is no file of pretrained params at {path}; name an existing file."
         )
     try:
+        if zipfile.is_zipfile(path):  # one of an old torch is none, and packs nothing
+            check_stored(path)
         state = torch.load(path, map_location="cpu", weights_only=True)
         backbone.load_state_dict(state)
     except Exception as error:  # torch raises many kinds for a damaged or foreign file

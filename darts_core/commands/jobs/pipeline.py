@@ -10,12 +10,12 @@ import tempfile
 import time
 import uuid
 from collections.abc import Iterator, Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from darts_core.commands.jobs.options import place_of
-from darts_core.commands.overrides import key_of, quoted
+from darts_core.commands.overrides import key_of, quoted, without_password
 from darts_core.errors import ConfigError, DartsError, JobError
 from darts_core.report.columns import Column
 from darts_core.report.elements import best_element, elements, labels
@@ -57,10 +57,11 @@ class Recipe:
         return asdict(self)
 
     def changed(self, settings: Mapping[str, str]) -> Recipe:
-        """The recipe with other settings; one that stands there already is replaced.
+        """The recipe with other settings, no password among them; one that stands there already is replaced.
 
         Raises:
             JobError: one says where results go, which the job and the root decide.
+            TuneError: one holds a password that nothing would put back.
         """
         keys = {key_of(key) for key in settings}
         for key in keys.intersection(("job", "out")):
@@ -69,7 +70,7 @@ class Recipe:
                 "keep the settings with jobs params save, and give --name to jobs params use."
             )
         kept = [text for text in self.overrides if key_of(text) not in keys]
-        added = [f"{key}={value}" for key, value in settings.items()]
+        added = [without_password(f"{key}={value}") for key, value in settings.items()]
         return Recipe.from_dict({**self.to_dict(), "overrides": (*kept, *added)})
 
     def arguments(self, store: Store, job: str) -> list[str]:
@@ -108,9 +109,12 @@ def start(
     Raises:
         ConfigError: the command refused, with its sentence.
         JobError: a version with these settings is finished already.
+        TuneError: an override holds a password that nothing would put back.
         KeyboardInterrupt: it was interrupted; what has no version yet, by which to stop it, is ended.
     """
     kept = log is not None
+    # everybody may read the list of processes; what is started inherits the password
+    recipe = replace(recipe, overrides=tuple(map(without_password, recipe.overrides)))
     if log is None:
         handle, name = tempfile.mkstemp(prefix="darts-core-", suffix=".log")
         os.close(handle)
@@ -273,7 +277,7 @@ def show_best(version: Version, args: argparse.Namespace) -> int:
         return 0
     chosen = _element(version, place)
     why = f", best on val of {chosen['of']} ({chosen['label']})" if chosen else ""
-    print(f"{column.label}: {found['metric']} {short(found['best'])}{why}")
+    print(f"{column.label}: {neutral(found['metric'])} {short(found['best'])}{neutral(why, 1000)}")
     for path in files:
         print(f"left       {neutral(path)}")
     if exported:

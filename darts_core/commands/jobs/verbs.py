@@ -186,7 +186,7 @@ def run_best(store: Store, args: argparse.Namespace) -> int:
     print(f"settings   {short(best['config'])}")
     print(f"values     {short(best['values'])}")
     print(f"model      {neutral(model) if model else 'none inside the trial folder'}")
-    print(result["verdict"])
+    print(neutral(result["verdict"], 1000))
     if exported:
         print(f"copied to  {neutral(exported)}")
     return 0

@@ -52,7 +52,7 @@ def _check(request: dict[str, Any]) -> int:
     place = elsewhere(request.get("ray"), request.get("slurm"))
     answer = {
         "zero_code": bool(plan.steps[0].metrics),
-        "boot_file": boot_file_of(plan.steps[0].command, request.get("boot_file") or ""),
+        "boot_file": boot_file_of([s.command for s in plan.steps], request.get("boot_file") or ""),
         "own_arguments": own_arguments(plan, request.get("arguments") or {}),
         "trials": plan.trial_count(),
         "forecast": forecast_text(plan),

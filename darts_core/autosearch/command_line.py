@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 import shlex
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -171,21 +171,34 @@ def own_arguments(plan: Any, arguments: Mapping[str, str]) -> list[str]:
     return [name for name in arguments if name not in ours]
 
 
-def boot_file_of(command: str, given: str) -> str:
-    """The boot file: the one given, or the one that the command names; where one is a whole path, that.
+def boot_file_of(commands: Iterable[str], given: str) -> str:
+    """The boot file: the one given, or the one that the commands name; where one is a whole path, that.
+
+    A job file comes from outside, and the boot file is the code that was chosen: none of its commands runs
+    another.
+
+    Args:
+        commands: the templates of all steps, "" where a step has none.
+        given: `--boot-file`, or "".
 
     Raises:
         ConfigError: they differ.
     """
-    parsed = parse_command(command) if command else None
-    if parsed is None or (given and parsed.module):
-        return given
-    short, whole = sorted((given or parsed.boot_file, parsed.boot_file), key=len)
-    if short != whole and not (whole.startswith("/") and whole.endswith(f"/{short}")):
-        raise ConfigError(
-            f"The command runs {parsed.boot_file}, --boot-file is {given}; name one of them."
-        )
-    return whole
+    for command in filter(None, commands):
+        given = _agreed(parse_command(command), given)
+    return given
+
+
+def _agreed(command: Command, given: str) -> str:
+    package = command.module.replace(".", "/")
+    for named in (command.boot_file, *([f"{package}/__main__.py"] if package else [])):
+        short, whole = sorted((given or named, named), key=len)
+        if short == whole or (whole.startswith("/") and whole.endswith(f"/{short}")):
+            return whole
+    elsewhere = "; what lies elsewhere is started by a script of yours" if package else ""
+    raise ConfigError(
+        f"The command runs {command.boot_file}, --boot-file is {given}; name one of them{elsewhere}."
+    )
 
 
 def command_line(

@@ -178,7 +178,7 @@ def dry_run(plan: SearchPlan, request: Mapping[str, Any], *, limit_seconds: floa
     if not source.is_dir():
         raise JobError(f"There is no code folder {request['code']!r}; name one with --code.")
     entry = request.get("entry") or "train"
-    boot_file = boot_file_of(plan.steps[0].command, request.get("boot_file") or "")
+    boot_file = boot_file_of([s.command for s in plan.steps], request.get("boot_file") or "")
     needs = None if plan.steps[0].metrics else entry
     boot_file = check_boot_file(source, boot_file, needs=needs)
     data, root = _data(request), request.get("root")

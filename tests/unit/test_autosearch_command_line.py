@@ -166,9 +166,29 @@ def test_a_boot_file_named_by_its_whole_path_is_the_one_of_the_copy(tmp_path):
         for folder in (code, linked):
             assert check_boot_file(folder, name, needs="main") == "m.py"
     # a new version has the relative one beside its command
-    assert boot_file_of("python /a/b/m.py", "b/m.py") == "/a/b/m.py"
+    assert boot_file_of(["python /a/b/m.py"], "b/m.py") == "/a/b/m.py"
     with pytest.raises(ConfigError, match="name one of them"):
-        boot_file_of("python /a/b/m.py", "n.py")
+        boot_file_of(["python /a/b/m.py"], "n.py")
+
+
+@pytest.mark.parametrize(
+    ("commands", "given"),
+    [
+        (["python -m timeit {x}"], "train.py"),
+        (["python train.py {x}", "python -m timeit {x}"], "train.py"),
+        (["python train.py {x}", "python other.py {x}"], ""),
+    ],
+)
+def test_no_command_of_a_job_file_runs_another_file_than_the_one_that_was_chosen(commands, given):
+    with pytest.raises(ConfigError, match=r"--boot-file is train\.py; name one of them"):
+        boot_file_of(commands, given)
+
+
+def test_a_module_is_its_file_or_the_main_file_of_its_package():
+    module = ["", "python -m pkg.train {x}"]
+    assert boot_file_of(module, "") == "pkg/train.py"
+    for given in ("pkg/train.py", "pkg/train/__main__.py", "/code/pkg/train.py"):
+        assert boot_file_of(module, given) == given
 
 
 def test_a_function_that_is_there_by_way_of_a_branch_or_a_decorator_is_found(tmp_path):

@@ -57,7 +57,7 @@ class NetworkTimer:
         input_shape: of one sample: (C, H, W), (C, T) or (T,).
         batch: samples a call.
         device: where.
-        runtime: how networks run, see `forms.RUNTIMES`.
+        runtime: how networks run, see `deployed.RUNTIMES`.
         dtype: number format on a GPU.
         seconds: longest time for one timing.
         wait_seconds: patience, in all.

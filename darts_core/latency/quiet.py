@@ -57,7 +57,7 @@ def _locked(path: Path, how: str, *, seconds: float = 0.0, what: str = "") -> An
     Raises:
         LatencyError: the file system has no locks.
     """
-    stream = path.open("a", encoding="utf-8")
+    stream = path.open("a+", encoding="utf-8")  # over NFS only what may read can share
     if fcntl is None:  # pragma: no cover
         return stream
     flags = (fcntl.LOCK_SH if how == "shared" else fcntl.LOCK_EX) | fcntl.LOCK_NB

@@ -108,15 +108,17 @@ class ModuleSupernet(nn.Module):
         sample = sample.to(reference.device, reference.dtype)
         if len(self.input_shape) != 1 or self._runs(sample):
             return sample
-        return draw_inputs(self.input_shape, 2, generator=generator).to(reference.device)
+        tokens = draw_inputs(self.input_shape, 2, generator=generator).to(reference.device)
+        # what takes neither is told what is wrong with values, as a layer of another size
+        return tokens if self._runs(tokens) else sample
 
     @torch.no_grad()
     def _runs(self, x: Tensor) -> bool:
-        """Whether the model takes rows of values, rather than token numbers."""
+        """Whether the model takes such an input."""
         try:
             with evaluating(self.module):
                 self(x, self.expected_weights())
-        except Exception:  # whatever a foreign network raises; of token numbers it raises again
+        except Exception:  # whatever a foreign network raises
             return False
         return True
 

@@ -1,5 +1,7 @@
 """Small networks for the tests of elastic networks, and a plain foreign one."""
 
+import functools
+
 import torch
 from prune_cases import Data
 from torch import nn
@@ -113,7 +115,9 @@ def settled(name, seed=0):
     return model.eval()
 
 
+@functools.cache
 def made(name, dtype=torch.float64):
+    """One for all tests; who changes it takes a copy."""
     return elastic(settled(name).to(dtype), torch.randn(2, *SHAPE, dtype=dtype))
 
 

@@ -193,6 +193,8 @@ def test_choices_that_never_moved_end_the_search_before_their_network_is_trained
 def test_a_network_over_features_is_searched(trial):
     trial.config["architecture"] = "search:own"
     net = nn.Sequential(nn.Linear(64, 16), nn.ReLU(), WidthChoice([4, 8, 16]), nn.Linear(16, 10))
+    with pytest.raises(RuntimeError, match="shapes cannot be multiplied"):
+        searchable(net, (63,))
     supernet = searchable(net, (64,))
     assert supernet(torch.randn(3, 64)).shape == (3, 10)
     assert json.loads(trial.searchables[-1].derive()) in ({"2": 4}, {"2": 8})

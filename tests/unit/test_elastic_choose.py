@@ -1,7 +1,6 @@
 """The latency of sub-networks, and the search for one at every budget."""
 
 import copy
-import functools
 import json
 import math
 
@@ -26,7 +25,6 @@ from darts_core.supernet import count
 LOSS = nn.functional.cross_entropy
 
 
-@functools.cache
 def _counted():
     return LayerCosts(torch.device("cpu"), folded=True, analytic=True)
 

@@ -1,7 +1,6 @@
 """The training of an elastic network: its gradients, its teacher, its resume, a loop of one's own."""
 
 import copy
-import functools
 from collections import namedtuple
 from dataclasses import replace
 from types import SimpleNamespace
@@ -24,7 +23,6 @@ from darts_core.train.teacher import Teacher
 LOSS = torch.nn.functional.cross_entropy
 
 
-@functools.cache
 def _net(name="resnet14", dtype=torch.float64):
     return copy.deepcopy(made(name, dtype))
 

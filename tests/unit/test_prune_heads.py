@@ -238,6 +238,10 @@ def make_fused():
     return CASES["fused"]()
 
 
+def make_torch():
+    return CASES["torch"]()
+
+
 @pytest.mark.parametrize("make", [lambda: Vit(Own), Encoder])
 def test_torch_s_attention_runs_in_onnx_runtime(make):
     model, x = make().eval(), torch.randn(2, *SHAPE)

@@ -22,6 +22,7 @@ from darts_core.errors import (
     NoFormatError,
     NotInstalledError,
     disk_failure,
+    first_line,
     is_memory_shortage,
 )
 from darts_core.export import verify
@@ -257,9 +258,8 @@ def _told(runner: verify.Runner, form: Format) -> verify.Runner:
         except Exception as error:  # runtimes have kinds of their own, not exported by name
             if isinstance(error, DartsError) or is_memory_shortage(error):
                 raise
-            reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
             raise ExportError(
-                f"{form.file} was not written: it cannot be run here ({reason[:200]})."
+                f"{form.file} was not written: it cannot be run here ({first_line(error)[:200]})."
             ) from error
 
     return run

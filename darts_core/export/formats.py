@@ -17,7 +17,7 @@ import torch
 from torch import nn
 
 from darts_core.copies import copy_of
-from darts_core.errors import ExportError, NotInstalledError, unknown_name
+from darts_core.errors import ExportError, NotInstalledError, first_line, unknown_name
 from darts_core.export.archive import save_program
 from darts_core.export.attention import with_plain_attention
 from darts_core.export.extras import missing, own_precision, require
@@ -220,7 +220,7 @@ def _aoti(dtype: torch.dtype) -> Callable[[Job, Path], None]:
             with _quiet(), torch.no_grad():
                 torch._inductor.aoti_compile_and_package(program, package_path=str(path))
         except Exception as error:  # the compiler's, the linker's or a missing g++'s
-            last = (str(error).strip().splitlines() or [type(error).__name__])[0]
+            last = first_line(error)
             kind = NotInstalledError if missing("aoti") else ExportError
             raise kind(
                 f"AOTInductor cannot compile the model ({last[:200]}); it needs a C++ compiler. "

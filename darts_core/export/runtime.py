@@ -16,7 +16,7 @@ import numpy as np
 import torch
 
 from darts_core.device import require_device
-from darts_core.errors import DartsError, ExportError, unknown_name
+from darts_core.errors import DartsError, ExportError, first_line, unknown_name
 from darts_core.export import extras
 from darts_core.export.archive import load_program
 from darts_core.export.choice import choose, home_of
@@ -102,7 +102,7 @@ def _run(runner: Runner, x: torch.Tensor, name: str) -> torch.Tensor:
     except (DartsError, torch.OutOfMemoryError):
         raise
     except Exception as error:  # runtimes have kinds of their own, not exported by name
-        reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
+        reason = first_line(error)
         raise ExportError(
             f"The artifact {name!r} cannot be run ({reason[:200]}); export the model again."
         ) from error

@@ -164,10 +164,11 @@ def _headline(run: VersionRun, rows: Sequence[ModelRow]) -> tuple[str, str]:
 def _aim(search: StageRun | None, rows: Sequence[ModelRow], row: ModelRow, batch: int) -> str:
     """Whether what was aimed at is met, at the batch of the aim; `batch` is that of the sentence before."""
     at = aimed_batch(search) or batch
-    if at not in row.latency or row.latency[at].flagged:
+    base = reference(rows, row, at)
+    if base is None or at not in row.latency or row.latency[at].flagged:
         return aim_searched(search)
     where = "" if at == batch else f" at batch {at}"
-    return aim_sentence(search, row, reference(rows, row, at), at, where)
+    return aim_sentence(search, row, base, at, where)
 
 
 def _time(row: ModelRow, batch: int) -> str:

@@ -257,3 +257,13 @@ def test_the_headline_judges_an_aim_at_the_batch_that_it_was_aimed_at() -> None:
         stage = StageRun("search", Path("s"), {"latency": {"batch": batch}}, result={"aim": facts})
         told = headline(VersionRun(Path("v"), "job", "V001", {"search": stage}), rows)
         assert told[1].endswith(f"(1 seed).{words}")
+    # where the baseline's own time at that batch does not count, what the search knows is told
+    own = next(one for one in rows if one.baseline)
+    disturbed = {**own.latency, 1: Latency(2.0, flagged=True)}
+    rows = [replace(one, latency=disturbed) if one is own else one for one in rows]
+    run = VersionRun(
+        Path("v"), "job", "V001", {"search": replace(stage, config={"latency": {"batch": 1}})}
+    )
+    assert headline(run, rows)[1].endswith(
+        " The search aimed at 0.5× of resnet8's time; its network took 0.45×."
+    )

@@ -107,9 +107,9 @@ def _check_present(
             count = int((labels == gone).sum())
             hint = meant_as_numbers(names) if count < len(SPLITS) else ""
             raise DataError(
-                f"The split {split!r} has no sample of class {names[gone]!r} "
-                f"({count} samples in all): give that class more samples, or raise data.limit. Every class "
-                f"needs at least one sample in each split{hint}."
+                f"The split {split!r} has no sample of class {names[gone]!r} ({count} in all): give that "
+                "class more samples, or raise data.limit. Every class needs at least one sample in each "
+                f"split{hint}."
             )
 
 

@@ -121,7 +121,7 @@ def test_a_full_disk_keeps_no_search_from_being_stopped(tmp_path, monkeypatch, h
         monkeypatch.setattr("darts_core.runlog.os.fsync", full)
     assert lock.try_acquire()
     try:
-        assert control.stop(store, made) == state
+        assert control.stop(made) == state
     finally:
         child.kill()
         child.wait()

@@ -10,13 +10,16 @@ from torch import nn
 
 from darts_core.bench.moved import stored_bytes
 from darts_core.latency import measure
+from darts_core.memory import free_bytes
 
 __all__ = ["copy_bandwidth_gbs", "floor_bytes", "floor_ms"]
 
 
 def copy_bandwidth_gbs(device: torch.device) -> float:
     """GB/s, read plus written, of a large copy: the denominator of the floor."""
-    count = 2**28 if device.type == "cuda" else 2**24
+    count = 2**24
+    if device.type == "cuda":  # both take 2 GiB, and at most half of what is free
+        count = max(count, min(2**28, (free_bytes(device) or 2**32) // 16))
     source = torch.ones(count, device=device)
     target = torch.empty_like(source)
     row = measure(lambda: target.copy_(source), device=device, warmup_seconds=0.2, max_seconds=0.5)

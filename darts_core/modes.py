@@ -1,19 +1,19 @@
 """A network in evaluation mode, on a device, for a while; it is given back as it was.
 
-A leaf: torch is not imported.
+A leaf: torch is imported where a gradient is wanted.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from itertools import chain
 from typing import TYPE_CHECKING, Any, TypeVar
 
 if TYPE_CHECKING:
     from torch import nn
 
-__all__ = ["evaluating", "in_evaluation"]
+__all__ = ["evaluating", "in_evaluation", "with_gradients"]
 
 Network = TypeVar("Network", bound="nn.Module")
 
@@ -50,3 +50,16 @@ def in_evaluation(model: Network) -> Network:
     """
     model.eval()
     return model
+
+
+@contextmanager
+def with_gradients(model: Any) -> Iterator[None]:
+    """A block in which a network in evaluation mode gives gradients, on a GPU its recurrent layers, too.
+
+    cuDNN's forms give none outside of training mode; torch's own, which are slower, do.
+    """
+    import torch
+
+    recurrent = any(isinstance(module, torch.nn.RNNBase) for module in model.modules())
+    with torch.backends.cudnn.flags(enabled=False) if recurrent else nullcontext():
+        yield

@@ -20,6 +20,7 @@ from darts_core.elastic.cost import NetworkCost
 from darts_core.elastic.gates import Gates
 from darts_core.elastic.network import Elastic
 from darts_core.elastic.norms import batch_statistics
+from darts_core.modes import with_gradients
 from darts_core.penalties import BudgetPenalty
 from darts_core.relax.gumbel import GumbelStraightThrough
 
@@ -62,7 +63,7 @@ def descend(
     relaxation = GumbelStraightThrough(2.0, 0.3, sparse=False)
     penalty = BudgetPenalty(cost, budget=budget_ms, rate=0.1, damping=2.0).to(home)  # type: ignore[arg-type]
     gates = Gates(net)
-    with batch_statistics(net.model), _statistics_kept(net):
+    with batch_statistics(net.model), _statistics_kept(net), with_gradients(net.model):
         for step in range(steps):
             x, y = batches[step % len(batches)]
             drawn = {

@@ -19,7 +19,7 @@ import numpy.typing as npt
 from torch import Tensor, nn
 
 from darts_core.errors import PruneError, unknown_name
-from darts_core.modes import evaluating
+from darts_core.modes import evaluating, with_gradients
 from darts_core.prune.graph import let_go
 from darts_core.prune.groups import CONVOLUTIONS, NORMS, ChannelGroup, Member, derives_weight
 from darts_core.tasks import Classification, Task
@@ -90,7 +90,7 @@ def taylor_products(
             parameter.requires_grad_(True)
         for x, y in batches:
             model.zero_grad(set_to_none=True)
-            with evaluating(model):
+            with evaluating(model), with_gradients(model):
                 task.loss(model(x), y).backward()
             found = {name: _product(module) for name, module in owners.items()}
             rows.append({name: part for name, part in found.items() if part is not None})

@@ -17,7 +17,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from darts_core.modes import in_evaluation
+from darts_core.modes import in_evaluation, with_gradients
 from darts_core.prune.graph import let_go
 from darts_core.prune.groups import CONVOLUTIONS, NORMS
 from darts_core.prune.importance import CLASSES
@@ -101,9 +101,9 @@ def find_dead(model: nn.Module, input_shape: Sequence[int]) -> dict[str, str]:
         for parameter, _, _ in states:
             parameter.requires_grad_(True)
             parameter.grad = None
-        in_evaluation(model)(
-            draw_inputs(input_shape, 2, device=reference.device, zeros=True)
-        ).sum().backward()
+        x = draw_inputs(input_shape, 2, device=reference.device, zeros=True)
+        with with_gradients(model):
+            in_evaluation(model)(x).sum().backward()
         alive = {id(parameter) for parameter, _, _ in states if parameter.grad is not None}
     finally:
         for parameter, wanted, gradient in states:

@@ -129,3 +129,24 @@ def test_a_norm_that_is_held_fast_stays_so_while_layers_are_timed_and_weighed():
     assert [layer.training for layer in model] == [True, False, True, True]
     taylor_products(model, [(torch.randn(2, *SHAPE), torch.tensor([0, 4]))])
     assert [layer.training for layer in model] == [True, False, True, True]
+
+
+def test_gradients_in_evaluation_mode_come_from_torchs_own_recurrent_layers():
+    """cuDNN's, on a GPU, give none outside of training mode; other networks keep cuDNN."""
+    seen = []
+
+    class Read(nn.Module):
+        def __init__(self, kind):
+            super().__init__()
+            self.layer, self.head = kind(8, 8), nn.Linear(8, 5)
+
+        def forward(self, x):
+            seen.append(torch.backends.cudnn.enabled)
+            found = self.layer(x.flatten(2).mean(1, keepdim=True)[..., :8])
+            return self.head((found[0] if isinstance(found, tuple) else found)[:, 0])
+
+    before = torch.backends.cudnn.enabled
+    for kind in (nn.GRU, nn.LSTM, nn.Linear):
+        taylor_products(Read(kind), [(torch.randn(2, *SHAPE), torch.tensor([0, 4]))])
+    assert seen == [False, False, before]
+    assert torch.backends.cudnn.enabled == before

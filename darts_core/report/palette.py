@@ -36,6 +36,7 @@ COLORS: dict[str, tuple[str, str]] = {
     "pruned": ("#b06a00", "#f0ad4e"),
     "exported": ("#b5327a", "#f285bb"),
     "int8": ("#6a4fc4", "#b3a1ff"),
+    "third": ("#4f7a28", "#9ccc65"),  # of pictures of `benchmarks.front_picture`
 }
 
 KINDS = ("baseline", "searched", "tuned", "trained", "pruned", "exported", "int8")

@@ -5,13 +5,13 @@ it is timed. They take turns. *Tensors* is what torch's own record of allocation
 `torch.cuda.max_memory_allocated` would say on a GPU: params, gradients, momenta, activations, the teacher and
 what it said; the same every time. *Process* is the largest resident memory of a process that does nothing
 else (`ru_maxrss`), with libraries, data, and what the allocator and oneDNN keep; it differs from run to run.
-`limited` is elastic as the command trains: oneDNN compiles a layer anew for each shape that it meets and
-keeps 1,024, which pins down pieces of memory between large tensors; the command has it keep 128
-(`darts_core.memory.keep_few_layer_shapes`). `elastic` is a loop of one's own.
+`limited` is elastic with `ONEDNN_PRIMITIVE_CACHE_CAPACITY=64`: oneDNN compiles a layer anew for each shape
+that it meets and keeps 1,024, which pins down pieces of memory between large tensors.
 """
 
 from __future__ import annotations
 
+import os
 import resource
 import statistics
 import time
@@ -27,7 +27,6 @@ from torch.profiler import ProfilerActivity, profile
 
 from benchmarks.elastic_case import Case
 from darts_core.elastic import Sandwich, elastic
-from darts_core.memory import keep_few_layer_shapes
 from darts_core.train import load_model
 
 MIB = 2**20
@@ -141,7 +140,7 @@ class _Training:
 
     def __init__(self, case: Case, kind: str, batch: int) -> None:
         if kind == "limited":
-            keep_few_layer_shapes()
+            os.environ["ONEDNN_PRIMITIVE_CACHE_CAPACITY"] = "64"  # read when the first layer runs
         torch.set_num_threads(1)
         torch.manual_seed(case.seed)
         self.model, _ = load_model(case.base() / "model.pt")

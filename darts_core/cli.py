@@ -17,7 +17,6 @@ from darts_core.commands.arguments import Parser
 from darts_core.commands.help import ARGPARSE, command_help, main_help
 from darts_core.commands.ranks import current_ranks, end_at_once, in_process_group
 from darts_core.errors import ConfigError, sentence_of, unknown_name
-from darts_core.memory import keep_few_layer_shapes
 from darts_core.processors import keep_threads_within_quota
 from darts_core.report.escape import plain_text
 from darts_core.runlog import utf8_streams
@@ -125,8 +124,6 @@ def _dispatch(argv: list[str]) -> int:
         if any(a in ("-h", "--help") for a in rest):
             print(command_help(command))
             return 0
-        if command == "shrink":
-            keep_few_layer_shapes()
         from darts_core.commands.hydra_app import main as hydra_main
 
         return hydra_main(command, rest)

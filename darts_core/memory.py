@@ -5,7 +5,6 @@ A leaf: torch is imported when a device is asked about.
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -16,12 +15,7 @@ from darts_core.errors import MemoryShortageError
 if TYPE_CHECKING:
     import torch
 
-__all__ = ["ONEDNN_CAPACITY", "check_memory", "free_bytes", "keep_few_layer_shapes"]
-
-# how many compiled layers oneDNN keeps; the newer name counts
-ONEDNN_CAPACITY = "ONEDNN_PRIMITIVE_CACHE_CAPACITY"
-_OLDER_CAPACITY = "DNNL_PRIMITIVE_CACHE_CAPACITY"
-_FEW_SHAPES = "128"
+__all__ = ["check_memory", "free_bytes"]
 
 # of a control group: what it may use, what it uses, and of that the cached files, which the kernel gives back
 _FILES = {
@@ -69,17 +63,6 @@ def _left_in(folder: Path, limit: str, usage: str, cached: tuple[str, ...]) -> I
     told = {name: value for name, _, value in stat}
     back = sum(int(told.get(name, 0)) for name in cached)
     yield max(0, int(most[0]) - int(used[0]) + back)
-
-
-def keep_few_layer_shapes() -> None:
-    """Have oneDNN keep 128 compiled layers in place of 1,024, unless a number is set.
-
-    Call it before torch runs a layer. oneDNN compiles a layer anew for each shape that it meets; where
-    sub-networks of ever other widths are trained, what it keeps of them lies between the large tensors, so
-    that their memory cannot be given back: at batches of 256 half as much again.
-    """
-    if not (os.environ.get(ONEDNN_CAPACITY) or os.environ.get(_OLDER_CAPACITY)):
-        os.environ[ONEDNN_CAPACITY] = _FEW_SHAPES
 
 
 def check_memory(

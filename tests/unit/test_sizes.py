@@ -1,6 +1,5 @@
 """Sizes within their ranges that no memory holds are refused in a sentence, before memory is asked for."""
 
-import os
 from pathlib import Path
 
 import pytest
@@ -148,17 +147,3 @@ def test_what_torch_keeps_of_a_gpu_for_its_next_tensors_is_free(monkeypatch):
     memory.check_memory(750, "It needs", "use less", gpu)
     with pytest.raises(MemoryShortageError, match="memory of cuda:0 are free; use less"):
         memory.check_memory(751, "It needs", "use less", gpu)
-
-
-def test_shrink_alone_has_onednn_keep_few_shapes_unless_a_number_is_set(monkeypatch):
-    from darts_core.commands import hydra_app
-
-    names = (memory.ONEDNN_CAPACITY, "DNNL_PRIMITIVE_CACHE_CAPACITY")
-    monkeypatch.setattr(hydra_app, "main", lambda command, words: 0)
-    for before, expected in ((("", ""), "128"), (("64", ""), "64"), (("", "32"), "")):
-        for name, value in zip(names, before, strict=True):
-            monkeypatch.setenv(name, value)
-        assert cli.main(["train", "job=x"]) == 0
-        assert os.environ[names[0]] == before[0]
-        assert cli.main(["shrink", "job=x"]) == 0
-        assert os.environ[names[0]] == expected

@@ -15,10 +15,9 @@ from __future__ import annotations
 
 import copy
 import statistics
-import time
 from bisect import bisect_left
 from collections.abc import Callable, Sequence
-from itertools import islice
+from itertools import cycle, islice
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +25,7 @@ import torch
 from torch import nn
 
 from benchmarks.elastic_case import Case, kept
+from darts_core.latency.turns import ratios_in_turn
 from darts_core.models.baselines import baseline
 from darts_core.prune.finetune import fine_tune
 from darts_core.prune.rounds import take_batches
@@ -75,29 +75,34 @@ def allowance(case: Case, which: str, model: nn.Module) -> int:
 def step_share(
     model: nn.Module, base: nn.Module, batches: Sequence[Any], rounds: int = 12
 ) -> float:
-    """The time of a training step of `model` over one of `base`: the median of pairs taken in turn.
+    """The time of a training step of `model` over one of `base`: the median of ratios taken in turn.
 
     Args:
         model: a network; a copy is trained.
         base: the one that it is held against, alike.
         batches: `(x, y)` of classes, taken in turn.
-        rounds: pairs; two more come first and are not counted.
+        rounds: ratios, of two steps each; two more come first and are not counted.
     """
-    pair = [copy.deepcopy(network).requires_grad_(True).train() for network in (model, base)]
-    steps = [torch.optim.SGD(network.parameters(), lr=0.01, momentum=0.9) for network in pair]
-    found = []
-    for turn in range(rounds + 2):
-        x, y = batches[turn % len(batches)]
-        seconds = []
-        for network, optimizer in zip(pair, steps, strict=True):
-            started = time.perf_counter()
-            optimizer.zero_grad()
-            nn.functional.cross_entropy(network(x), y).backward()
-            optimizer.step()
-            seconds.append(time.perf_counter() - started)
-        if turn >= 2:
-            found.append(seconds[0] / seconds[1])
-    return statistics.median(found)
+    ours, other = _training_step(model, batches), _training_step(base, batches)
+    for step in (ours, other) * 2:
+        step()
+    [shares] = ratios_in_turn([ours], other, rounds=rounds, seconds=0.0, least=2)
+    return statistics.median(shares)
+
+
+def _training_step(network: nn.Module, batches: Sequence[Any]) -> Callable[[], None]:
+    """A call that trains a copy of `network` by one more batch."""
+    own = copy.deepcopy(network).requires_grad_(True).train()
+    optimizer = torch.optim.SGD(own.parameters(), lr=0.01, momentum=0.9)
+    drawn = cycle(batches)
+
+    def step() -> None:
+        x, y = next(drawn)
+        optimizer.zero_grad()
+        nn.functional.cross_entropy(own(x), y).backward()
+        optimizer.step()
+
+    return step
 
 
 def by_prune(case: Case, budget: float) -> dict[str, Any]:

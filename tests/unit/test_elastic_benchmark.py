@@ -29,6 +29,7 @@ from benchmarks.elastic_whole import row_of
 from benchmarks.front_picture import draw, series
 from darts_core.bench.results import write_results
 from darts_core.commands.compose import compose, session
+from darts_core.latency import turns
 from darts_core.models.baselines import baseline
 from darts_core.runlog import read_json, write_json
 from darts_core.stages.inputs import load_bundle
@@ -192,7 +193,7 @@ def test_a_training_step_is_held_against_one_of_the_base_and_leaves_both_as_they
             now[0] += self.seconds
             return super().forward(x)
 
-    monkeypatch.setattr(elastic_rivals.time, "perf_counter", lambda: now[0])
+    monkeypatch.setattr(turns, "clock_in_turn", lambda device: lambda: now[0])
     model, base = Taking(4, 3), Taking(4, 3)
     base.seconds = 4.0
     before = [p.clone() for p in (*model.parameters(), *base.parameters())]

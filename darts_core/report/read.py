@@ -27,6 +27,7 @@ __all__ = [
     "StageRun",
     "VersionRun",
     "flatten",
+    "mapping_at",
     "read_rows",
     "read_settings",
     "read_stage",
@@ -163,7 +164,7 @@ class VersionRun:
         return None
 
 
-def _mapping(path: Path, problems: list[str]) -> dict[str, Any]:
+def mapping_at(path: Path, problems: list[str]) -> dict[str, Any]:
     """The mapping in a JSON or YAML file; empty, with a note, when it cannot be had."""
     if not path.is_file():
         return {}
@@ -185,7 +186,7 @@ def read_stage(folder: str | Path) -> StageRun:
     """One stage's folder; missing files give empty values, damaged ones a note in `problems`."""
     folder = Path(folder)
     problems: list[str] = []
-    result = _mapping(folder / "result.json", problems)
+    result = mapping_at(folder / "result.json", problems)
     metrics = folder / "metrics.jsonl"
     rows: list[dict[str, Any]] = []
     if metrics.is_file() and metrics.stat().st_size <= _MAX_BYTES:
@@ -195,8 +196,8 @@ def read_stage(folder: str | Path) -> StageRun:
     return StageRun(
         name=folder.name,
         folder=folder,
-        config=without_variables(_mapping(folder / "config.yaml", problems)),
-        environment=_mapping(folder / "environment.json", problems),
+        config=without_variables(mapping_at(folder / "config.yaml", problems)),
+        environment=mapping_at(folder / "environment.json", problems),
         metrics=tuple(rows),
         result=result,
         finished=bool(result),
@@ -254,7 +255,7 @@ def read_version(folder: str | Path) -> VersionRun:
         )
     problems: list[str] = []
     root = _version_root(folder.resolve())
-    record = _mapping(root / "version.json", problems)
+    record = mapping_at(root / "version.json", problems)
     return VersionRun(
         folder=folder,
         job=root.parent.name,

@@ -6,11 +6,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from darts_core.errors import DartsError
-from darts_core.reading import read_json
-from darts_core.report.read import StageRun
+from darts_core.report.read import StageRun, mapping_at
 from darts_core.report.rows import finite
-from darts_core.runlog import read_yaml
 
 __all__ = ["study_so_far"]
 
@@ -26,7 +23,7 @@ def study_so_far(stage: StageRun) -> Mapping[str, Any]:
     folders = stage.folder / "trials"
     names = sorted(path.name for path in folders.iterdir()) if folders.is_dir() else []
     trials = [_trial(folders / name) for name in names if name.isdigit()]
-    given = _mapping(stage.folder / "study.json").get("objectives")
+    given = mapping_at(stage.folder / "study.json", []).get("objectives")
     # [[name, direction], ...]
     pairs = given if isinstance(given, list) else []
     goals = {str(p[0]): str(p[1]) for p in pairs if isinstance(p, list) and len(p) == 2}
@@ -36,10 +33,10 @@ def study_so_far(stage: StageRun) -> Mapping[str, Any]:
 
 def _trial(folder: Path) -> dict[str, Any]:
     """One trial as a study's result lists it; empty where its settings are not written yet."""
-    settings = _mapping(folder / "config.yaml")
+    settings = mapping_at(folder / "config.yaml", [])
     if not isinstance(settings.get("params"), dict):
         return {}
-    ended = _mapping(folder / "result.json")
+    ended = mapping_at(folder / "result.json", [])
     values = ended.get("values")
     values = values if isinstance(values, list) else []
     return {
@@ -49,12 +46,3 @@ def _trial(folder: Path) -> dict[str, Any]:
         "value": finite(values[0]) if values else None,
         "values": values,
     }
-
-
-def _mapping(path: Path) -> dict[str, Any]:
-    """The mapping in a file that may be missing, or be written at this moment."""
-    try:
-        found = read_json(path) if path.suffix == ".json" else read_yaml(path)
-    except (DartsError, OSError):
-        return {}
-    return found if isinstance(found, dict) else {}

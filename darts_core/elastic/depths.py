@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from darts_core.elastic.plans import plan
 from darts_core.elastic.variables import Depth
+from darts_core.prune.groups import LAYER_NORMS
 from darts_core.prune.slices import Plan, running, take_out
 from darts_core.prune.trial import Trial
 
@@ -31,8 +32,9 @@ class _Call:
 def find_depths(trial: Trial) -> tuple[list[Depth], dict[str, str]]:
     """The stages whose depth may vary, and block -> why another one always runs.
 
-    A block is residual when it gives its input back with all of its parameters at 0. Residual blocks of
-    one class and one shape that follow one another in one module are a stage.
+    A block is residual when it gives its input back with all of its parameters at 0, or that input
+    normalised, where its norms stand behind the sums. Residual blocks of one class and one shape that follow
+    one another in one module are a stage.
     """
     seen = _seen(trial)
     depths: list[Depth] = []
@@ -72,7 +74,7 @@ def _stays(trial: Trial, path: str, block: nn.Module, seen: Mapping[str, _Call])
 
 def _is_block(module: nn.Module) -> bool:
     own = type(module).__module__.startswith("torch.nn") and not isinstance(
-        module, nn.TransformerEncoderLayer
+        module, (nn.TransformerEncoderLayer, nn.TransformerDecoderLayer)
     )
     return not own and any(True for _ in module.parameters())
 
@@ -114,12 +116,24 @@ def _residual(trial: Trial, module: nn.Module, call: _Call | None) -> bool:
     for name, buffer in silent.named_buffers():
         if name.endswith("running_mean"):
             buffer.zero_()
+    if trial.same(_called(silent, call), call.x):
+        return True
+    norms = [m for m in silent.modules() if isinstance(m, LAYER_NORMS) and m.weight is not None]
+    for norm in norms:
+        norm.weight.fill_(1.0)
+    found = _called(silent, call) if norms else None
+    normalised = nn.functional.layer_norm(call.x, call.x.shape[-1:])
+    # what was normalised before differs by the norms' eps
+    return found is not None and torch.allclose(found, normalised, rtol=1e-3, atol=1e-3)
+
+
+def _called(module: nn.Module, call: _Call) -> Tensor | None:
+    """What the module gives when it is called so, if that is of its input's shape."""
     try:
-        found = silent(call.x.clone(), *call.rest, **call.named)
+        found = module(call.x.clone(), *call.rest, **call.named)
     except Exception:  # whatever a foreign network raises
-        return False
-    alike = isinstance(found, Tensor) and found.shape == call.x.shape
-    return alike and trial.same(found, call.x)
+        return None
+    return found if isinstance(found, Tensor) and found.shape == call.x.shape else None
 
 
 def _same_when_cut(trial: Trial, blocks: Sequence[str]) -> bool:

@@ -28,7 +28,7 @@ from darts_core.elastic.variables import (
 from darts_core.elastic.widths import by_importance, find_widths, of_heads
 from darts_core.errors import PruneError
 from darts_core.modes import evaluating
-from darts_core.prune.heads import find_heads
+from darts_core.prune.heads import find_heads, open_left
 from darts_core.prune.prune import preferred_step
 from darts_core.prune.slices import Plan, cut, running
 from darts_core.prune.trial import Trial
@@ -47,12 +47,18 @@ class Elastic:
         model: the network itself, its channels sorted by importance; the same object as was given.
         variables: what may vary.
         left: layer, attention or block -> why it does not.
+        opened: attentions that were replaced by ones that compute the same, so that their heads may vary.
     """
 
     def __init__(
-        self, model: nn.Module, variables: Sequence[Variable], left: Mapping[str, str]
+        self,
+        model: nn.Module,
+        variables: Sequence[Variable],
+        left: Mapping[str, str],
+        opened: Iterable[str] = (),
     ) -> None:
         self.model, self.variables, self.left = model, tuple(variables), dict(left)
+        self.opened = tuple(opened)
         self._plans: dict[tuple[torch.device, tuple[int, ...]], Plan] = {}
 
     @property
@@ -122,7 +128,9 @@ class Elastic:
             for path, name, _ in variable.attributes
             if (value := found.attributes.get((path, name))) is not None
         }
-        return {"replaced": dict.fromkeys(found.skipped, "skip_connect"), "sizes": sizes}
+        # opened first: a block that is skipped may hold one
+        replaced = dict.fromkeys(self.opened, "attention")
+        return {"replaced": replaced | dict.fromkeys(found.skipped, "skip_connect"), "sizes": sizes}
 
     def __str__(self) -> str:
         total = 1
@@ -145,6 +153,7 @@ def elastic(
     least: float = 0.25,
     step: int | None = None,
     depth: bool = True,
+    heads: bool = True,
 ) -> Elastic:
     """Make `model` elastic: find what may vary, and sort its channels by importance.
 
@@ -164,6 +173,9 @@ def elastic(
         least: share of a group's channels that the smallest width keeps.
         step: widths are multiples of it, where a group is that wide; by default what the device likes.
         depth: whether blocks may be skipped.
+        heads: whether heads of attentions may go. An attention whose heads follow from the network's width,
+            as those of `nn.MultiheadAttention`, is replaced by one that computes the same of the same
+            parameters; in a `state_dict` these have other names then (`qkv.weight` for `in_proj_weight`).
 
     Raises:
         PruneError: the network cannot be followed, or nothing in it may vary.
@@ -173,30 +185,33 @@ def elastic(
     if isinstance(batches, Iterator):  # which gives once what is looked at several times
         batches = [*batches]
     aim = task or Classification()
+    trial = Trial(model, example_inputs[:2])
+    found_heads, without = find_heads(model, trial)
+    opened = open_left(model, trial, without) if heads else {}
+    if opened:
+        found_heads, without = find_heads(model, trial)
+    counts = [of_heads(group) for group in found_heads] if heads else []
     with evaluating(model):
-        trial = Trial(model, example_inputs[:2])
         home = next(model.parameters()).device
         widths, left = find_widths(
             model, trial, example_inputs.shape[1:], least, step or preferred_step(home)
         )
-        attentions, without = find_heads(model, trial)
-        heads = [of_heads(group) for group in attentions]
         depths, always = find_depths(trial) if depth else ([], {})
         left |= without | always
-        for made in heads:
+        for made in counts:
             for member in made.members:
                 left.pop(member.name, None)
-        if not (widths or heads or depths):
+        if not (widths or counts or depths):
             reasons = (
                 "; ".join(f"{name}: {why}" for name, why in left.items()) or "no layer was found"
             )
             raise PruneError(f"Nothing in {type(model).__name__} may vary ({reasons[:600]}).")
-        orders = most_important_first(model, [*widths, *heads], batches, aim)
-        sorted_ = [by_importance(model, width, orders[width.name]) for width in (*widths, *heads)]
-        found = Elastic(model, (*sorted_, *depths), left)
+        orders = most_important_first(model, [*widths, *counts], batches, aim)
+        sorted_ = [by_importance(model, width, orders[width.name]) for width in (*widths, *counts)]
+        found = Elastic(model, (*sorted_, *depths), left, opened)
         if batches and depths:
             ordered = tuple(_by_loss(found, depth, batches, aim) for depth in depths)
-            found = Elastic(model, (*sorted_, *ordered), left)
+            found = Elastic(model, (*sorted_, *ordered), left, opened)
     return found
 
 

@@ -11,6 +11,7 @@ from collections.abc import Callable, Collection, Container, Iterable, Iterator,
 
 import torch
 from torch import Tensor, nn
+from torch.nn.utils.parametrize import is_parametrized
 
 from darts_core.errors import PruneError
 from darts_core.prune.groups import ChannelGroup, Member, remove_channels
@@ -20,9 +21,20 @@ from darts_core.sample_inputs import draw_inputs
 from darts_core.supernet.open_attention import HEAD_COUNTS, HEAD_SIZES, opened
 from darts_core.supernet.replace import replace_modules
 
-__all__ = ["find_heads", "groups_of_heads", "open_attentions", "plan_of_heads", "remove"]
+__all__ = [
+    "find_heads",
+    "groups_of_heads",
+    "open_attentions",
+    "open_left",
+    "plan_of_heads",
+    "remove",
+]
 
 log = logging.getLogger("darts_core")
+_OF_TORCH = (
+    "it is torch's nn.MultiheadAttention, and has keys of its own, several widths, hooks, derived weights or "
+    "several places"
+)
 
 
 def find_heads(model: nn.Module, trial: Trial) -> tuple[list[ChannelGroup], dict[str, str]]:
@@ -52,7 +64,7 @@ def find_heads(model: nn.Module, trial: Trial) -> tuple[list[ChannelGroup], dict
         else:
             groups.append(made)
     for name in _of_torch(model):
-        left[name] = "it is torch's nn.MultiheadAttention, whose heads `prune` alone can open"
+        left[name] = _OF_TORCH
     return groups, left
 
 
@@ -82,10 +94,21 @@ def open_attentions(
     except PruneError as error:
         return {}, dict.fromkeys(attentions, str(error))
     _, left = find_heads(model, trial)
-    left |= dict.fromkeys(attentions, "it has keys of its own, or several widths")
+    found = open_left(model, trial, left)
+    return found, {name: why for name, why in left.items() if name not in found}
+
+
+def open_left(model: nn.Module, trial: Trial, left: Iterable[str]) -> dict[str, str]:
+    """Open those of the attentions in `left`, as of `find_heads`, that compute the same then; in place.
+
+    Their parameters stay the objects that they are. `trial` has them opened, too.
+
+    Returns:
+        Their paths, for `replace_modules`.
+    """
     found = {name: "attention" for name in left if _same_when_opened(trial, name)}
     replace_modules(model, found)
-    return found, {name: why for name, why in left.items() if name not in found}
+    return found
 
 
 def _of_torch(model: nn.Module) -> list[str]:
@@ -100,7 +123,7 @@ def _same_when_opened(trial: Trial, name: str) -> bool:
     """Open the attention in the trial's network; undone where it does not compute the same."""
     parent, _, last = name.rpartition(".")
     owner, old = trial.model.get_submodule(parent), trial.model.get_submodule(name)
-    new = opened(old)
+    new = opened(old) if _replaceable(trial.model, old) else None
     if new is None:
         return False
     setattr(owner, last, new.eval())
@@ -111,6 +134,15 @@ def _same_when_opened(trial: Trial, name: str) -> bool:
         log.debug("%s is not opened", name, exc_info=True)
     setattr(owner, last, old)
     return False
+
+
+def _replaceable(model: nn.Module, module: nn.Module) -> bool:
+    """Whether another module can stand for it: in one place, and nothing watches or derives its parts."""
+    places = sum(m is module for _, m in model.named_modules(remove_duplicate=False))
+    return places == 1 and not any(
+        m._forward_hooks or m._forward_pre_hooks or m._backward_hooks or is_parametrized(m)
+        for m in module.modules()
+    )
 
 
 def _sizes(module: nn.Module) -> tuple[int, int] | None:

@@ -50,28 +50,20 @@ class OpenAttention(nn.Module):
 
 
 class OpenMultihead(OpenAttention):
-    """`nn.MultiheadAttention` over again, called as that is; keys and queries have one width C."""
+    """`nn.MultiheadAttention` over again, called as that is; keys and queries have one width C.
+
+    Its parameters are the original's own: an optimizer goes on with them.
+    """
 
     # what torch's encoder layers ask before they take a path that reads the parameters of the original
     in_proj_bias = None
     _qkv_same_embed_dim = False
 
     def __init__(self, old: nn.MultiheadAttention) -> None:
-        qkv = nn.Linear(old.embed_dim, 3 * old.embed_dim, bias=old.in_proj_bias is not None)
-        proj = nn.Linear(old.embed_dim, old.embed_dim, bias=old.out_proj.bias is not None)
+        qkv = _linear(old.in_proj_weight, old.in_proj_bias)
+        proj = _linear(old.out_proj.weight, old.out_proj.bias)
         super().__init__(qkv, proj, old.embed_dim // old.num_heads, old.dropout)
         self.batch_first = old.batch_first
-        with torch.no_grad():
-            for new, weight, bias in (
-                (qkv, old.in_proj_weight, old.in_proj_bias),
-                (proj, old.out_proj.weight, old.out_proj.bias),
-            ):
-                new.to(weight.device, weight.dtype)
-                new.weight.copy_(weight)
-                new.weight.requires_grad_(weight.requires_grad)
-                if bias is not None:
-                    new.bias.copy_(bias)
-                    new.bias.requires_grad_(bias.requires_grad)
 
     @property
     def num_heads(self) -> int:
@@ -133,8 +125,19 @@ class OpenMultihead(OpenAttention):
         return total
 
 
+def _linear(weight: Tensor, bias: Tensor | None) -> nn.Linear:
+    """A layer of these parameters; what is derived from others, as by a parametrization, is copied."""
+    # made without values, which would move torch's random numbers
+    layer = nn.Linear(weight.shape[1], weight.shape[0], bias=bias is not None, device="meta")
+    for name, value in (("weight", weight), ("bias", bias)):
+        if value is not None:
+            own = isinstance(value, nn.Parameter)
+            setattr(layer, name, value if own else nn.Parameter(value.detach().clone()))
+    return layer
+
+
 def opened(module: nn.Module) -> OpenAttention | None:
-    """`module` opened, with its parameters' values; None where it is not known to be such an attention.
+    """`module` opened, with its parameters; None where it is not known to be such an attention.
 
     A hand-written one is recognised by its layers and its number of heads alone: whether it computes the
     same is for the caller to try.

@@ -187,11 +187,6 @@ def test_the_first_layer_of_torch_s_encoder_always_runs():
     assert depth.blocks == ("encoder.layers.1", "encoder.layers.2")
     assert depth.options == (0, 1, 2)
     assert "does not run without it" in left["encoder.layers.0"]
-    told = elastic(
-        model, x
-    ).left  # nothing was said of its heads, and something untrue of the stream
-    assert "`prune` alone can open" in told["encoder.layers.2.self_attn"]
-    assert "torch's own attention" in told["patch"]
     for option in depth.options:
         assert cut(model, Plan(skipped=depth.skipped(option)))(x).shape == (2, 5)
 

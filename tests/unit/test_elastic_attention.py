@@ -1,0 +1,111 @@
+"""Attentions whose heads follow from the network's width, as torch's own: opened, so that heads may go."""
+
+import copy
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+from darts_core.elastic import Sandwich, elastic
+from darts_core.elastic.points import described_point
+from darts_core.train.save import fit_to
+
+X = (2, 3, 16, 16)
+
+
+class Own(nn.Module):
+    """Patches, torch's own encoder, a head."""
+
+    def __init__(self, norm_first=True, **options):
+        super().__init__()
+        self.patch = nn.Conv2d(3, 16, 4, 4)
+        layer = nn.TransformerEncoderLayer(
+            16, 4, 32, batch_first=True, norm_first=norm_first, **options
+        )
+        self.encoder = nn.TransformerEncoder(layer, 3, enable_nested_tensor=False)
+        self.head = nn.Linear(16, 5)
+
+    def forward(self, x):
+        return self.head(self.encoder(self.patch(x).flatten(2).transpose(1, 2)).mean(1))
+
+
+@pytest.mark.parametrize("norm_first", [True, False])
+def test_heads_stream_and_depth_of_torch_s_encoder_vary(norm_first):
+    torch.manual_seed(0)
+    model = Own(norm_first).double()
+    given, own = copy.deepcopy(model).eval(), {id(p) for p in model.parameters()}
+    x = torch.randn(*X).double()
+    net = elastic(model, x)
+    assert net.opened == tuple(f"encoder.layers.{n}.self_attn" for n in range(3))
+    names = {variable.name for variable in net.variables}
+    assert {f"{path}.heads" for path in net.opened} < names
+    assert "encoder.layers.1..2.depth" in names
+    # an optimizer that was made before goes on with them, and dropout with its mode
+    assert {id(p) for p in model.parameters()} == own
+    assert all(module.training for module in model.modules())
+    torch.testing.assert_close(model.eval()(x), given(x), rtol=1e-10, atol=1e-10)
+    generator = np.random.default_rng(0)
+    for choices in [net.smallest, *(net.draw(generator) for _ in range(3))]:
+        with net.running(choices), torch.no_grad():
+            sliced = model(x)
+        cut = net.cut(choices)
+        torch.testing.assert_close(cut(x), sliced, rtol=1e-10, atol=1e-10)
+        # and from what a point's file says of it
+        about = described_point({}, net.described(choices))
+        again = fit_to(
+            Own(norm_first).double(), cut.state_dict(), about["replaced"], about["sizes"]
+        )
+        torch.testing.assert_close(again.eval()(x), sliced, rtol=1e-10, atol=1e-10)
+
+
+def test_an_elastic_step_reaches_the_parameters_of_an_attention_that_was_opened():
+    torch.manual_seed(0)
+    model = Own(dropout=0.0)
+    weight = model.encoder.layers[0].self_attn.in_proj_weight
+    before, optimizer = weight.detach().clone(), torch.optim.SGD(model.parameters(), 0.1)
+    net = elastic(model, torch.randn(*X))
+    moved = weight.detach().clone()
+    y = torch.tensor([1, 2])
+    Sandwich(net).backward(torch.randn(*X), lambda out: nn.functional.cross_entropy(out, y))
+    optimizer.step()
+    assert torch.equal(moved.flatten().sort().values, before.flatten().sort().values)
+    assert not torch.equal(weight, moved)
+    assert model.encoder.layers[0].self_attn.qkv.weight is weight
+
+
+def test_without_heads_an_attention_stays_as_it_was_given():
+    model = Own()
+    before = list(model.state_dict())
+    net = elastic(model, torch.randn(*X), heads=False)
+    assert not net.opened
+    assert list(model.state_dict()) == before
+    assert not any(variable.name.endswith("heads") for variable in net.variables)
+
+
+def _watched(attention):
+    attention.register_forward_hook(lambda *_: None)
+    return attention
+
+
+def _derived(attention):
+    nn.utils.parametrizations.orthogonal(attention.out_proj)
+    return attention
+
+
+@pytest.mark.parametrize("kind", ["watched", "derived", "shared", "keys of its own"])
+def test_an_attention_that_nothing_can_stand_for_is_left_with_a_reason(kind):
+    model = Own()
+    layers = model.encoder.layers
+    if kind == "shared":
+        layers[2].self_attn = layers[1].self_attn
+    elif kind == "keys of its own":
+        layers[1].self_attn = nn.MultiheadAttention(16, 4, batch_first=True, add_bias_kv=True)
+    else:
+        make = _watched if kind == "watched" else _derived
+        make(layers[1].self_attn)
+    net = elastic(model, torch.randn(*X))
+    assert "encoder.layers.0.self_attn" in net.opened
+    assert "encoder.layers.1.self_attn" not in net.opened
+    assert "nn.MultiheadAttention" in net.left["encoder.layers.1.self_attn"]
+    assert isinstance(layers[1].self_attn, nn.MultiheadAttention)

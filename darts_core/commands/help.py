@@ -126,7 +126,7 @@ ARGPARSE: dict[str, Command] = {
     "serve-bench": Command(
         "load each exported artifact in a fresh process and time it",
         "examples:\n  darts-core serve-bench runs/digits-darts/V001/export\n"
-        "  darts-core serve-bench model=timm:resnet18 data=cifar10",
+        "  darts-core serve-bench model=timm:resnet18 data=cifar10 data.path=cifar-10-batches-py",
         "darts_core.commands.serve_bench",
     ),
 }

@@ -125,7 +125,9 @@ class Tune(Settings):
         "settings of train: low/high with log or step, or choices",
     )
     enqueue: list[dict[str, Any]] = setting([], "settings to try first, after train's own")
-    warm_start: str | None = setting(None, "folder of another study over the same space")
+    warm_start: str | None = setting(
+        None, "folder, or URL of a database (URL#NAME), of another study over the same space"
+    )
     policy: str | None = setting(
         None, "search an augmentation policy instead, into <version>/policy",
         choices=("gradient", "density"),

@@ -27,12 +27,6 @@ def test_every_page_has_a_row_with_the_lines_of_its_example() -> None:
     }
 
 
-def test_links_of_the_index_lead_somewhere() -> None:
-    links = re.findall(r"\]\(([^)#]+)", INDEX)
-    assert len(links) > 10
-    assert [link for link in links if not (FOLDER / link).exists()] == []
-
-
 def test_the_contract_tests_that_are_named_exist() -> None:
     from darts_core import testing
 

@@ -123,7 +123,9 @@ def _look(verbs: Any) -> None:
     )
     show.add_argument("--limit", type=_at_least(1), help="results to print (10)")
     show.add_argument("--offset", type=_at_least(0), help="results to leave out first")
-    show.add_argument("--pictures", metavar="DIR", help="draw best-so-far and front as PNG")
+    show.add_argument(
+        "--pictures", metavar="DIR", help="draw best-so-far, front, curves and importance as PNG"
+    )
     show.add_argument("--html", metavar="FILE", help="write one self-contained page")
     _form(show)
     logs = verbs.add_parser("logs", help="print a job's or a trial's log")

@@ -16,7 +16,7 @@ from darts_core.errors import (
     NonFiniteLossError,
     ResumeError,
 )
-from darts_core.metric import ACCURACY, Metric
+from darts_core.metric import ACCURACY, Metric, worth
 from darts_core.runlog import RunFolder, config_hash
 from darts_core.tasks import Classification
 from darts_core.testing import tiny_bundle
@@ -354,6 +354,7 @@ def test_the_best_epoch_is_one_whose_metric_is_a_number():
     assert ACCURACY.best({0: float("nan"), 1: 0.5, 2: 0.7, 3: 0.6}) == 2
     assert Metric("mse", "minimize").best({0: float("nan"), 1: 0.5, 2: 0.7}) == 1
     assert ACCURACY.best({0: float("nan"), 1: float("nan")}) == 0
+    assert [worth(rating) for rating in (float("nan"), -0.5)] == [float("-inf"), -0.5]
 
 
 def test_batch_larger_than_the_split():

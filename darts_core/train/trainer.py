@@ -282,12 +282,18 @@ class Trainer:
         )
 
     def select(self, split: str) -> dict[str, float]:
-        """The values on `split`, of the moving average where there is one; in a group the first process's."""
-        if not self.group.primary:
-            return self.group.values({})
-        with self._as_kept():
-            found = self._values(split)
-        return self.group.values(found)
+        """The values on `split`, of the moving average where there is one; in a group the first process's.
+
+        What it takes counts as the training's, as in a trial of a study.
+        """
+        found: dict[str, float] = {}
+        started = time.perf_counter()
+        if self.group.primary:
+            with self._as_kept():
+                found = self._values(split)
+        values = self.group.values(found)
+        self.result.train_seconds += time.perf_counter() - started
+        return values
 
     def _values(self, split: str) -> dict[str, float]:
         """The task's metrics and the loss."""

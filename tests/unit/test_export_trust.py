@@ -2,7 +2,9 @@
 
 import json
 import subprocess
+import sys
 import zipfile
+from pathlib import Path
 from types import SimpleNamespace
 
 import numpy as np
@@ -13,7 +15,7 @@ import torch._inductor
 from onnx import TensorProto, helper
 
 from darts_core import cli
-from darts_core.autosearch import request
+from darts_core.autosearch import interpreter, request
 from darts_core.commands.serve_bench import _in_fresh_process
 from darts_core.errors import ExportError
 from darts_core.export import load, runtime
@@ -195,6 +197,9 @@ def test_a_fresh_process_takes_no_module_from_the_folder_that_one_stands_in(tmp_
     # nor does what is started as `python -m` would: there json.tool is a module of json.py
     started, done = [], real(procs.program("json.tool"), input="{}", capture_output=True, text=True)
     assert (done.stdout, done.stderr) == ("{}\n", "")
+    monkeypatch.setattr(subprocess, "run", real)
+    # nor is it asked by whoever looks whether another interpreter will do
+    assert interpreter._tried(Path(sys.executable), "import json, hers; json.loads('{}')") == ""
     monkeypatch.setattr(subprocess, "Popen", lambda words, **options: started.append(words))
     monkeypatch.setattr(subprocess, "run", lambda words, **options: started.append(words))
     start_keeper("mark")

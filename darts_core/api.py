@@ -127,10 +127,16 @@ def _placed(job: str, words: list[str]) -> tuple[str, list[str]]:
     """The job's name and the overrides; `mine/V001`, as lists print it, is `mine` with `version=V001`.
 
     Raises:
-        ConfigError: an override says where results go, which the arguments of the call decide.
+        ConfigError: an override says where results go, which the arguments of the call decide, or is an
+            option of the command line such as -m, of which nothing could be returned.
         JobError: no job may be called so; said before a process is started, which would go on alone.
     """
     for word in words:
+        if word.startswith("-") and not word.startswith(("--config-dir", "-cd")):
+            raise ConfigError(
+                f"{word!r} is for the command line alone: a call returns what one command found. For several "
+                "values call it once for each."
+            )
         key = key_of(word)
         if key in ("job", "out"):
             raise ConfigError(
@@ -203,7 +209,8 @@ def search(
         progress: show how far it is.
 
     Raises:
-        ConfigError: the command refused, with its sentence, or an override is `job=` or `out=`.
+        ConfigError: the command refused, with its sentence, or an override is `job=`, `out=` or an option
+            such as `-m`.
         JobError: it failed, or the job's name is not allowed.
         TuneError: an override holds a password that is no database's.
         KeyboardInterrupt: it was interrupted; its checkpoint is kept.

@@ -10,7 +10,7 @@ from typing import Any
 
 from darts_core.errors import ConfigError
 
-__all__ = ["ACCURACY", "Metric", "metric_of"]
+__all__ = ["ACCURACY", "Metric", "metric_of", "worth"]
 
 _NAME = re.compile(r"[a-z][a-z0-9_]{0,60}")
 _DIRECTIONS = ("maximize", "minimize")
@@ -56,8 +56,8 @@ class Metric:
         return value if self.direction == "maximize" else -value
 
     def worth(self, value: float) -> float:
-        """As `rating`; NaN, with which nothing compares, is worse than any number."""
-        return -math.inf if math.isnan(value) else self.rating(value)
+        """As `rating`; NaN is worse than any number."""
+        return worth(self.rating(value))
 
     def best(self, values: Mapping[Any, float]) -> Any:
         """The key of the best value; NaN is worse than any number."""
@@ -115,6 +115,11 @@ class Metric:
 
 
 ACCURACY = Metric("accuracy", share=True)
+
+
+def worth(rating: float) -> float:
+    """A rating, of which more is better; NaN, with which nothing compares, is worse than any number."""
+    return -math.inf if math.isnan(rating) else rating
 
 
 def metric_of(content: Mapping[str, Any]) -> Metric:

@@ -92,8 +92,8 @@ def regular_file(path: str | Path, error: Kind = DataError) -> Path:
     return path
 
 
-def check_stored(path: str | Path) -> None:
-    """Nothing, if `path` is an archive as torch writes it: its members as large as the file says.
+def check_stored(file: str | Path | BinaryIO) -> None:
+    """Nothing, if `file` is an archive as torch writes it: its members as large as the file says.
 
     A packed member of a few bytes could unfold to gigabytes; torch packs none.
 
@@ -101,7 +101,7 @@ def check_stored(path: str | Path) -> None:
         ValueError: a member is packed.
         zipfile.BadZipFile: it is no archive.
     """
-    with zipfile.ZipFile(path) as archive:
+    with zipfile.ZipFile(file) as archive:
         packed = [m.filename for m in archive.infolist() if m.compress_type != zipfile.ZIP_STORED]
     if packed:
         raise ValueError(f"the member {packed[0]!r} is compressed")

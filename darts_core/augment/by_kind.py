@@ -40,6 +40,7 @@ def augment_for(
     *,
     node: str = "train",
     unit: int = 255,
+    mirrors: bool = True,
 ) -> Augment | SeriesAugment | None:
     """The transform of inputs of `shape`: those of images (a policy too) or of series; of tokens None.
 
@@ -49,6 +50,7 @@ def augment_for(
         policy: see `Augment`; images of bytes alone have one.
         node: what the settings are called before the dot, for messages.
         unit: what stored values are divided by: 255 of bytes, else 1.
+        mirrors: whether images may be mirrored where `flip` is left open; see `Task.mirrors`.
 
     Raises:
         ConfigError: a setting is given that is for another kind of inputs.
@@ -73,7 +75,7 @@ def augment_for(
         return Augment.of(
             shape,
             crop_padding=settings.crop_padding,
-            flip=settings.flip,
+            flip=False if settings.flip is None and not mirrors else settings.flip,
             cutout=settings.cutout,
             policy=policy,
         )

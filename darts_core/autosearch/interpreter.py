@@ -21,6 +21,7 @@ from pathlib import Path
 from darts_core.errors import JobError
 from darts_core.reading import read_bytes
 from darts_core.store.code import python_files
+from darts_core.store.procs import OWN_FIRST
 
 __all__ = ["check_interpreter", "package_imports", "package_path"]
 
@@ -131,7 +132,7 @@ def _tried(python: Path, statement: str) -> str:
     environment = {**os.environ, "PYTHONPATH": package_path(str(python))}
     try:
         done = subprocess.run(
-            [str(python.absolute()), "-c", statement],
+            [str(python.absolute()), "-c", f"{OWN_FIRST}\n{statement}"],
             stdin=subprocess.DEVNULL,
             capture_output=True,
             text=True,

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import shutil
 import subprocess
-import sys
 import uuid
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, replace
@@ -18,7 +17,7 @@ from darts_core.errors import ConfigError, JobError
 from darts_core.store.code import copy_code, kept_files, links_note, numbered
 from darts_core.store.jobs import Store
 from darts_core.store.locks import device_lock_path
-from darts_core.store.procs import identity
+from darts_core.store.procs import identity, program
 from darts_core.store.record import SCRIPT, new_record
 from darts_core.store.version import Version
 
@@ -115,7 +114,7 @@ def engine(*arguments: str, content: Any = None) -> str:
         ConfigError: it refused, with its sentence.
     """
     done = subprocess.run(
-        [sys.executable, "-m", MODULE, *arguments],
+        [*program(MODULE), *arguments],
         input=None if content is None else json.dumps(content),
         capture_output=True,
         text=True,

@@ -9,6 +9,7 @@ import logging
 import zlib
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 
 import numpy as np
 import torch
@@ -129,9 +130,9 @@ class DataBundle:
         """
         return self._mark([index for name, index in self.parts.items() if name != "test"])
 
-    @property
+    @cached_property
     def marks(self) -> dict[str, str]:
-        """The same of each split by its name; that of test is no read of it."""
+        """The same of each split by its name, worked out once; that of test is no read of it."""
         return {name: self._mark([index]) for name, index in self.parts.items()}
 
     def _mark(self, kept: Sequence[Tensor]) -> str:

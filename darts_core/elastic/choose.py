@@ -17,6 +17,7 @@ from darts_core.elastic.alphas import descend, fitted
 from darts_core.elastic.archive import Archive, Judged
 from darts_core.elastic.rivals import evolve, greedy
 from darts_core.errors import LatencyError
+from darts_core.metric import worth
 
 __all__ = ["SEARCHES", "Chosen", "budgets_of", "choose"]
 
@@ -155,9 +156,7 @@ def choose(
             if key not in ratings:
                 ratings[key] = final(archive.net.cut(row.choices))
             rated.append((ratings[key], -row.loss, row))
-        # NaN compares with nothing: the first one would stay whatever follows
-        known = [item for item in rated if not math.isnan(item[0])] or rated
-        rating, _, row = max(known, key=lambda item: item[:2])
+        rating, _, row = max(rated, key=lambda item: (worth(item[0]), item[1]))
         found.rows.append(row)
         found.metrics.append(rating)
         found.found_by[row.by] += 1

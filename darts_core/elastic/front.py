@@ -12,6 +12,7 @@ from types import NoneType
 from typing import Any
 
 from darts_core.errors import ConfigError
+from darts_core.metric import worth
 from darts_core.reading import read_mapping
 
 __all__ = ["pick", "read_front"]
@@ -73,8 +74,7 @@ def pick(
     sign = -1.0 if content.get("direction") == "minimize" else 1.0
 
     def rating(point: Mapping[str, Any]) -> float:
-        value = sign * _judged(point)
-        return -math.inf if math.isnan(value) else value
+        return worth(sign * _judged(point))
 
     if latency_ms is None and accuracy is None:
         raise ConfigError("pick needs latency_ms=, accuracy= or both.")

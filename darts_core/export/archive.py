@@ -75,7 +75,7 @@ def load_program(path: str | Path, device: torch.device | None = None) -> Export
     regular_file(path, ExportError)
     content = path.read_bytes()  # checked and loaded from the same bytes
     try:
-        check_stored(path)
+        check_stored(io.BytesIO(content))
         reader = torch._C.PyTorchFileReader(io.BytesIO(content))
         names = list(reader.get_all_records())
         _check_members(path, reader, names)

@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import itertools
 import logging
-import math
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -21,6 +20,7 @@ from numpy.typing import NDArray
 from torch import nn
 
 from darts_core.architecture import Architecture
+from darts_core.metric import worth
 from darts_core.search.types import SearchResult
 from darts_core.spaces import SearchSpace
 from darts_core.spaces.changes import changes
@@ -114,7 +114,7 @@ def choose_pool(
     ranked: list[tuple[str, list[Architecture]]] = []
     for name, ranking in rankings.items():
         log.info("ranking %d architectures by %s", len(drawn), name)
-        values = _known(ranking(drawn))
+        values = [*map(worth, ranking(drawn))]
         order = [drawn[i] for i in sorted(range(len(drawn)), key=lambda i: -values[i])]
         ranked.append((name, order))
         drawn = order[: -(-len(order) // _LIKED)]
@@ -126,16 +126,11 @@ def choose_pool(
     return list(itertools.islice(_admitted(found, limits, sources), count))
 
 
-def _known(scores: Iterable[float]) -> list[float]:
-    """NaN, of a network whose outputs are not finite, is worse than any number."""
-    return [-math.inf if math.isnan(score) else score for score in scores]
-
-
 def _places(scores: Iterable[float]) -> NDArray[np.float64]:
     """Of each score its place from below, from 0; equal scores share their mean place."""
     from scipy.stats import rankdata
 
-    places: NDArray[np.float64] = rankdata(_known(scores)) - 1.0
+    places: NDArray[np.float64] = rankdata([*map(worth, scores)]) - 1.0
     return places
 
 

@@ -41,7 +41,8 @@ class RandomChanges(Settings):
         low=0, high=1024,
     )  # fmt: skip
     flip: bool | None = setting(
-        None, "mirror half of the images; null: true for colour images of 32x32"
+        None,
+        "mirror half of the images; null: those of 32x32 in colour, unless numbers are predicted",
     )
     cutout: int = setting(0, "side of the erased square in pixels; 0: off", low=0, high=1024)
     time_shift: int = setting(

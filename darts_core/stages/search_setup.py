@@ -19,6 +19,7 @@ from darts_core.models.searched import named_space
 from darts_core.ops.base import check_op
 from darts_core.penalties import AlphaPenalty
 from darts_core.relax import Relaxation
+from darts_core.runlog import write_json
 from darts_core.search import Guard, SearchConfig
 from darts_core.settings import Search
 from darts_core.settings.search import Space
@@ -241,4 +242,15 @@ def augmentation(config: SearchStage, folder: Path, bundle: DataBundle) -> Any:
     from darts_core.augment.by_kind import augment_for
 
     policy = policy_name(config.augment, folder)
-    return augment_for(bundle.input_shape, config.search, policy, node="search", unit=bundle.unit)
+    shape, given, mirrors = bundle.input_shape, config.search, bundle.task.mirrors
+    if given.flip is None and not mirrors:
+        mirrors = _mirrored_before(folder)
+    return augment_for(shape, given, policy, node="search", unit=bundle.unit, mirrors=mirrors)
+
+
+def _mirrored_before(folder: Path) -> bool:
+    """Whether a search goes on that an older program began, which asked no task: as it began."""
+    path = folder / "mirrors.json"
+    if not path.is_file() and not (folder / "checkpoint.pt").is_file():
+        write_json(path, {"schema_version": 1, "mirrors": False})
+    return not path.is_file()

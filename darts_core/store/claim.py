@@ -45,6 +45,7 @@ _FRESH = {
     "data.json",
     "overrides.yaml",
     "widths.json",
+    "mirrors.json",
 }
 # folders of the version in which a command computes, beside the one of its own name
 _BESIDE = {"tune": ("policy",), "bench": ("trained", "given")}

@@ -8,7 +8,6 @@ from __future__ import annotations
 import contextlib
 import signal
 import subprocess
-import sys
 import time
 import uuid
 from os import environ
@@ -55,7 +54,7 @@ def start(
         )
     with log.open("ab") as stream:
         return subprocess.Popen(
-            [sys.executable, "-m", module, *arguments],
+            [*procs.program(module), *arguments],
             stdin=subprocess.DEVNULL,
             stdout=stream,
             stderr=subprocess.STDOUT,

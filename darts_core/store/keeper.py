@@ -24,7 +24,7 @@ def start_keeper(mark: str) -> subprocess.Popen[bytes]:
     who = procs.identity()
     environment = {k: v for k, v in os.environ.items() if k != procs.MARK}
     return subprocess.Popen(
-        [sys.executable, "-m", "darts_core.store.keeper", str(who.pid), who.start, who.boot, mark],
+        [*procs.program("darts_core.store.keeper"), str(who.pid), who.start, who.boot, mark],
         stdin=subprocess.DEVNULL,
         stdout=subprocess.DEVNULL,
         stderr=subprocess.DEVNULL,

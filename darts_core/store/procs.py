@@ -34,6 +34,7 @@ __all__ = [
     "handle_of",
     "identity",
     "is_alive",
+    "program",
     "resident_mib",
     "send",
     "tree",
@@ -43,6 +44,7 @@ MARK = "DARTS_PROCESS_MARK"
 # how a text for `python -c` begins: modules are looked for first in the folder that one stands in, which may
 # be what a stranger sent, with a json.py in it; that is to be the last place, as for models and plugins
 OWN_FIRST = "import sys; sys.path.sort(key=lambda place: place == '')"
+_AS_A_PROGRAM = "import runpy; runpy.run_module({!r}, run_name='__main__', alter_sys=True)"
 _PROC = Path("/proc")
 # the kernel's number of the machine's own namespace; in another one, a container's, process 1 is its command
 _MACHINE = "pid:[4026531836]"
@@ -73,6 +75,11 @@ class Identity:
         if record["pid"] < 1 or (record["pid"] == 1 and not _in_a_container()):
             return None
         return cls(record["pid"], str(record.get("start")), str(record.get("boot")))
+
+
+def program(module: str) -> list[str]:
+    """The words that start a module as `python -m` does, with the current folder in the last place."""
+    return [sys.executable, "-c", f"{OWN_FIRST}; {_AS_A_PROGRAM.format(module)}"]
 
 
 def _in_a_container() -> bool:

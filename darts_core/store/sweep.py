@@ -22,8 +22,9 @@ from darts_core.store.procs import identity
 __all__ = ["sweep_job", "sweep_unrecorded", "sweep_version", "temporary_name"]
 
 _FOLDER = re.compile(r"\.(new|deleted)-(?:(\d+)-(\w+-\w+-\w+)-)?[0-9a-f]{12}")
-# what runlog.replacing writes before it renames, and an export, whose readers go by the ending
-_FILE = re.compile(r"\..+\.(\d+)\.tmp(?:\.\w+)?")
+# what runlog.replacing writes before it renames, and an export, whose readers go by the ending; beside large
+# ONNX files stand those of their weights, `.onnx.data`
+_FILE = re.compile(r"\..+\.(\d+)\.tmp(?:\.\w+){0,2}")
 
 
 def _maker(pid: int | None = None) -> str:

@@ -11,6 +11,7 @@ import torch
 
 from darts_core.architecture import Architecture
 from darts_core.errors import ConfigError
+from darts_core.metric import worth
 from darts_core.settings import Bounds, bounded
 from darts_core.strategies.base import Batch, StepStats
 from darts_core.strategies.baselines import fresh_network
@@ -82,11 +83,8 @@ class ZeroCost(FirstOrder):
         drawn = {self.supernet.space.random(rng): None for _ in range(self.samples)}
         for architecture in self._affordable(drawn):
             network = fresh_network(self.supernet, architecture).to(images.device)
-            value = self._agreed(
-                score(self.proxy, network, images, targets, self.task.loss), images.device
-            )
-            if math.isnan(value):  # nothing compares with it, so it would stay the best
-                value = -math.inf
+            found = score(self.proxy, network, images, targets, self.task.loss)
+            value = worth(self._agreed(found, images.device))
             if self.best is None or value > self.best_score:
                 self.best, self.best_score = architecture, value
         if self.warm_start > 0 and self.best is not None:

@@ -10,10 +10,10 @@ from pathlib import Path
 from typing import Any
 
 from darts_core.errors import TuneError
-from darts_core.runlog import read_json, write_json
+from darts_core.runlog import read_json, read_mapping, write_json
 from darts_core.settings import SlurmQueue
 
-__all__ = ["Jobs", "failure_of"]
+__all__ = ["Jobs", "cancel_left", "failure_of"]
 
 log = logging.getLogger("darts_core")
 
@@ -61,7 +61,10 @@ class Jobs:
             raise TuneError(f"Slurm does not take the jobs ({_last_line(error)}).") from error
         self.all += made
         self._asked = time.monotonic()
-        write_json(self._file, {"schema_version": 1, "jobs": [job.job_id for job in self.all]})
+        known = {"jobs": [job.job_id for job in self.all], "cluster": self._queue.cluster}
+        write_json(
+            self._file, {"schema_version": 1, **known, "folder": str(self._file.parent.resolve())}
+        )
         return made
 
     def drop_ended(self) -> list[Any]:
@@ -80,10 +83,7 @@ class Jobs:
         """The user's jobs, asked now and then; None while Slurm does not answer or was not asked yet."""
         if time.monotonic() - self._asked >= _ASK_SECONDS:
             self._asked = time.monotonic()
-            # not `sacct`, which needs the accounting database
-            command = ["squeue", "--me", "--noheader", "--array", "--format=%i"]
-            done = subprocess.run(command, capture_output=True, text=True, encoding="utf-8")
-            self._there = set(done.stdout.split()) if done.returncode == 0 else None
+            self._there = _in_the_queue()
             return self._there
         return None
 
@@ -103,10 +103,7 @@ class Jobs:
             for job in self.all:
                 job.cancel()
         elif self.all:
-            numbers = [job.job_id for job in self.all]
-            # a job ignores what `scancel` sends first, and would work on until it is killed
-            for how in (["--signal=INT"], []):
-                subprocess.run(["scancel", *how, *numbers], capture_output=True)
+            _scancel([job.job_id for job in self.all])
         end = time.monotonic() + _CANCEL_SECONDS
         while (local or wait) and self.all:
             if time.monotonic() > end:
@@ -116,6 +113,47 @@ class Jobs:
             time.sleep(_LOOK_SECONDS)
             self._asked = min(self._asked, time.monotonic() - _ASK_SECONDS + 1)
             self.drop_ended()
+
+
+def cancel_left(version: Path) -> str:
+    """Cancel the jobs that a command of a version has left in Slurm's queue; a sentence of them, "" of none.
+
+    It cancels them itself; one that is killed cannot. Of a copy of the folder they are not.
+    """
+    numbers: list[str] = []
+    for path in sorted(version.glob("**/slurm/jobs.json")):
+        known = read_mapping(path)
+        ours = known.get("folder") == str(path.parent.resolve())
+        numbers += [str(n) for n in known["jobs"] if ours and known["cluster"] == "slurm"]
+    if not numbers:
+        return ""
+    try:
+        there = _in_the_queue("--states=PENDING,RUNNING,SUSPENDED")
+        numbers = [number for number in numbers if there is None or number in there]
+        if there is not None and numbers:
+            _scancel(numbers)
+    except FileNotFoundError:
+        there = None
+    if there is None:
+        return (
+            "Slurm does not answer here, where jobs of it may work on; end them where it does:  scancel "
+            + " ".join(numbers)
+        )
+    return f"Its jobs in Slurm's queue ({', '.join(numbers)}) are cancelled." if numbers else ""
+
+
+def _in_the_queue(*which: str) -> set[str] | None:
+    """The user's jobs; None while Slurm does not answer."""
+    # not `sacct`, which needs the accounting database
+    command = ["squeue", "--me", "--noheader", "--array", "--format=%i", *which]
+    done = subprocess.run(command, capture_output=True, text=True, encoding="utf-8")
+    return set(done.stdout.split()) if done.returncode == 0 else None
+
+
+def _scancel(numbers: Sequence[str]) -> None:
+    # a job ignores what `scancel` sends first, and would work on until it is killed
+    for how in (["--signal=INT"], []):
+        subprocess.run(["scancel", *how, *numbers], capture_output=True)
 
 
 def _last_line(error: object) -> str:

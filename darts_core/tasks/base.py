@@ -94,6 +94,11 @@ class Task(Settings):
     outputs: int = 0
     names: tuple[str, ...] = ()
 
+    @property
+    def mirrors(self) -> bool:
+        """Whether images may be mirrored unasked: a number may be a coordinate, or an angle."""
+        return "number" not in self.takes
+
     def converted(self, targets: np.ndarray) -> np.ndarray:
         """Targets as the loss takes them; int64 by default.
 

@@ -17,8 +17,8 @@ class FitResult:
 
     `history` has one row an epoch (epoch, loss, train_<metric>, val_<metric>, val_loss,
     learning_rate, seconds). `val` is the task's metric of the last epoch: its parameters are the ones
-    kept. `train_seconds` is time on the device in training steps, over all
-    sittings of a resumed run; `steps` counts optimizer steps. `ended` says why it ended before its
+    kept. `train_seconds` is time on the device in training steps and in the evaluation after each epoch, over
+    all sittings of a resumed run; `steps` counts optimizer steps. `ended` says why it ended before its
     last epoch, if it did.
     """
 

@@ -18,8 +18,10 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from darts_core.augment.basic import Augment
 from darts_core.augment.by_kind import augment_for
 from darts_core.augment.policy import policy_content
+from darts_core.augment.series import SeriesAugment
 from darts_core.checkpoint import check_data, load_checkpoint, save_checkpoint, taking_over
 from darts_core.distributed import Group
 from darts_core.distributed.sync_norm import restore_norms, synchronize_norms
@@ -93,8 +95,8 @@ class Trainer:
             )
         self.optimizer = make_optimizer(config, model.parameters())
         self.average = ExponentialAverage(model, config.ema) if config.ema > 0 else None
-        unit = 255 if config.policy is None else bundle.unit
-        self.augment = augment_for(bundle.input_shape, config, config.policy, unit=unit)
+        self._mirrors = self.task.mirrors
+        self.augment = self._augmented()
         if self.augment is not None and bundle.kind == "named":
             raise ConfigError(
                 "train.jitter, scaling and time_shift are for series; set them to 0: several named inputs "
@@ -108,6 +110,12 @@ class Trainer:
         self._saved = 0  # epochs in the checkpoint
         # as it began: the file may be changed or gone when a checkpoint is written
         self._policy = policy_content(config.policy)
+
+    def _augmented(self) -> Augment | SeriesAugment | None:
+        config, bundle = self.config, self.bundle
+        unit = 255 if config.policy is None else bundle.unit
+        shape, mirrors = bundle.input_shape, self._mirrors
+        return augment_for(shape, config, config.policy, unit=unit, mirrors=mirrors)
 
     def asked(self, should_end: Ends | None) -> str | None:
         """The reason to end that somebody gives after an epoch; in a group the first process's counts.
@@ -282,12 +290,18 @@ class Trainer:
         )
 
     def select(self, split: str) -> dict[str, float]:
-        """The values on `split`, of the moving average where there is one; in a group the first process's."""
-        if not self.group.primary:
-            return self.group.values({})
-        with self._as_kept():
-            found = self._values(split)
-        return self.group.values(found)
+        """The values on `split`, of the moving average where there is one; in a group the first process's.
+
+        What it takes counts as the training's, as in a trial of a study.
+        """
+        found: dict[str, float] = {}
+        started = time.perf_counter()
+        if self.group.primary:
+            with self._as_kept():
+                found = self._values(split)
+        values = self.group.values(found)
+        self.result.train_seconds += time.perf_counter() - started
+        return values
 
     def _values(self, split: str) -> dict[str, float]:
         """The task's metrics and the loss."""
@@ -322,6 +336,7 @@ class Trainer:
             "history": self.result.history,
             "train_seconds": self.result.train_seconds,
             "steps": self.result.steps,
+            "mirrors": self._mirrors,
         }
         if self.average is not None:
             content["ema"] = {"state": self.average.state, "updates": self.average.updates}
@@ -360,6 +375,10 @@ class Trainer:
             self.result.history = list(content["history"])
             self.result.train_seconds = float(content["train_seconds"])
             self.result.steps = int(content["steps"])
+            if bool(content.get("mirrors", True)) != self._mirrors:
+                # it goes on as it began: older programs asked no task whether images may be mirrored
+                self._mirrors = not self._mirrors
+                self.augment = self._augmented()
             if self.verbose:
                 log.info("resuming from %s after epoch %d", path, content["epoch"])
             self._saved = int(content["epoch"])

@@ -5,7 +5,6 @@ from __future__ import annotations
 import shlex
 import shutil
 import subprocess
-import sys
 import tempfile
 import threading
 import time
@@ -17,6 +16,7 @@ from pathlib import Path
 
 from darts_core.credentials import masked
 from darts_core.errors import ConfigError
+from darts_core.store import procs
 from darts_core.web.verbs import Order
 
 __all__ = ["Action", "Actions"]
@@ -151,7 +151,7 @@ def _fresh() -> Path:
 def _start(words: Sequence[str], folder: Path) -> subprocess.Popen[bytes]:
     with (folder / "said").open("wb") as stream:
         return subprocess.Popen(
-            [sys.executable, "-m", "darts_core.cli", *words],
+            [*procs.program("darts_core.cli"), *words],
             stdin=subprocess.DEVNULL,
             stdout=stream,
             stderr=subprocess.STDOUT,

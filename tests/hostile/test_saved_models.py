@@ -3,6 +3,7 @@
 import os
 import pickle
 import zipfile
+from pathlib import Path
 
 import pytest
 import torch
@@ -12,7 +13,8 @@ from darts_core.architecture import Architecture
 from darts_core.autosearch.backbones import ResNet18
 from darts_core.autosearch.networks import NETWORK, WEIGHTS
 from darts_core.checkpoint import load_checkpoint, save_checkpoint
-from darts_core.errors import ArchitectureError, ConfigError, DartsError, ResumeError
+from darts_core.errors import ArchitectureError, ConfigError, DartsError, ExportError, ResumeError
+from darts_core.export.archive import load_program
 from darts_core.models.baselines import baseline
 from darts_core.supernet import build
 from darts_core.train.save import load_model, save_model
@@ -157,6 +159,12 @@ def test_a_packed_member_is_refused_before_it_is_unfolded(tmp_path, monkeypatch)
         autosearch.load(tmp_path, build=lambda: torch.nn.Linear(1, 1))
     with pytest.raises(ArchitectureError, match="is compressed"):
         ResNet18("1-2", width=4, pretrained=tmp_path / WEIGHTS)
+    # and a program: what is loaded is what was looked at, although the file is another one by then
+    read, plain = Path.read_bytes, (tmp_path / "a.pt").read_bytes()
+    monkeypatch.setattr(Path, "read_bytes", lambda p: (read(p), p.write_bytes(plain))[0])
+    monkeypatch.setattr(torch._C, "PyTorchFileReader", lambda file: pytest.fail("was opened"))
+    with pytest.raises(ExportError, match="no readable"):
+        load_program(tmp_path / WEIGHTS)
 
 
 @pytest.mark.parametrize("content", [b"", b"PK\3\4", bytes(1000), b"\x80\x04N."])

@@ -67,6 +67,10 @@ def test_where_results_go_is_said_by_the_arguments_before_anything_is_started(
     for wrong in ("job=another", "++out=elsewhere"):
         with pytest.raises(ConfigError, match=r"would not count: the argument (job|out)= of the"):
             search("data=digits", wrong, out=tmp_path)
+    for wrong in ("-m", "--multirun", "--cfg=job"):
+        with pytest.raises(ConfigError, match=f"'{wrong}' is for the command line alone"):
+            search(wrong, "seed=0,1", out=tmp_path)
+    assert _placed("mine", ["--config-dir", "conf"]) == ("mine", ["--config-dir", "conf"])
     with pytest.raises(ConfigError, match="'job=another' would not count"):
         search("data=digits", settings={"job": "another"}, out=tmp_path)
     with pytest.raises(JobError, match="The job name 'my job' is not allowed"):

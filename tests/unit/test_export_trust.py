@@ -2,7 +2,9 @@
 
 import json
 import subprocess
+import sys
 import zipfile
+from pathlib import Path
 from types import SimpleNamespace
 
 import numpy as np
@@ -13,12 +15,16 @@ import torch._inductor
 from onnx import TensorProto, helper
 
 from darts_core import cli
+from darts_core.autosearch import interpreter, request
 from darts_core.commands.serve_bench import _in_fresh_process
 from darts_core.errors import ExportError
 from darts_core.export import load, runtime
 from darts_core.export.choice import choose
 from darts_core.export.manifest import sha256
 from darts_core.export.runtime import open_artifact
+from darts_core.store import control, procs
+from darts_core.store.keeper import start_keeper
+from darts_core.web import actions
 from darts_core.web.shares import RemoteShares
 
 NATIVE = {
@@ -188,3 +194,18 @@ def test_a_fresh_process_takes_no_module_from_the_folder_that_one_stands_in(tmp_
     shares._busy.acquire()
     shares._work("key", {}, 4)
     assert shares._known["key"] == (4, {"from": 1.0})
+    # nor does what is started as `python -m` would: there json.tool is a module of json.py
+    started, done = [], real(procs.program("json.tool"), input="{}", capture_output=True, text=True)
+    assert (done.stdout, done.stderr) == ("{}\n", "")
+    monkeypatch.setattr(subprocess, "run", real)
+    # nor is it asked by whoever looks whether another interpreter will do
+    assert interpreter._tried(Path(sys.executable), "import json, hers; json.loads('{}')") == ""
+    monkeypatch.setattr(subprocess, "Popen", lambda words, **options: started.append(words))
+    monkeypatch.setattr(subprocess, "run", lambda words, **options: started.append(words))
+    start_keeper("mark")
+    control.start("darts_core.cli", ["search"], log=tmp_path / "log", mark="mark")
+    actions._start(["jobs"], tmp_path)
+    with pytest.raises(AttributeError):
+        request.engine("check")
+    modules = ["darts_core.store.keeper", *["darts_core.cli"] * 2, "darts_core.autosearch"]
+    assert [words[:3] for words in started] == [procs.program(module) for module in modules]

@@ -5,21 +5,25 @@ And stopping one where the disk is full.
 
 import errno
 import os
+import shutil
 import signal
 import subprocess
 import sys
 from pathlib import Path
 from types import SimpleNamespace
+from unittest.mock import Mock
 
 import pytest
 
-from darts_core.commands.jobs import pipeline, starting
+from darts_core.commands.jobs import pipeline, starting, verbs
 from darts_core.credentials import PASSWORD_VARIABLE
 from darts_core.errors import TuneError
+from darts_core.settings import SlurmQueue
 from darts_core.store import control, procs
 from darts_core.store.jobs import Store
 from darts_core.store.record import new_record
 from darts_core.store.version import Version
+from darts_core.study import slurm_jobs
 
 
 def test_an_interruption_before_it_has_a_version_ends_the_command(tmp_path, monkeypatch):
@@ -91,6 +95,37 @@ def test_whoever_waits_is_told_why_nothing_was_kept(tmp_path, monkeypatch, capsy
     ]
     with pipeline.heard(False) as log:
         assert log is None
+
+
+def test_what_a_killed_command_left_in_slurms_queue_is_cancelled_or_named(
+    tmp_path, monkeypatch, capsys
+):
+    store, asked = Store(tmp_path), []
+    store.create_job("a", kind="pipeline")
+    with store.new_version("a", new_record("pipeline", commands={"tune": {"state": "running"}})):
+        pass
+    folder = tmp_path / "a" / "V001" / "tune" / "slurm"
+    folder.mkdir(parents=True)
+    jobs = slurm_jobs.Jobs(SlurmQueue(), SimpleNamespace(folder=folder))
+    made = [SimpleNamespace(job_id=f"7_{place}") for place in range(3)]
+    jobs._executor.map_array = lambda body, places: made
+    jobs.add(None, range(3))
+
+    def slurm(words, **options):
+        asked.append(words)
+        return SimpleNamespace(returncode=0, stdout="7_1\n8_0\n7_2\n")
+
+    monkeypatch.setattr(slurm_jobs.subprocess, "run", slurm)
+    verbs.run_stop(store, SimpleNamespace(job="a", trial=None))
+    assert [words[0] for words in asked] == ["squeue", "scancel", "scancel"]
+    assert [words[-2:] for words in asked[1:]] == [["7_1", "7_2"]] * 2
+    said = "a/V001 is stopped. Its jobs in Slurm's queue (7_1, 7_2) are cancelled.\n"
+    assert capsys.readouterr().out == said
+    # on a machine without Slurm they are named; a copy of the folder has none
+    monkeypatch.setattr(slurm_jobs.subprocess, "run", Mock(side_effect=FileNotFoundError))
+    assert slurm_jobs.cancel_left(folder.parents[1]).endswith("scancel 7_0 7_1 7_2")
+    shutil.copytree(folder, tmp_path / "b" / "slurm")
+    assert slurm_jobs.cancel_left(tmp_path / "b") == ""
 
 
 @pytest.mark.parametrize(("holds", "state"), [(True, "stopped"), (False, "interrupted")])

@@ -208,6 +208,9 @@ def test_a_point_of_a_front_is_judged_by_what_was_found_of_it(tmp_path, caplog):
         assert known_from_before(point, "accuracy", here, bundle) == 0.5
         assert as_judged(model, bundle, point, here) is same
     assert "its training found -100.00 %" in caplog.text
+    # both have asked for it: every target is read once, and a bundle made from this one has its own
+    assert bundle.marks is bundle.marks
+    assert {*bundle.without_test().marks} == {"params", "alpha", "val"}
     assert known_from_before(stage, "accuracy", here, bundle) == 0.9
     write_json(stage / "result.json", {"data_marks": {**bundle.marks, "val": "0"}})
     assert known_from_before(point, "accuracy", here, bundle) is None  # it is of other samples

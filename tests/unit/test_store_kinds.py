@@ -180,12 +180,12 @@ def test_what_dead_processes_left_is_swept_and_what_living_ones_use_stays(store)
     stage = folder / "V001" / "search"
     stage.mkdir()
     stale, used = stage / f".checkpoint.pt.{who.pid}.tmp", stage / f".x.{os.getpid()}.tmp"
-    export = stage / f".model.{who.pid}.tmp.onnx"
-    for path in (stale, used, export):
+    export, beside = (stage / f".model.{who.pid}.tmp.onnx{end}" for end in ("", ".data"))
+    for path in (stale, used, export, beside):
         path.touch()
     claim(store).release()
     assert [path.exists() for path in (living, gone, half)] == [True, False, False]
-    assert [path.exists() for path in (stale, used, export)] == [False, True, False]
+    assert [path.exists() for path in (stale, used, export, beside)] == [False, True, False, False]
 
 
 def test_a_claim_that_came_to_nothing_leaves_no_job(store):

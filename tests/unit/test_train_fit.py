@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import asdict, dataclass, field, replace
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -16,7 +17,7 @@ from darts_core.errors import (
     NonFiniteLossError,
     ResumeError,
 )
-from darts_core.metric import ACCURACY, Metric
+from darts_core.metric import ACCURACY, Metric, worth
 from darts_core.runlog import RunFolder, config_hash
 from darts_core.tasks import Classification
 from darts_core.testing import tiny_bundle
@@ -94,7 +95,10 @@ def config(**changes):
     return TrainConfig(**{"epochs": 4, "batch_size": 8, "learning_rate": 0.1, **PLAIN, **changes})
 
 
-def test_fit_learns_and_reports_every_epoch(tmp_path):
+def test_fit_learns_and_reports_every_epoch(tmp_path, monkeypatch):
+    known = []
+    monkeypatch.setattr(trainer, "time", SimpleNamespace(perf_counter=lambda: len(known)))
+    monkeypatch.setattr(trainer, "evaluate", lambda *given: known.append(1) or evaluate(*given))
     run = RunFolder(tmp_path, tensorboard=False)
     calls = []
     model = make()
@@ -109,7 +113,7 @@ def test_fit_learns_and_reports_every_epoch(tmp_path):
     assert result.val > 0.9
     assert result.val == evaluate(model, TinyBundle()).accuracy
     assert result.steps == 6 * 6
-    assert result.train_seconds > 0
+    assert result.train_seconds == 6, "val after an epoch costs the device time, too"
     assert [row["epoch"] for row in run.metrics()] == list(range(6))
     assert (36, 36) in calls
     assert calls[-1] == (5, result.val)
@@ -354,6 +358,7 @@ def test_the_best_epoch_is_one_whose_metric_is_a_number():
     assert ACCURACY.best({0: float("nan"), 1: 0.5, 2: 0.7, 3: 0.6}) == 2
     assert Metric("mse", "minimize").best({0: float("nan"), 1: 0.5, 2: 0.7}) == 1
     assert ACCURACY.best({0: float("nan"), 1: float("nan")}) == 0
+    assert [worth(rating) for rating in (float("nan"), -0.5)] == [float("-inf"), -0.5]
 
 
 def test_batch_larger_than_the_split():

@@ -22,6 +22,7 @@ from darts_core.store.params import SavedParams
 from darts_core.store.record import PIPELINE
 from darts_core.store.version import Version
 from darts_core.study.results import summary
+from darts_core.study.slurm_jobs import cancel_left
 
 __all__: list[str] = []
 
@@ -107,7 +108,9 @@ def run_stop(store: Store, args: argparse.Namespace) -> int:
         control.stop_trial(version, args.trial)
         print(f"Trial {neutral(args.trial)} is stopped.")
     else:
-        print(f"{version.label} is {control.stop(version)}.")
+        state = control.stop(version)
+        # a command that was killed could not cancel what it had queued
+        print(" ".join([f"{version.label} is {state}.", cancel_left(version.path)]).rstrip())
     return 0
 
 

@@ -135,6 +135,9 @@ def build_plan(
     _check_own_values(steps)
     if len(steps) > 1 and mode in ("nested", "joint"):
         _refuse_supernets(steps, mode)
+    # in these modes the last file's objectives judge every trial
+    for step in steps[-1:] if mode in ("nested", "joint") else steps:
+        step.check_printed()
     if len(steps) > 1 and mode == "joint":
         return SearchPlan((_joint(steps),), "joint")
     if len(steps) == 1:

@@ -167,6 +167,31 @@ def test_what_a_script_prints_holds_for_files_that_do_not_say_it(tmp_path, mode)
             assert step.model_file == "m.pt"
 
 
+def test_a_metric_to_optimise_that_no_script_prints_is_refused(tmp_path):
+    """Each trial would train to its end, and then fail."""
+    text = (
+        "general: {metrics: [{name: val_acc, regex: 'acc=(.*)'}, {name: size, regex: 'n=(.*)'}]}\n"
+        "search_space: [{type: discrete_param, name: lr, values: [1, 2], default: 1}]\n"
+        "search_algorithm: {type: random_search, %s}\n"
+    )
+    wrong = write(tmp_path, text % "reward_attr: accuracy")
+    with pytest.raises(
+        ConfigError, match=r"job\.yaml: .*'accuracy', is none of .*\(val_acc, size\)"
+    ):
+        build_plan([wrong])
+    # a trial's time is an objective too, and printed by nobody
+    path, time = tmp_path / "time.yaml", "{metric: time_total_s, mode: min}"
+    for goals in (time, f"{time}, {{metric: val_acc}}", "{metric: val_acc}, {metric: own}"):
+        path.write_text(text % f"objectives: [{goals}]")
+        assert build_plan([path]).steps[0].reward == "val_acc"
+    # of several files that run as one search the last one says what counts
+    path.write_text((text % "reward_attr: val_acc").replace("name: lr", "name: wd"))
+    for mode in ("nested", "joint"):
+        assert build_plan([wrong, path], mode=mode).last.reward == "val_acc"
+    with pytest.raises(ConfigError, match="'accuracy', is none of"):
+        build_plan([wrong, path], mode="serial")
+
+
 def test_an_own_value_on_the_command_line_counts_before_the_file(tmp_path):
     text = (
         "search_space: [{type: continuous_param, name: wd, start: 0.001, stop: 0.1, default: 0.01}]\n"

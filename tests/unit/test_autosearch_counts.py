@@ -314,4 +314,14 @@ def test_an_own_value_is_taken_as_its_setting_has_it(tmp_path):
     with pytest.raises(ConfigError, match="default = inf: not among"):
         parse_file(path)
     text = "search_space: [{type: discrete_param, name: k, values: %s, default: %s}]\n" + goal
-    assert parse_file(write(tmp_path, text % ("[.inf, 2]", ".inf"))).baseline == {"k": math.inf}
+    path = write(tmp_path, text % ("[.inf, 2]", ".inf"))
+    assert parse_file(path, older=True).baseline == {"k": math.inf}
+    # the files of a trial hold no infinity: its code would be given None
+    for values in ("[.inf, 2]", "[[1, .inf], 2]", "[{a: .inf}, 2]"):
+        with pytest.raises(
+            ConfigError, match=r"= inf: a trial would get None; write the text 'inf'"
+        ):
+            parse_file(write(tmp_path, text % (values, "2")))
+    with pytest.raises(ConfigError, match="k=inf is no finite number"):
+        build_plan([write(tmp_path, text % ("[1, 2]", "2"))], arguments={"k": "inf"})
+    assert parse_file(write(tmp_path, text % ("['inf', 2]", "'inf'"))).baseline == {"k": "inf"}

@@ -103,6 +103,8 @@ def plan_notes(
                 "if smaller ones are"
             )
     notes += [n for step in plan.steps if step.algorithm in SUPERNETS for n in _of_supernet(step)]
+    notes += [n for step in plan.steps if step.algorithm == "grid_search" for n in _of_grid(step)]
+    notes += _idle_devices(plan, devices) if place is None else []
     wanted = max(step.gpu_per_trial for step in plan.steps)
     here = _gpus_here(wanted, devices) if place is None else _gpus_there(wanted, place)
     return [*notes, f"the job file states {wanted} GPU(s) a trial, but {here}"] if here else notes
@@ -116,6 +118,7 @@ def _of_supernet(step: SearchSpec) -> list[str]:
         "max_concurrent": step.max_concurrent > 1,
         "save_model_count": step.save_model_count is not None,
     }
+    given["num_samples"] = step.num_samples != SearchSpec.num_samples
     passed_over = [name for name, there in given.items() if there]
     notes = []
     if own:
@@ -131,6 +134,30 @@ def _of_supernet(step: SearchSpec) -> list[str]:
     if step.limits.trainings or step.limits.seconds:
         notes.append(f"a budget does not end {step.algorithm}: its trials need each other")
     return notes
+
+
+def _of_grid(step: SearchSpec) -> list[str]:
+    """That a grid is run whole, where the job file names fewer trials (the default is no wish)."""
+    points, given = step.points, step.num_samples
+    if points is None or given >= points or given == SearchSpec.num_samples:
+        return []
+    return [
+        f"grid_search runs all {points} combinations, not the {given} trials that are asked for; use "
+        "random_search for fewer"
+    ]
+
+
+def _idle_devices(plan: SearchPlan, devices: Sequence[str]) -> list[str]:
+    """That devices are locked which no trial will use."""
+    searching = [step.max_concurrent for step in plan.steps if step.algorithm not in SUPERNETS]
+    most, named = max(searching, default=1), len(devices)
+    if named <= most:
+        return []
+    remedy = f"set max_concurrent: {named}, or name fewer" if searching else "name one alone"
+    return [
+        f"of the {named} devices only {', '.join(devices[:most])} will be used, as {most} trial(s) run at a "
+        f"time; {remedy}"
+    ]
 
 
 def _numbers_as_texts(step: SearchSpec) -> list[str]:

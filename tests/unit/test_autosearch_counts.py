@@ -121,7 +121,31 @@ def test_gpus_that_a_trial_does_not_get_are_noted(tmp_path):
         (note,) = plan_notes(plan, [device], place)
         assert words in note
     for place in (RayCluster(num_gpus=2), SlurmQueue(gpus=2)):
-        assert plan_notes(plan, ["cpu"], place) == []
+        assert plan_notes(plan, ["cpu", "cpu:1"], place) == []
+
+
+def test_devices_and_trials_that_a_search_leaves_out_are_noted(tmp_path):
+    text = (
+        "search_space: [{type: discrete_param, name: lr, values: [1, 2, 3], default: 1}]\n"
+        "search_algorithm: {type: %s, reward_attr: acc%s}\n"
+    )
+
+    def notes(kind, more="", devices=("cuda:0", "cuda:1")):
+        return plan_notes(build_plan([write(tmp_path, text % (kind, more))]), devices)
+
+    (note,) = notes("tpe_search")
+    assert note.startswith("of the 2 devices only cuda:0 will be used, as 1 trial(s) run at a time")
+    assert note.endswith("; set max_concurrent: 2, or name fewer")
+    assert notes("tpe_search", ", max_concurrent: 2") == []
+    assert notes("differentiable_search", ", setting: lr")[-1].endswith("; name one alone")
+    (note,) = notes("grid_search", ", num_samples: 2", ["cpu"])
+    assert note.startswith("grid_search runs all 3 combinations, not the 2 trials")
+    for more in ("", ", num_samples: 3", ", num_samples: 20"):
+        assert notes("grid_search", more, ["cpu"]) == []
+    assert (
+        "says of num_samples"
+        in notes("differentiable_search", ", setting: lr, num_samples: 9", ["cpu"])[0]
+    )
 
 
 def _setting(tmp_path, fields):

@@ -154,6 +154,15 @@ class ReportReader:
                 found.append(iteration)
         return found
 
+    def rest(self) -> list[tuple[int, Metrics]]:
+        """The same up to the end of the file, which one call does not always reach."""
+        found: list[tuple[int, Metrics]] = []
+        before = -1
+        while before < self._offset <= MAX_FILE_BYTES:
+            before = self._offset
+            found += self.new_iterations()
+        return found
+
 
 def reports_of(folder: Path) -> Reports:
     """What a trial has reported in all its attempts: the iterations before the one where the next went on.
@@ -165,8 +174,7 @@ def reports_of(folder: Path) -> Reports:
     kept = Reports()
     for path in [*earlier, folder / "reports.jsonl"]:
         reader = ReportReader(path)
-        while reader.new_iterations():
-            pass
+        reader.rest()
         found = reader.reports
         kept.ignored += found.ignored
         if found.iterations:

@@ -5,6 +5,7 @@ from autosearch_workshop import BASE, log_of, one
 
 from darts_core.autosearch import contract
 from darts_core.autosearch.curves import trial_curves
+from darts_core.autosearch.process import TrialProcess
 from darts_core.autosearch.reports import ReportReader, Reports, objective_value, reports_of
 from darts_core.autosearch.spec import Limits, Objective
 from darts_core.errors import ConfigError
@@ -218,6 +219,21 @@ def test_reports_are_limited_and_not_trusted(tmp_path):
     assert objective_value("loss", reader.reports, 1.0) == 2
     assert objective_value("time_total_s", reader.reports, 1.5) == 1.5
     assert objective_value("latency", reader.reports, 1.5) is None
+
+
+def test_a_fast_script_s_reports_are_read_to_the_last_when_it_ends(tmp_path):
+    pad = "x" * 50_000
+    rows = [
+        {"kind": "iteration", "iteration": n, "metrics": {"acc": 0.5}, "pad": pad}
+        for n in range(1, 300)
+    ]
+    lines = [json.dumps(row) for row in [*rows, {"kind": "final", "acc": 0.9}]]
+    (tmp_path / "reports.jsonl").write_text("\n".join(lines) + "\n")
+    trial = TrialProcess({"trial_id": "a"}, tmp_path, limits=Limits(), mark="m")
+    trial.poll()  # as far as one look reaches
+    trial._finish("done", "")
+    assert (len(trial.reader.reports.iterations), trial.reader.reports.ignored) == (299, 0)
+    assert objective_value("acc", trial.reader.reports, 1.0) == 0.9
 
 
 @pytest.mark.parametrize("name", ["acc", "accuracy", "mean_accuracy"])

@@ -190,7 +190,7 @@ def boot_file_of(commands: Iterable[str], given: str) -> str:
 
 
 def _agreed(command: Command, given: str) -> str:
-    package = command.module.replace(".", "/")
+    package, given = command.module.replace(".", "/"), given.removeprefix("./")
     for named in (command.boot_file, *([f"{package}/__main__.py"] if package else [])):
         short, whole = sorted((given or named, named), key=len)
         if short == whole or (whole.startswith("/") and whole.endswith(f"/{short}")):

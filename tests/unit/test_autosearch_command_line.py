@@ -167,6 +167,7 @@ def test_a_boot_file_named_by_its_whole_path_is_the_one_of_the_copy(tmp_path):
             assert check_boot_file(folder, name, needs="main") == "m.py"
     # a new version has the relative one beside its command
     assert boot_file_of(["python /a/b/m.py"], "b/m.py") == "/a/b/m.py"
+    assert boot_file_of(["python ./m.py {x}"], "./m.py") == "m.py"
     with pytest.raises(ConfigError, match="name one of them"):
         boot_file_of(["python /a/b/m.py"], "n.py")
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 import shutil
 import tempfile
@@ -104,6 +105,7 @@ def plan_notes(
             )
     notes += [n for step in plan.steps if step.algorithm in SUPERNETS for n in _of_supernet(step)]
     notes += [n for step in plan.steps if step.algorithm == "grid_search" for n in _of_grid(step)]
+    notes += [n for step in plan.steps if step.algorithm not in SUPERNETS for n in _of_ends(step)]
     notes += _idle_devices(plan, devices) if place is None else []
     wanted = max(step.gpu_per_trial for step in plan.steps)
     here = _gpus_here(wanted, devices) if place is None else _gpus_there(wanted, place)
@@ -144,6 +146,31 @@ def _of_grid(step: SearchSpec) -> list[str]:
     return [
         f"grid_search runs all {points} combinations, not the {given} trials that are asked for; use "
         "random_search for fewer"
+    ]
+
+
+def _of_ends(step: SearchSpec) -> list[str]:
+    """What of a job file ends no trial: a scheduler or a number of iterations that never has its turn."""
+    given = {
+        step.scheduler: step.scheduler != "FIFOScheduler",
+        "max_iterations": step.max_iterations is not None,
+    }
+    named = [name for name, there in given.items() if there]
+    read = next((m["file"] for m in step.metrics if m["name"] == step.reward and "file" in m), "")
+    if read:
+        told = f"{step.reward} is read from {read} when the script has ended, so no trial ends earlier by "
+        return [told + " or ".join(named)] if named else []
+    begin = step.scheduler_options.get("grace_period", 0)
+    # the last iteration is a full training, which nothing stops
+    last = min(
+        (step.max_iterations or math.inf) - 1, step.scheduler_options.get("max_t") or math.inf
+    )
+    if begin <= last:
+        return []
+    remedy = "lower grace_period" if last else "of one iteration there is nothing to stop"
+    return [
+        f"{step.scheduler} stops no trial: it looks at one from iteration {begin} (grace_period) on, and the "
+        f"last look would be at {last}; {remedy}"
     ]
 
 

@@ -148,6 +148,36 @@ def test_devices_and_trials_that_a_search_leaves_out_are_noted(tmp_path):
     )
 
 
+def test_what_ends_no_trial_is_noted(tmp_path):
+    text = (
+        "search_space: [{type: discrete_param, name: lr, values: [1, 2], default: 1}]\n"
+        "search_algorithm: {type: tpe_search, reward_attr: acc}\n"
+    )
+
+    def notes(more):
+        return plan_notes(build_plan([write(tmp_path, text + more)]), ["cpu"])
+
+    for scheduler, last in (
+        ("{type: async_hyperband, grace_period: 10}\nmax_iterations: 10", 9),
+        ("{type: median_stopping, grace_period: 10}\nmax_iterations: 10", 9),
+        ("{type: async_hyperband, grace_period: 10, max_t: 9}", 9),
+        ("{type: async_hyperband}\nmax_iterations: 1", 0),
+    ):
+        (note,) = notes(f"scheduler: {scheduler}")
+        assert "stops no trial" in note
+        assert f"the last look would be at {last};" in note
+    for fields in ("grace_period: 9", "max_t: 1", "max_t: 30"):
+        assert notes(f"scheduler: {{type: asha, {fields}}}\nmax_iterations: 10") == []
+    assert notes("scheduler: {type: asha}") == notes("max_iterations: 1") == []
+    printed = "general: {metrics: [{name: %s}]}\n"
+    for more in ("max_iterations: 9", "scheduler: {type: asha}\nmax_iterations: 9"):
+        (note,) = notes(printed % "accuracy, file: m.json" + more)
+        assert note.startswith("accuracy is read from m.json when the script has ended")
+        assert note.endswith(("by max_iterations", "by async_hyperband or max_iterations"))
+        assert notes(printed % "acc, regex: 'acc=(.*)'" + more) == []
+    assert notes(printed % "accuracy, file: m.json") == []
+
+
 def _setting(tmp_path, fields):
     text = f"search_space: [{{type: continuous_param, name: a, {fields}}}]\n"
     tail = "search_algorithm: {type: random_search, reward_attr: acc}\n"

@@ -15,6 +15,8 @@ from typing import Any
 from darts_core.autosearch.boot_file import check_boot_file
 from darts_core.autosearch.catalogue import SUPERNETS
 from darts_core.autosearch.command_line import boot_file_of, with_data
+from darts_core.autosearch.process import TrialProcess
+from darts_core.autosearch.reports import objective_value
 from darts_core.autosearch.spec import SearchPlan, SearchSpec
 from darts_core.autosearch.trials import UserCode, Workshop
 from darts_core.errors import JobError
@@ -299,7 +301,7 @@ def _measure(
         while process.outcome is None and len(moments) < 2:
             moments += [process.seconds] * len(process.poll()["iterations"])
             if process.seconds > limit_seconds:
-                process.end_now("failed", f"no report within {limit_seconds:.0f} s")
+                process.end_now("stopped", f"no report within {limit_seconds:.0f} s")
             # a second report tells the pace better than the first, which holds the start-up
             if len(moments) == 1 and process.seconds > moments[0] * 3 + 5:
                 break
@@ -307,24 +309,38 @@ def _measure(
     finally:
         # after Ctrl-C too: a training that nobody waits for must not go on
         process.end_now("stopped", "the dry run has seen enough")
-    reports = process.reader.reports
+    reports, outcome = process.reader.reports, process.outcome
     if not reports.iterations and not reports.final:
-        tail = (
-            (process.folder / "log.txt")
-            .read_text(errors="replace", encoding="utf-8")
-            .splitlines()[-3:]
-        )
-        reason = process.outcome.reason if process.outcome else ""
+        reason = outcome.reason if outcome else ""
         raise JobError(
-            f"The dry run saw no report ({reason or 'train() returned'}); last lines: "
-            f"{neutral(' | '.join(tail), 600)}"
+            f"The dry run saw no report ({reason or 'train() returned'}); {_last_lines(process)}"
+        )
+    if outcome is not None and outcome.state == "failed":
+        raise JobError(
+            f"The dry run failed behind its first report ({outcome.reason}); {_last_lines(process)}"
+        )
+    # a nested search is judged by its last file alone
+    judge = plan.steps[0] if plan.mode == "serial" else plan.last
+    missing = [
+        o.metric for o in judge.objectives if objective_value(o.metric, reports, 0.0) is None
+    ]
+    if outcome is not None and outcome.state == "done" and missing:
+        raise JobError(
+            f"The dry run trained to its end and reported no usable {', '.join(missing)}, which the job file "
+            f"optimises, so each trial would fail; {_last_lines(process)}"
         )
     last = reports.iterations[0] if reports.iterations else (1, {})
     text = f"First report: {last[1] or {'acc': reports.final.get('acc')}} after {span(process.seconds)}.\n"
     iterations = plan.last.max_iterations
-    if process.outcome is not None and process.outcome.state == "done":
+    if outcome is not None and outcome.state == "done":
         return text + forecast_text(plan, process.seconds)
     if iterations is None or not moments:
         return text + forecast_text(plan) + " Set max_iterations for a forecast in time."
     pace = moments[1] - moments[0] if len(moments) > 1 else moments[0]
     return text + forecast_text(plan, moments[0] + pace * (iterations - 1))
+
+
+def _last_lines(process: TrialProcess) -> str:
+    """The end of a trial's log, in a sentence."""
+    text = (process.folder / "log.txt").read_text(errors="replace", encoding="utf-8")
+    return f"last lines: {neutral(' | '.join(text.splitlines()[-3:]), 600)}"

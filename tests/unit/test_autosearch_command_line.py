@@ -263,6 +263,20 @@ def test_a_dry_run_takes_no_jobs_for_code_and_names_links(tmp_path, monkeypatch)
         dry_run(plan, request, limit_seconds=30)
 
 
+def test_a_dry_run_tells_of_a_training_that_no_trial_could_use(tmp_path):
+    (tmp_path / "m.py").write_text("print('acc=0.5', flush=True); raise SystemExit('boom')")
+    plan = build_plan([write(tmp_path, FOUR % "template\n  command: python m.py {lr}")])
+    with pytest.raises(JobError, match=r"failed behind its first report \(crash.*acc=0\.5 \| boom"):
+        dry_run(plan, {"code": str(tmp_path)}, limit_seconds=30)
+    (tmp_path / "m.py").write_text(
+        "from darts_core import autosearch\ndef train(): autosearch.reporter(loss=1)\n"
+    )
+    text = "\n".join(line for line in FOUR.splitlines() if "metrics" not in line)
+    plan = build_plan([write(tmp_path, text % "service")])
+    with pytest.raises(JobError, match="reported no usable acc, which the job file optimises"):
+        dry_run(plan, {"code": str(tmp_path), "boot_file": "m.py"}, limit_seconds=30)
+
+
 def test_a_dry_run_that_is_broken_off_leaves_no_training_behind(tmp_path, monkeypatch):
     (tmp_path / "m.py").write_text("import time; time.sleep(60)")
     plan = build_plan([write(tmp_path, FOUR % "template\n  command: python m.py {lr}")])

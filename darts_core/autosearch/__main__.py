@@ -43,7 +43,11 @@ def _plan(request: dict[str, Any]) -> Any:
 
 
 def _check(request: dict[str, Any]) -> int:
-    from darts_core.autosearch.command_line import boot_file_of, own_arguments
+    from darts_core.autosearch.command_line import (
+        boot_file_of,
+        own_arguments,
+        settings_to_mention,
+    )
     from darts_core.autosearch.forecast import forecast_text, plan_notes
     from darts_core.study.engines import elsewhere
 
@@ -54,6 +58,7 @@ def _check(request: dict[str, Any]) -> int:
         "zero_code": bool(plan.steps[0].metrics),
         "boot_file": boot_file_of([s.command for s in plan.steps], request.get("boot_file") or ""),
         "own_arguments": own_arguments(plan, request.get("arguments") or {}),
+        "settings": settings_to_mention(plan),
         "trials": plan.trial_count(),
         "forecast": forecast_text(plan),
         "notes": plan_notes(plan, request.get("devices") or ["cpu"], place),

@@ -88,12 +88,12 @@ def run(
     name: str = "python",
     root: str | Path = "runs",
     code: str | Path | None = None,
-    devices: Sequence[str] = ("cpu",),
+    devices: str | Sequence[str] = ("cpu",),
     ray: Mapping[str, Any] | None = None,
     slurm: Mapping[str, Any] | None = None,
-    arguments: Mapping[str, str] | None = None,
+    arguments: Mapping[str, Any] | None = None,
     multi: str | None = None,
-    python: str | None = None,
+    python: str | Path | None = None,
     progress: bool = True,
 ) -> SearchResult:
     """Search over what `train` reads from `autosearch.config`, and wait for the result.
@@ -109,10 +109,10 @@ def run(
         name: the job's name; it is made when it does not exist.
         root: the folder of all jobs.
         code: the code folder to copy; by default the folder of the file.
-        devices: devices that trials take in turn.
+        devices: devices that trials take in turn; one may be named alone.
         ray: run the trials on a Ray cluster (see `darts_core.study.ray_cluster`).
         slurm: run them in jobs of Slurm (see `darts_core.settings.SlurmQueue`).
-        arguments: extra `--name=value` arguments for the code.
+        arguments: extra `--name=value` arguments for the code; one called like a setting is your own value.
         multi: `serial`, `nested` or `joint` for several configs.
         python: another interpreter for the trials.
         progress: show how far it is, on a terminal or in a notebook.
@@ -142,10 +142,11 @@ def run(
             code=str(folder),
             boot_file=str(boot.relative_to(folder)),
             config_paths=_files(config, Path(scratch)),
-            arguments=dict(arguments or {}),
+            # a command line has texts alone
+            arguments={name: str(value) for name, value in (arguments or {}).items()},
             multi=multi,
-            python=python,
-            devices=tuple(devices),
+            python=None if python is None else str(python),
+            devices=(devices,) if isinstance(devices, str) else tuple(devices),
             ray=None if ray is None else dict(ray),
             slurm=None if slurm is None else dict(slurm),
             entry=entry,

@@ -8,6 +8,7 @@ from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from darts_core.autosearch.catalogue import SUPERNETS
 from darts_core.autosearch.yaml_lines import Located
 from darts_core.errors import ConfigError
 
@@ -21,6 +22,7 @@ __all__ = [
     "own_arguments",
     "parse_command",
     "read_arguments",
+    "settings_to_mention",
     "with_data",
 ]
 
@@ -171,6 +173,23 @@ def own_arguments(plan: Any, arguments: Mapping[str, str]) -> list[str]:
     return [name for name in arguments if name not in ours]
 
 
+def settings_to_mention(plan: Any) -> list[str]:
+    """The names of the settings that reach the training only where the user's code mentions them.
+
+    Not those that a command names, or that our own networks take: architectures and backbone codes. A dotted
+    name is often one of a library's.
+    """
+    told = {
+        name for step in plan.steps if step.command for name in parse_command(step.command).names
+    }
+    return [
+        dimension.name
+        for step in plan.steps
+        for dimension in (step.dimensions if step.algorithm not in SUPERNETS else ())
+        if not dimension.near and "." not in dimension.name and dimension.name not in told
+    ]
+
+
 def boot_file_of(commands: Iterable[str], given: str) -> str:
     """The boot file: the one given, or the one that the commands name; where one is a whole path, that.
 
@@ -190,7 +209,7 @@ def boot_file_of(commands: Iterable[str], given: str) -> str:
 
 
 def _agreed(command: Command, given: str) -> str:
-    package = command.module.replace(".", "/")
+    package, given = command.module.replace(".", "/"), given.removeprefix("./")
     for named in (command.boot_file, *([f"{package}/__main__.py"] if package else [])):
         short, whole = sorted((given or named, named), key=len)
         if short == whole or (whole.startswith("/") and whole.endswith(f"/{short}")):

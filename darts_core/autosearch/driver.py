@@ -198,14 +198,18 @@ class Search(Step):
         """The error that ended the step; what the other workers say of the stop is its consequence."""
         for error in sorted(errors, key=lambda e: isinstance(e, StopWanted)):
             if isinstance(error, TuneError):
-                failed = [row for row in self.rows if row["state"] == "failed"]
+                rows = self.rows
+                failed = [row for row in rows if row["state"] == "failed"]
                 folder = (
                     trials_folder(self.workshop.version) / failed[-1]["trial_id"]
                     if failed
                     else None
                 )
                 more = f"; see {folder / 'log.txt'}" if folder else ""
-                raise JobError(f"{str(error).rstrip('.')}{more}.") from error
+                # a resumed version would end at once with the same sentence
+                anew = " They stay counted: mend the cause, then make another version (jobs new-version)."
+                hint = anew if failed and len(failed) == len(rows) else ""
+                raise JobError(f"{str(error).rstrip('.')}{more}.{hint}") from error
             raise error
 
     def _ended(self, record: TrialRecord) -> None:

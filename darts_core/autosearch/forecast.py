@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 import shutil
 import tempfile
@@ -14,6 +15,8 @@ from typing import Any
 from darts_core.autosearch.boot_file import check_boot_file
 from darts_core.autosearch.catalogue import SUPERNETS
 from darts_core.autosearch.command_line import boot_file_of, with_data
+from darts_core.autosearch.process import TrialProcess
+from darts_core.autosearch.reports import objective_value
 from darts_core.autosearch.spec import SearchPlan, SearchSpec
 from darts_core.autosearch.trials import UserCode, Workshop
 from darts_core.errors import JobError
@@ -103,6 +106,9 @@ def plan_notes(
                 "if smaller ones are"
             )
     notes += [n for step in plan.steps if step.algorithm in SUPERNETS for n in _of_supernet(step)]
+    notes += [n for step in plan.steps if step.algorithm == "grid_search" for n in _of_grid(step)]
+    notes += [n for step in plan.steps if step.algorithm not in SUPERNETS for n in _of_ends(step)]
+    notes += _idle_devices(plan, devices) if place is None else []
     wanted = max(step.gpu_per_trial for step in plan.steps)
     here = _gpus_here(wanted, devices) if place is None else _gpus_there(wanted, place)
     return [*notes, f"the job file states {wanted} GPU(s) a trial, but {here}"] if here else notes
@@ -116,6 +122,7 @@ def _of_supernet(step: SearchSpec) -> list[str]:
         "max_concurrent": step.max_concurrent > 1,
         "save_model_count": step.save_model_count is not None,
     }
+    given["num_samples"] = step.num_samples != SearchSpec.num_samples
     passed_over = [name for name, there in given.items() if there]
     notes = []
     if own:
@@ -131,6 +138,55 @@ def _of_supernet(step: SearchSpec) -> list[str]:
     if step.limits.trainings or step.limits.seconds:
         notes.append(f"a budget does not end {step.algorithm}: its trials need each other")
     return notes
+
+
+def _of_grid(step: SearchSpec) -> list[str]:
+    """That a grid is run whole, where the job file names fewer trials (the default is no wish)."""
+    points, given = step.points, step.num_samples
+    if points is None or given >= points or given == SearchSpec.num_samples:
+        return []
+    return [
+        f"grid_search runs all {points} combinations, not the {given} trials that are asked for; use "
+        "random_search for fewer"
+    ]
+
+
+def _of_ends(step: SearchSpec) -> list[str]:
+    """What of a job file ends no trial: a scheduler or a number of iterations that never has its turn."""
+    given = {
+        step.scheduler: step.scheduler != "FIFOScheduler",
+        "max_iterations": step.max_iterations is not None,
+    }
+    named = [name for name, there in given.items() if there]
+    read = next((m["file"] for m in step.metrics if m["name"] == step.reward and "file" in m), "")
+    if read:
+        told = f"{step.reward} is read from {read} when the script has ended, so no trial ends earlier by "
+        return [told + " or ".join(named)] if named else []
+    begin = step.scheduler_options.get("grace_period", 0)
+    # the last iteration is a full training, which nothing stops
+    last = min(
+        (step.max_iterations or math.inf) - 1, step.scheduler_options.get("max_t") or math.inf
+    )
+    if begin <= last:
+        return []
+    remedy = "lower grace_period" if last else "of one iteration there is nothing to stop"
+    return [
+        f"{step.scheduler} stops no trial: it looks at one from iteration {begin} (grace_period) on, and the "
+        f"last look would be at {last}; {remedy}"
+    ]
+
+
+def _idle_devices(plan: SearchPlan, devices: Sequence[str]) -> list[str]:
+    """That devices are locked which no trial will use."""
+    searching = [step.max_concurrent for step in plan.steps if step.algorithm not in SUPERNETS]
+    most, named = max(searching, default=1), len(devices)
+    if named <= most:
+        return []
+    remedy = f"set max_concurrent: {named}, or name fewer" if searching else "name one alone"
+    return [
+        f"of the {named} devices only {', '.join(devices[:most])} will be used, as {most} trial(s) run at a "
+        f"time; {remedy}"
+    ]
 
 
 def _numbers_as_texts(step: SearchSpec) -> list[str]:
@@ -245,7 +301,7 @@ def _measure(
         while process.outcome is None and len(moments) < 2:
             moments += [process.seconds] * len(process.poll()["iterations"])
             if process.seconds > limit_seconds:
-                process.end_now("failed", f"no report within {limit_seconds:.0f} s")
+                process.end_now("stopped", f"no report within {limit_seconds:.0f} s")
             # a second report tells the pace better than the first, which holds the start-up
             if len(moments) == 1 and process.seconds > moments[0] * 3 + 5:
                 break
@@ -253,24 +309,38 @@ def _measure(
     finally:
         # after Ctrl-C too: a training that nobody waits for must not go on
         process.end_now("stopped", "the dry run has seen enough")
-    reports = process.reader.reports
+    reports, outcome = process.reader.reports, process.outcome
     if not reports.iterations and not reports.final:
-        tail = (
-            (process.folder / "log.txt")
-            .read_text(errors="replace", encoding="utf-8")
-            .splitlines()[-3:]
-        )
-        reason = process.outcome.reason if process.outcome else ""
+        reason = outcome.reason if outcome else ""
         raise JobError(
-            f"The dry run saw no report ({reason or 'train() returned'}); last lines: "
-            f"{neutral(' | '.join(tail), 600)}"
+            f"The dry run saw no report ({reason or 'train() returned'}); {_last_lines(process)}"
+        )
+    if outcome is not None and outcome.state == "failed":
+        raise JobError(
+            f"The dry run failed behind its first report ({outcome.reason}); {_last_lines(process)}"
+        )
+    # a nested search is judged by its last file alone
+    judge = plan.steps[0] if plan.mode == "serial" else plan.last
+    missing = [
+        o.metric for o in judge.objectives if objective_value(o.metric, reports, 0.0) is None
+    ]
+    if outcome is not None and outcome.state == "done" and missing:
+        raise JobError(
+            f"The dry run trained to its end and reported no usable {', '.join(missing)}, which the job file "
+            f"optimises, so each trial would fail; {_last_lines(process)}"
         )
     last = reports.iterations[0] if reports.iterations else (1, {})
     text = f"First report: {last[1] or {'acc': reports.final.get('acc')}} after {span(process.seconds)}.\n"
     iterations = plan.last.max_iterations
-    if process.outcome is not None and process.outcome.state == "done":
+    if outcome is not None and outcome.state == "done":
         return text + forecast_text(plan, process.seconds)
     if iterations is None or not moments:
         return text + forecast_text(plan) + " Set max_iterations for a forecast in time."
     pace = moments[1] - moments[0] if len(moments) > 1 else moments[0]
     return text + forecast_text(plan, moments[0] + pace * (iterations - 1))
+
+
+def _last_lines(process: TrialProcess) -> str:
+    """The end of a trial's log, in a sentence."""
+    text = (process.folder / "log.txt").read_text(errors="replace", encoding="utf-8")
+    return f"last lines: {neutral(' | '.join(text.splitlines()[-3:]), 600)}"

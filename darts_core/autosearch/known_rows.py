@@ -64,7 +64,7 @@ def _reported(row: Row, spec: SearchSpec, version: Path) -> dict[int, dict[str, 
     ranking = Ranking(goals_of(spec))
     found: dict[int, dict[str, float]] = {}
     path = trials_folder(version) / row["trial_id"] / "reports.jsonl"
-    for iteration, metrics in ReportReader(path).new_iterations():
+    for iteration, metrics in ReportReader(path).rest():
         noted = ranking.noted(judged(metrics, spec))
         if ranking.first in noted:
             found.setdefault(iteration, noted)

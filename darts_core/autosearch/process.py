@@ -245,6 +245,7 @@ class TrialProcess:
         return "the last lines of log.txt tell why"
 
     def _finish(self, state: str, reason: str) -> None:
-        self.reader.new_iterations()
+        # the final report stands last, behind whatever a fast script has written meanwhile
+        self.reader.rest()
         self.outcome = Outcome(state, reason, time.monotonic() - self._begun, self.peak_mib)
         (self.folder / "process.json").unlink(missing_ok=True)

@@ -154,6 +154,15 @@ class ReportReader:
                 found.append(iteration)
         return found
 
+    def rest(self) -> list[tuple[int, Metrics]]:
+        """The same up to the end of the file, which one call does not always reach."""
+        found: list[tuple[int, Metrics]] = []
+        before = -1
+        while before < self._offset <= MAX_FILE_BYTES:
+            before = self._offset
+            found += self.new_iterations()
+        return found
+
 
 def reports_of(folder: Path) -> Reports:
     """What a trial has reported in all its attempts: the iterations before the one where the next went on.
@@ -165,8 +174,7 @@ def reports_of(folder: Path) -> Reports:
     kept = Reports()
     for path in [*earlier, folder / "reports.jsonl"]:
         reader = ReportReader(path)
-        while reader.new_iterations():
-            pass
+        reader.rest()
         found = reader.reports
         kept.ignored += found.ignored
         if found.iterations:
@@ -208,12 +216,14 @@ def objective_value(name: str, reports: Reports, seconds: float) -> float | int 
     `time_total_s` is the trial's training time.
     """
     final, last = reports.final, reports.last
-    extra = final.get("additional_data", {})
-    for candidate in names_of(name):
-        if candidate in ("acc", "latency") and final.get(candidate) is not None:
-            return final[candidate]
+    extra, names = final.get("additional_data", {}), names_of(name)
+    for candidate in names:
+        # a final accuracy that is NaN is the result too: what came before does not stand for it
+        if candidate == "acc" and candidate in final:
+            return _finite(final[candidate])
+        if candidate == "latency" and final.get(candidate) is not None:
+            return _finite(final[candidate])
         if candidate in extra and _finite(extra[candidate]) is not None:
             return _finite(extra[candidate])
-        if candidate in last:
-            return last[candidate]
-    return seconds if name == "time_total_s" else None
+    reported = (last[candidate] for candidate in names if candidate in last)
+    return next(reported, seconds if name == "time_total_s" else None)

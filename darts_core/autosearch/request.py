@@ -145,6 +145,12 @@ def _check(store: Store, request: Request, *, needs_train: bool) -> dict[str, An
     for name in answer["own_arguments"]:
         if not mentions(code, name):
             answer["notes"].append(f"--arg {name}: no Python file of the code mentions that name")
+    for name in answer["settings"]:
+        if not mentions(code, name):
+            answer["notes"].append(
+                f"no Python file of the code mentions the setting {name!r}, so it may not reach your "
+                f"training; call it like your script's option, or read autosearch.config[{name!r}]"
+            )
     return answer
 
 

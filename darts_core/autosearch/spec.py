@@ -17,6 +17,7 @@ from darts_core.study.space import SearchDimension, space_size
 __all__ = ["Limits", "Objective", "SearchPlan", "SearchSpec"]
 
 MODES = ("single", "serial", "nested", "joint")
+TRIAL_TIME = "time_total_s"  # an objective that no trial reports
 
 
 @dataclass(frozen=True)
@@ -87,9 +88,28 @@ class SearchSpec:
 
     @property
     def reward(self) -> str:
-        """The metric to optimise, as `metrics` calls it: `acc` is `accuracy`."""
-        own, printed = self.objectives[0].metric, {item["name"] for item in self.metrics}
+        """The metric to optimise that a script prints, as `metrics` calls it: `acc` is `accuracy`.
+
+        No script prints its trial's time.
+        """
+        printed = [item["name"] for item in self.metrics]
+        own = next((o.metric for o in self.objectives if o.metric != TRIAL_TIME), "")
+        own = own or (printed or [TRIAL_TIME])[0]
         return next((name for name in names_of(own) if name in printed), own)
+
+    def check_printed(self) -> None:
+        """Raise where a script prints its metrics and not the one to optimise: each trial would fail.
+
+        Raises:
+            ConfigError: it is so.
+        """
+        printed = [item["name"] for item in self.metrics]
+        if printed and self.reward not in printed:
+            raise ConfigError(
+                f"{self.source or 'The search'}: the metric to optimise, {self.reward!r}, is none of "
+                f"general.metrics ({', '.join(printed)}), so no trial would give it; add it there, or "
+                "optimise one of these."
+            )
 
     def check_grid(self) -> None:
         """Raise unless every setting has a number of values.

@@ -93,7 +93,9 @@ def pruner_of(spec: SearchSpec) -> dict[str, Any]:
             "promote": False,
             "min_resource": options["grace_period"],
             "reduction_factor": options["reduction_factor"],
-            "max_resource": options.get("max_t") or spec.max_iterations,
+            "max_resource": spec.max_iterations,
+            # not where trials end: trial 0 runs on, and no other would ever be complete beside it
+            "last_rung": options.get("max_t"),
             # what may be given up for the next objective is no reason to stop a trial
             "slack": spec.objectives[0].tolerance,
         }

@@ -35,6 +35,7 @@ class HalvingPruner(BasePruner):
         max_resource: beyond it every trial ends; None is open.
         slack: how much worse in the first objective is still no worse.
         ranking: how trials are judged; None: by the study's first objective.
+        last_rung: no rung lies beyond it: whoever passes it goes on to its end. None is open.
 
     Raises:
         ValueError: a setting is out of range.
@@ -47,6 +48,7 @@ class HalvingPruner(BasePruner):
     max_resource: int | None = None
     slack: float = 0.0
     ranking: Ranking | None = None
+    last_rung: int | None = None
 
     def __post_init__(self) -> None:
         if self.min_resource < 1 or self.reduction_factor <= 1:
@@ -57,7 +59,8 @@ class HalvingPruner(BasePruner):
         """Iterations at which a trial may end."""
         found: list[int] = []
         at, limit = float(self.min_resource), self.max_resource or 10**6
-        while math.ceil(at) < limit:
+        last = math.inf if self.last_rung is None else self.last_rung
+        while math.ceil(at) < limit and math.ceil(at) <= last:
             if not found or math.ceil(at) > found[-1]:
                 found.append(math.ceil(at))
             at *= self.reduction_factor

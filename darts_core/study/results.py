@@ -198,11 +198,14 @@ def best_row(rows: Sequence[Row], goals: Goals) -> Row | None:
         # the epsilon keeps 0.95 - 0.02 from missing 0.93 by a rounding error
         limit = max(scores) - float(goal.get("tolerance", 0.0)) - 1e-12
         left = [row for row, score in zip(left, scores, strict=True) if score >= limit]
-    # among equals, the later objectives decide once more without tolerance, then the earliest trial
+    # among equals, the later objectives decide once more without tolerance, then what the user has already,
+    # then the earliest trial
     final = sorted(
         left,
         key=lambda row: (
             [-_score(row["values"][g["metric"]], g) for g in reversed(goals)],
+            # in a nested search each inner one begins with a number 0
+            not row.get("is_baseline"),
             row["number"],
         ),
     )

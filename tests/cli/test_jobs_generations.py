@@ -30,7 +30,7 @@ def train():
         autosearch.reporter(mean_accuracy=1 - lr - len(code) / 1000 + epoch / 100)
     path = os.path.join(args.train_url, autosearch.trial_id + ".pt")
     open(path, "w").write(code)
-    autosearch.report(0.5, model_path=path)
+    autosearch.report(1 - lr - len(code) / 1000, model_path=path)
 
 def eval():
     print("evaluated", autosearch.trial_id)

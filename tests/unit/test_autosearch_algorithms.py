@@ -237,7 +237,7 @@ def test_async_hyperband_rule():
     assert rule.decide("c", 2, 0.1) is False  # no rung between
     assert rule.decide("c", 3, 0.1) is False  # first at rung 3
     assert rule.decide("a", 3, 0.05) is True
-    assert rule.decide("c", 9, 0.9) is False  # max_t is still allowed
+    assert rule.decide("c", 9, 0.9) is False  # max_resource is still allowed
     assert rule.decide("c", 10, 0.9) is True
 
 
@@ -266,4 +266,12 @@ def test_the_scheduler_uses_max_iterations():
         max_iterations=27,
     )
     assert make_pruner(pruner_of(made), epochs=27).rungs == [1, 3, 9]
+    # whoever passes the last rung goes on to its end, whether that is known or not
+    for most in (27, None):
+        options = {**made.scheduler_options, "max_t": 3}
+        early = pruner_of(replace(made, scheduler_options=options, max_iterations=most))
+        rule = Rule(make_pruner(early, epochs=most))
+        assert rule.pruner.rungs == [1, 3]
+        assert [rule.decide("a", i, 0.5) for i in (1, 3, 4, 27)] == [False] * 4
+        assert rule.decide("b", 3, 0.4) is True
     assert pruner_of(spec("random_search")) == {"name": "none"}

@@ -1,24 +1,24 @@
 """What a person gets wrong about a job is told before anything runs."""
 
-import json
 import os
 import shutil
 import subprocess
 import sys
-from dataclasses import asdict
 from pathlib import Path
 
 import pytest
 
 from darts_core.autosearch.__main__ import _check_devices
 from darts_core.autosearch.boot_file import mentions
+from darts_core.autosearch.command_line import settings_to_mention
 from darts_core.autosearch.interpreter import check_interpreter, package_imports, package_path
 from darts_core.autosearch.job_yaml import parse_file
 from darts_core.autosearch.plan_files import build_plan
 from darts_core.autosearch.process import TrialProcess
-from darts_core.autosearch.request import Request, engine
+from darts_core.autosearch.request import Request, _check
 from darts_core.autosearch.spec import Limits
 from darts_core.errors import ConfigError, JobError
+from darts_core.store.jobs import Store
 
 RANGE = """
 general: {metrics: [{name: acc, regex: 'acc=([0-9.]+)'}]%s}
@@ -98,9 +98,29 @@ def test_an_argument_that_no_file_mentions_is_noted(tmp_path):
     (other / "a.py").write_text("from darts_core.augment import Augment  # bogus")
     assert not mentions(tmp_path, "bogus")
     assert package_imports(tmp_path) == []
-    request = Request(config_paths=(str(write(tmp_path)),), arguments={"bogus": "1", "lr": "0.05"})
-    answer = json.loads(engine("check", content=asdict(request)))
+    request = Request(
+        str(tmp_path), "m.py", (str(write(tmp_path)),), arguments={"bogus": "1", "lr": "0.05"}
+    )
+    answer = _check(Store(tmp_path / "runs"), request, needs_train=True)
     assert answer["own_arguments"] == ["bogus"]
+    # nor is each trial to be the same in silence
+    argument, setting = answer["notes"]
+    assert argument == "--arg bogus: no Python file of the code mentions that name"
+    assert setting.startswith(
+        "no Python file of the code mentions the setting 'lr', so it may not reach"
+    )
+    goal = "search_algorithm: {type: differentiable_search, reward_attr: acc}"
+    for text, names in (
+        ("search_space: [{type: discrete_param, name: lr, values: [1]}]", ["lr"]),
+        ("search_space: [{type: discrete_param, name: opt.lr, values: [1]}]", []),
+        ("search_space: [{type: resnet_code, name: code}]", []),
+        ("general: {command: 'python m.py {lr}'}\n"
+         "search_space: [{type: discrete_param, name: lr, values: [1]}]", []),
+    ):  # fmt: skip
+        for algorithm in (goal.replace("differentiable", "random"), goal):
+            (tmp_path / "job.yaml").write_text(f"{text}\n{algorithm}")
+            wanted = names if "random" in algorithm else []
+            assert settings_to_mention(build_plan([tmp_path / "job.yaml"])) == wanted
 
 
 def test_an_interpreter_is_tried_before_a_job_is_made(tmp_path):

@@ -167,6 +167,7 @@ def test_a_boot_file_named_by_its_whole_path_is_the_one_of_the_copy(tmp_path):
             assert check_boot_file(folder, name, needs="main") == "m.py"
     # a new version has the relative one beside its command
     assert boot_file_of(["python /a/b/m.py"], "b/m.py") == "/a/b/m.py"
+    assert boot_file_of(["python ./m.py {x}"], "./m.py") == "m.py"
     with pytest.raises(ConfigError, match="name one of them"):
         boot_file_of(["python /a/b/m.py"], "n.py")
 
@@ -260,6 +261,20 @@ def test_a_dry_run_takes_no_jobs_for_code_and_names_links(tmp_path, monkeypatch)
     words = r"saw no report.*No module named 'linked_lib'.* Note: links .*: linked_lib\."
     with pytest.raises(JobError, match=words):
         dry_run(plan, request, limit_seconds=30)
+
+
+def test_a_dry_run_tells_of_a_training_that_no_trial_could_use(tmp_path):
+    (tmp_path / "m.py").write_text("print('acc=0.5', flush=True); raise SystemExit('boom')")
+    plan = build_plan([write(tmp_path, FOUR % "template\n  command: python m.py {lr}")])
+    with pytest.raises(JobError, match=r"failed behind its first report \(crash.*acc=0\.5 \| boom"):
+        dry_run(plan, {"code": str(tmp_path)}, limit_seconds=30)
+    (tmp_path / "m.py").write_text(
+        "from darts_core import autosearch\ndef train(): autosearch.reporter(loss=1)\n"
+    )
+    text = "\n".join(line for line in FOUR.splitlines() if "metrics" not in line)
+    plan = build_plan([write(tmp_path, text % "service")])
+    with pytest.raises(JobError, match="reported no usable acc, which the job file optimises"):
+        dry_run(plan, {"code": str(tmp_path), "boot_file": "m.py"}, limit_seconds=30)
 
 
 def test_a_dry_run_that_is_broken_off_leaves_no_training_behind(tmp_path, monkeypatch):

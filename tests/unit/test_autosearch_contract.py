@@ -5,7 +5,8 @@ from autosearch_workshop import BASE, log_of, one
 
 from darts_core.autosearch import contract
 from darts_core.autosearch.curves import trial_curves
-from darts_core.autosearch.reports import ReportReader, objective_value, reports_of
+from darts_core.autosearch.process import TrialProcess
+from darts_core.autosearch.reports import ReportReader, Reports, objective_value, reports_of
 from darts_core.autosearch.spec import Limits, Objective
 from darts_core.errors import ConfigError
 
@@ -214,9 +215,42 @@ def test_reports_are_limited_and_not_trusted(tmp_path):
     assert reader.reports.final == {
         "acc": None, "latency": None, "latency_flag": "", "model_path": None, "additional_data": {},
     }  # fmt: skip
-    assert objective_value("mean_accuracy", reader.reports, 1.0) == 0.5
+    assert objective_value("mean_accuracy", reader.reports, 1.0) is None  # a final one is no number
+    assert objective_value("loss", reader.reports, 1.0) == 2
     assert objective_value("time_total_s", reader.reports, 1.5) == 1.5
     assert objective_value("latency", reader.reports, 1.5) is None
+
+
+def test_a_fast_script_s_reports_are_read_to_the_last_when_it_ends(tmp_path):
+    pad = "x" * 50_000
+    rows = [
+        {"kind": "iteration", "iteration": n, "metrics": {"acc": 0.5}, "pad": pad}
+        for n in range(1, 300)
+    ]
+    lines = [json.dumps(row) for row in [*rows, {"kind": "final", "acc": 0.9}]]
+    (tmp_path / "reports.jsonl").write_text("\n".join(lines) + "\n")
+    trial = TrialProcess({"trial_id": "a"}, tmp_path, limits=Limits(), mark="m")
+    trial.poll()  # as far as one look reaches
+    trial._finish("done", "")
+    assert (len(trial.reader.reports.iterations), trial.reader.reports.ignored) == (299, 0)
+    assert objective_value("acc", trial.reader.reports, 1.0) == 0.9
+
+
+@pytest.mark.parametrize("name", ["acc", "accuracy", "mean_accuracy"])
+def test_the_final_report_counts_before_the_last_iteration_under_each_of_its_names(name):
+    reports = Reports()
+    reports.add({"kind": "iteration", "iteration": 1, "metrics": {name: 0.6, "latency_ms": 9.0}})
+    assert objective_value("accuracy", reports, 1.0) == 0.6
+    # the best epoch, say, whose weights were kept
+    reports.add({"kind": "final", "acc": 0.8, "latency": 3.0})
+    assert [objective_value(n, reports, 1.0) for n in ("accuracy", name)] == [0.8, 0.8]
+    assert objective_value("latency_ms", reports, 1.0) == 3.0
+    # a model file named later is no result; a training that broke down at its end has none
+    reports.add({"kind": "model", "model_path": "m.pt"})
+    assert objective_value("accuracy", reports, 1.0) == 0.8
+    reports.add({"kind": "final", "acc": None})
+    assert objective_value("accuracy", reports, 1.0) is None
+    assert objective_value("latency_ms", reports, 1.0) == 9.0
 
 
 def test_a_metric_that_becomes_nan_makes_no_result(shop):

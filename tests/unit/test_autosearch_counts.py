@@ -121,7 +121,61 @@ def test_gpus_that_a_trial_does_not_get_are_noted(tmp_path):
         (note,) = plan_notes(plan, [device], place)
         assert words in note
     for place in (RayCluster(num_gpus=2), SlurmQueue(gpus=2)):
-        assert plan_notes(plan, ["cpu"], place) == []
+        assert plan_notes(plan, ["cpu", "cpu:1"], place) == []
+
+
+def test_devices_and_trials_that_a_search_leaves_out_are_noted(tmp_path):
+    text = (
+        "search_space: [{type: discrete_param, name: lr, values: [1, 2, 3], default: 1}]\n"
+        "search_algorithm: {type: %s, reward_attr: acc%s}\n"
+    )
+
+    def notes(kind, more="", devices=("cuda:0", "cuda:1")):
+        return plan_notes(build_plan([write(tmp_path, text % (kind, more))]), devices)
+
+    (note,) = notes("tpe_search")
+    assert note.startswith("of the 2 devices only cuda:0 will be used, as 1 trial(s) run at a time")
+    assert note.endswith("; set max_concurrent: 2, or name fewer")
+    assert notes("tpe_search", ", max_concurrent: 2") == []
+    assert notes("differentiable_search", ", setting: lr")[-1].endswith("; name one alone")
+    (note,) = notes("grid_search", ", num_samples: 2", ["cpu"])
+    assert note.startswith("grid_search runs all 3 combinations, not the 2 trials")
+    for more in ("", ", num_samples: 3", ", num_samples: 20"):
+        assert notes("grid_search", more, ["cpu"]) == []
+    assert (
+        "says of num_samples"
+        in notes("differentiable_search", ", setting: lr, num_samples: 9", ["cpu"])[0]
+    )
+
+
+def test_what_ends_no_trial_is_noted(tmp_path):
+    text = (
+        "search_space: [{type: discrete_param, name: lr, values: [1, 2], default: 1}]\n"
+        "search_algorithm: {type: tpe_search, reward_attr: acc}\n"
+    )
+
+    def notes(more):
+        return plan_notes(build_plan([write(tmp_path, text + more)]), ["cpu"])
+
+    for scheduler, last in (
+        ("{type: async_hyperband, grace_period: 10}\nmax_iterations: 10", 9),
+        ("{type: median_stopping, grace_period: 10}\nmax_iterations: 10", 9),
+        ("{type: async_hyperband, grace_period: 10, max_t: 9}", 9),
+        ("{type: async_hyperband}\nmax_iterations: 1", 0),
+    ):
+        (note,) = notes(f"scheduler: {scheduler}")
+        assert "stops no trial" in note
+        assert f"the last look would be at {last};" in note
+    for fields in ("grace_period: 9", "max_t: 1", "max_t: 30"):
+        assert notes(f"scheduler: {{type: asha, {fields}}}\nmax_iterations: 10") == []
+    assert notes("scheduler: {type: asha}") == notes("max_iterations: 1") == []
+    printed = "general: {metrics: [{name: %s}]}\n"
+    for more in ("max_iterations: 9", "scheduler: {type: asha}\nmax_iterations: 9"):
+        (note,) = notes(printed % "accuracy, file: m.json" + more)
+        assert note.startswith("accuracy is read from m.json when the script has ended")
+        assert note.endswith(("by max_iterations", "by async_hyperband or max_iterations"))
+        assert notes(printed % "acc, regex: 'acc=(.*)'" + more) == []
+    assert notes(printed % "accuracy, file: m.json") == []
 
 
 def _setting(tmp_path, fields):
@@ -165,6 +219,31 @@ def test_what_a_script_prints_holds_for_files_that_do_not_say_it(tmp_path, mode)
         for step in build_plan(files, mode=mode).steps:
             assert step.metrics == ({"name": "acc", "regex": "acc=(.*)"},)
             assert step.model_file == "m.pt"
+
+
+def test_a_metric_to_optimise_that_no_script_prints_is_refused(tmp_path):
+    """Each trial would train to its end, and then fail."""
+    text = (
+        "general: {metrics: [{name: val_acc, regex: 'acc=(.*)'}, {name: size, regex: 'n=(.*)'}]}\n"
+        "search_space: [{type: discrete_param, name: lr, values: [1, 2], default: 1}]\n"
+        "search_algorithm: {type: random_search, %s}\n"
+    )
+    wrong = write(tmp_path, text % "reward_attr: accuracy")
+    with pytest.raises(
+        ConfigError, match=r"job\.yaml: .*'accuracy', is none of .*\(val_acc, size\)"
+    ):
+        build_plan([wrong])
+    # a trial's time is an objective too, and printed by nobody
+    path, time = tmp_path / "time.yaml", "{metric: time_total_s, mode: min}"
+    for goals in (time, f"{time}, {{metric: val_acc}}", "{metric: val_acc}, {metric: own}"):
+        path.write_text(text % f"objectives: [{goals}]")
+        assert build_plan([path]).steps[0].reward == "val_acc"
+    # of several files that run as one search the last one says what counts
+    path.write_text((text % "reward_attr: val_acc").replace("name: lr", "name: wd"))
+    for mode in ("nested", "joint"):
+        assert build_plan([wrong, path], mode=mode).last.reward == "val_acc"
+    with pytest.raises(ConfigError, match="'accuracy', is none of"):
+        build_plan([wrong, path], mode="serial")
 
 
 def test_an_own_value_on_the_command_line_counts_before_the_file(tmp_path):
@@ -289,4 +368,14 @@ def test_an_own_value_is_taken_as_its_setting_has_it(tmp_path):
     with pytest.raises(ConfigError, match="default = inf: not among"):
         parse_file(path)
     text = "search_space: [{type: discrete_param, name: k, values: %s, default: %s}]\n" + goal
-    assert parse_file(write(tmp_path, text % ("[.inf, 2]", ".inf"))).baseline == {"k": math.inf}
+    path = write(tmp_path, text % ("[.inf, 2]", ".inf"))
+    assert parse_file(path, older=True).baseline == {"k": math.inf}
+    # the files of a trial hold no infinity: its code would be given None
+    for values in ("[.inf, 2]", "[[1, .inf], 2]", "[{a: .inf}, 2]"):
+        with pytest.raises(
+            ConfigError, match=r"= inf: a trial would get None; write the text 'inf'"
+        ):
+            parse_file(write(tmp_path, text % (values, "2")))
+    with pytest.raises(ConfigError, match="k=inf is no finite number"):
+        build_plan([write(tmp_path, text % ("[1, 2]", "2"))], arguments={"k": "inf"})
+    assert parse_file(write(tmp_path, text % ("['inf', 2]", "'inf'"))).baseline == {"k": "inf"}

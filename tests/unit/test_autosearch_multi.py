@@ -14,7 +14,7 @@ from autosearch_workshop import BASE
 
 from darts_core import autosearch
 from darts_core.autosearch.api import _evaluation
-from darts_core.autosearch.engine import run_version
+from darts_core.autosearch.engine import load_plan, run_version
 from darts_core.autosearch.multi import confirm, run_plan
 from darts_core.autosearch.spec import Limits, Objective, SearchPlan
 from darts_core.errors import ConfigError, JobError
@@ -123,7 +123,8 @@ def test_two_objectives_give_a_front(module, tmp_path):
 
 
 def test_broken_code_fails_with_the_log_named_and_functions_must_be_importable(module, tmp_path):
-    with pytest.raises(JobError, match="trials all failed"):
+    words = r"trials all failed.*log\.txt\. They stay counted: mend the cause, then make another version"
+    with pytest.raises(JobError, match=words):
         autosearch.run(module.broken, config("a", [0, 1, 2, 3], 0), root=tmp_path / "runs")
     for bad in (lambda: None, module.needs, print):
         with pytest.raises(ConfigError, match="top level"):
@@ -146,8 +147,17 @@ def test_a_search_that_is_stopped_from_outside_says_how_to_go_on(module, tmp_pat
 
     monkeypatch.setattr("darts_core.autosearch.engine.run_version", stopped)
     root = tmp_path / "my runs"
+    own = {"a": 0.5, "where": tmp_path, "fast": True}
     with pytest.raises(JobError, match=r"n/V001 was stopped .*--root '.*/my runs' resume n/V001"):
-        autosearch.run(module.train, config("a", [0, 1], 0), root=root, name="n")
+        autosearch.run(
+            module.train, config("a", [0, 1], 0), root=root, name="n", arguments=own, devices="cpu"
+        )
+    # values of Python's own are read as the texts of a command line are
+    version = Store(root).version("n")
+    request = version.command()["request"]
+    assert load_plan(version.path, request).steps[0].baseline == {"a": 0.5}
+    assert request["arguments"] == {"a": "0.5", "where": str(tmp_path), "fast": "True"}
+    assert request["devices"] == ["cpu"]
 
 
 def test_the_example_changes_at_most_ten_lines():

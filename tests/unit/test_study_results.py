@@ -34,6 +34,9 @@ def test_front_best_and_tolerance():
     assert [r["number"] for r in front(rows, TWO)] == [0, 1, 2]
     assert best_row(rows, TWO)["number"] == 1
     assert best_row(rows, ONE)["number"] == 0
+    # what ties with the user's own configuration does not beat it
+    tied = [row(0, 0.9), row(0, 0.9, is_baseline=True), row(1, 0.9)]
+    assert best_row(tied, ONE) is tied[1]
     assert best_row([row(5, float("nan")), row(6, None)], ONE) is None
     assert best_row([row(1, 0.9, state="stopped"), row(2, 0.5)], ONE)["number"] == 2
     # a third of the time, because it was stopped after a third of the epochs

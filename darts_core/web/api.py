@@ -20,10 +20,9 @@ from darts_core.store.record import LIVE
 from darts_core.study.results import read_rows
 from darts_core.web.actions import Action
 from darts_core.web.compare_pages import asked_columns
-from darts_core.web.forms import fields_of
+from darts_core.web.forms import started
 from darts_core.web.openapi import document
 from darts_core.web.shell import site_of, whole
-from darts_core.web.verbs import order
 from darts_core.web.version_pages import version_of
 
 __all__ = [
@@ -164,14 +163,7 @@ def _action(found: Action) -> Mapping[str, Any]:
 
 async def actions_post(request: Request) -> Response:
     """Start an action; answers at once, its end is asked for with its name."""
-    site = site_of(request)
-    fields = await fields_of(request)
-    verb = fields.pop("verb", "")
-    if verb == "start":
-        found = site.actions.start_after(fields.get("action", ""))
-    else:
-        found = site.actions.start(verb, order(site.options, verb, fields))
-    return _json(_action(found), 202)
+    return _json(_action(await started(request)), 202)
 
 
 def action(request: Request) -> Response:

@@ -1,4 +1,4 @@
-"""Which device a text names, whether this machine has it, and whose its locks are.
+"""Which device a text names, whether this machine has it, when it is done, and whose its locks are.
 
 A leaf: torch is imported when asked.
 """
@@ -17,7 +17,7 @@ from darts_core.errors import DartsError, DeviceError
 if TYPE_CHECKING:
     import torch
 
-__all__ = ["own_folder", "require_device", "user_name"]
+__all__ = ["own_folder", "require_device", "user_name", "wait_for"]
 
 
 def require_device(device: str | torch.device) -> torch.device:
@@ -49,6 +49,14 @@ def require_device(device: str | torch.device) -> torch.device:
         if found.index is not None:
             torch.cuda.set_device(found)
     return found
+
+
+def wait_for(device: torch.device) -> None:
+    """Return when everything queued on `device` is done; a CPU has no queue."""
+    if device.type == "cuda":
+        import torch
+
+        torch.cuda.synchronize(device)
 
 
 def user_name() -> str:

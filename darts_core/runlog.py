@@ -208,18 +208,18 @@ def environment() -> dict[str, Any]:
     return result
 
 
-def _leave_to_the_caller(package: str) -> None:
-    """Print no traceback of a thread of `package` that could not write: its next call raises the error."""
+def _leave_to_the_caller() -> None:
+    """Print no traceback of TensorBoard's thread that could not write: its next call raises the error."""
     usual = threading.excepthook
-    if getattr(usual, "left_out", None) == package:
+    if hasattr(usual, "leaves_tensorboard_out"):
         return
 
     def told(failure: threading.ExceptHookArgs) -> None:
-        ours = type(failure.thread).__module__.partition(".")[0] == package
+        ours = type(failure.thread).__module__.partition(".")[0] == "tensorboard"
         if not (ours and isinstance(failure.exc_value, OSError)):
             usual(failure)
 
-    told.left_out = package  # type: ignore[attr-defined]
+    told.leaves_tensorboard_out = True  # type: ignore[attr-defined]
     threading.excepthook = told
 
 
@@ -338,7 +338,7 @@ class RunFolder:
         if self._writer is None and self._tensorboard_wanted:
             from torch.utils.tensorboard import SummaryWriter
 
-            _leave_to_the_caller("tensorboard")
+            _leave_to_the_caller()
             with named_errors(self.path / "tensorboard"):
                 # TensorBoard hides what an earlier sitting wrote of these epochs
                 self._writer = SummaryWriter(str(self.path / "tensorboard"), purge_step=self._first)

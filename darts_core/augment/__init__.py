@@ -1,7 +1,7 @@
 """Augmentation on the device: pad-crop, flip, cutout, and policies as data."""
 
 from darts_core.augment.basic import Augment, crop_and_flip, cutout
-from darts_core.augment.execute import PolicyTransform, apply_operation, load_policy, make_policy
+from darts_core.augment.execute import PolicyTransform, load_policy, make_policy
 from darts_core.augment.operations import AUGMENTATIONS, register_augmentation
 from darts_core.augment.policy import (
     Operation,
@@ -17,7 +17,6 @@ __all__ = [
     "Operation",
     "Policy",
     "PolicyTransform",
-    "apply_operation",
     "crop_and_flip",
     "cutout",
     "load_policy",

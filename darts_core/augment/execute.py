@@ -22,14 +22,9 @@ from darts_core.augment import geometry, intensity  # noqa: F401  registers the 
 from darts_core.augment.operations import AUGMENTATIONS, MAX_MAGNITUDE, AugmentationOp
 from darts_core.augment.policy import Policy, policy_from_dict, policy_from_yaml
 
-__all__ = ["PolicyTransform", "apply_operation", "load_policy", "make_policy"]
+__all__ = ["PolicyTransform", "load_policy", "make_policy"]
 
 log = logging.getLogger("darts_core")
-
-
-def apply_operation(name: str, images_BCHW: Tensor, value_B: Tensor) -> Tensor:
-    """One registered operation on float images in 0..1, with one value an image."""
-    return AUGMENTATIONS[name].function(images_BCHW, value_B)
 
 
 def _host_rng(generator: torch.Generator) -> np.random.Generator:

@@ -319,7 +319,7 @@ def run_version(store: Store, version: Version, *, detached: bool = False) -> in
             procs.end_tree(None, runner.mark, grace_seconds=0.5, limit_seconds=5.0)
             if detached:
                 # this process has no other children than what trials left
-                procs.end_children(grace_seconds=0.2, limit_seconds=2.0)
+                procs.end_children()
             _release(locks)
     finally:
         keeper.kill()

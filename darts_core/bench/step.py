@@ -24,7 +24,7 @@ from darts_core.bench.offline import OfflineCase
 from darts_core.bench.results import write_results
 from darts_core.bench.step_check import alpha_gradients, distance
 from darts_core.device import require_device
-from darts_core.errors import ConfigError
+from darts_core.errors import ConfigError, first_line
 from darts_core.export.verify import tf32
 from darts_core.latency import measure
 from darts_core.relax import Relaxation, Softmax
@@ -225,8 +225,7 @@ def _rows(case: StepCase) -> Iterator[dict[str, Any]]:
                 row.update(timing.to_dict())
                 del step
         except Exception as error:  # compilers have kinds of their own; the other rows stand
-            words = (str(error).splitlines() or [""])[0] or type(error).__name__
-            row["check"] = f"could not run: {words}"
+            row["check"] = f"could not run: {first_line(error)}"
         if case.gpu:
             torch.cuda.empty_cache()
         yield row

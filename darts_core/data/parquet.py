@@ -12,7 +12,7 @@ import numpy as np
 
 from darts_core.data.decode import decode_images
 from darts_core.data.source import RawData, check_memory, existing, register_source
-from darts_core.errors import ConfigError, DataError
+from darts_core.errors import ConfigError, DataError, first_line
 from darts_core.reading import DAMAGE, regular_file
 
 __all__ = ["load_parquet"]
@@ -93,9 +93,8 @@ def _read_table(files: list[Path], image_column: str | None, label_column: str |
             check_memory(sum(row.total_byte_size for row in rows), file)
             table = reader.read(columns=[image, label])
         except (*DAMAGE, pa.ArrowException) as error:
-            reason = (str(error).splitlines() or [type(error).__name__])[0][:200]
             raise DataError(
-                f"{file} cannot be read ({reason}); it is damaged, fetch it again."
+                f"{file} cannot be read ({first_line(error)[:200]}); it is damaged, fetch it again."
             ) from error
         tables.append(table.select([image, label]).rename_columns(["image", "label"]))
         if meta is None:

@@ -11,7 +11,7 @@ import numpy as np
 
 from darts_core import memory
 from darts_core.data.encoded import EncodedImages
-from darts_core.errors import DataError
+from darts_core.errors import DataError, first_line
 from darts_core.named_inputs import NamedInput
 from darts_core.registry import Registry
 
@@ -87,10 +87,9 @@ def _array(name: str, value: Any, origin: str) -> np.ndarray:
     try:
         return np.asarray(value)
     except (TypeError, ValueError, RuntimeError) as error:  # rows of unequal length; a GPU's tensor
-        reason = (str(error).splitlines() or [type(error).__name__])[0][:200]
         raise DataError(
-            f"The {name} of {origin} are a {type(value).__name__} of which no array can be made ({reason}); "
-            "give a numpy array."
+            f"The {name} of {origin} are a {type(value).__name__} of which no array can be made "
+            f"({first_line(error)[:200]}); give a numpy array."
         ) from error
 
 

@@ -62,7 +62,6 @@ def check_predictions(
     device: str | torch.device = "cpu",
     runtime: str = "onnx",
     dtype: torch.dtype = torch.float32,
-    seed: int = 0,
     seconds: float = 0.5,
     folder: str | Path | None = None,
     progress: Callable[[int, int], None] | None = None,
@@ -83,7 +82,6 @@ def check_predictions(
         device: where.
         runtime: how networks run; the table's.
         dtype: their number format on a GPU; the table's.
-        seed: of the architectures.
         seconds: longest time for one timing.
         folder: keeps networks written by `write_networks` and times: an interrupted check goes on,
             and times taken under foreign load, or with other versions of torch or the runtime, are
@@ -98,7 +96,7 @@ def check_predictions(
         LatencyError: too few architectures, or too few of them were timed undisturbed.
     """
     home = require_device(device)
-    architectures = random_architectures(model.space, count, seed)
+    architectures = random_architectures(model.space, count)
     kept = _Kept(folder, batch, _device.versions(runtime))
     x = draw_inputs(input_shape, batch, device=home)
     with _device.device_lock(home):
@@ -179,12 +177,11 @@ def write_networks(
     folder: str | Path,
     *,
     count: int = 60,
-    seed: int = 0,
     progress: Callable[[int, int], None] | None = None,
 ) -> None:
     """Write the ONNX files that `check_predictions` times, which needs no quiet device."""
     x = draw_inputs(input_shape, 2)
-    for number, architecture in enumerate(random_architectures(space, count, seed)):
+    for number, architecture in enumerate(random_architectures(space, count)):
         _written(make, architecture, x, Path(folder))
         if progress is not None:
             progress(number + 1, count)

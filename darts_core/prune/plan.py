@@ -83,12 +83,12 @@ def _after(loss_T: np.ndarray, steps: int, loss: float) -> tuple[np.ndarray, np.
     return origin_T, proposal_T
 
 
-def widths_of(channels: int, *, least: int, step: int, count: int = 8) -> list[int]:
-    """Up to `count` widths below `channels`: multiples of `step`, not below `least`, falling."""
+def widths_of(channels: int, *, least: int, step: int) -> list[int]:
+    """Up to eight widths below `channels`: multiples of `step`, not below `least`, falling."""
     least = max(1, min(least, channels))
     first = -(-least // step) * step
     grid = list(range(first, channels, step)) or ([least] if least < channels else [])
-    if len(grid) <= count:
+    if len(grid) <= 8:
         return grid[::-1]
-    picked = np.unique(np.linspace(0, len(grid) - 1, count).round().astype(int))
+    picked = np.unique(np.linspace(0, len(grid) - 1, 8).round().astype(int))
     return [grid[index] for index in picked[::-1]]

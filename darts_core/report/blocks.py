@@ -77,9 +77,9 @@ def duration(seconds: float | None) -> str:
     return f"{whole // 3600} h {whole % 3600 // 60} min"
 
 
-def percent(value: float | None, digits: int = 2) -> str:
-    """A fraction as a percentage, or a dash."""
-    return "–" if value is None else f"{value * 100:.{digits}f} %"
+def percent(value: float | None) -> str:
+    """A fraction as a whole percentage, or a dash."""
+    return "–" if value is None else f"{value * 100:.0f} %"
 
 
 def value_text(value: Any) -> str:

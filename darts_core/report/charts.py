@@ -215,12 +215,12 @@ def strip(
     *,
     title: str,
     metric: Metric = ACCURACY,
-    width: float = 560,
 ) -> Markup:
     """Values of a metric as dots on one line, with their mean and one standard deviation either side."""
     values = [value for _, value in points]
     if not values:
         return Markup()
+    width = 560
     mean = sum(values) / len(values)
     x = Scale.fit(values, 24.0, width - 24, pad=0.3)
     body = []

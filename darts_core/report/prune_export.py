@@ -103,7 +103,7 @@ def _widths(content: Any) -> Markup:
     kept = sum(last for _, _, last in layers) / max(sum(first for _, first, _ in layers), 1)
     if len(items) > 24:
         drawn = details(f"{len(items)} layers", drawn)
-    return card(drawn, title=f"Channels kept: {percent(kept, 0)} of all")
+    return card(drawn, title=f"Channels kept: {percent(kept)} of all")
 
 
 def prune_section(run: VersionRun) -> Section | None:

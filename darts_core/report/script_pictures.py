@@ -101,7 +101,7 @@ def pictures_section(
         card(importance_bars(shares), title=f"Importance for {metric.replace('_', ' ')}"),
         card(timeline(rows), title="Workers over time"),
     )
-    body += _slices(trials, label)
+    body += pair(*(card(drawn, title=name) for name, drawn in slices(trials, label=label)))
     return Section("results", "Results", body) if body else None
 
 
@@ -116,8 +116,3 @@ def _disturbed(rows: Sequence[Row]) -> Markup:
         f"Other work on the machine disturbed the latency of {len(flagged)} of {len(rows)} trials ({shown}); "
         "compare it with care, or search again on a quiet machine."
     )
-
-
-def _slices(trials: Sequence[Trial], label: str) -> Markup:
-    drawn = slices(trials, label=label)
-    return pair(*(card(picture, title=name) for name, picture in drawn))

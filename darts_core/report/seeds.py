@@ -162,7 +162,7 @@ def _agreement_section(runs: Sequence[VersionRun], summary: dict[str, Any]) -> S
     distinct = summary["distinct_architectures"]
     note = (
         f"{distinct} different architecture{'s' if distinct != 1 else ''} in {len(found)} runs; two runs "
-        f"share {percent(summary['agreement'], 0)} of their edges on average."
+        f"share {percent(summary['agreement'])} of their edges on average."
     )
     return Section("agreement", "Agreement of the architectures", body, note)
 

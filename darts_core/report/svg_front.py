@@ -13,8 +13,10 @@ from darts_core.report.svg import Scale, drawing, line, path, rect, tag, text, t
 
 __all__ = ["front_svg", "key_html"]
 
+_HEIGHT = 400
 
-def front_svg(front: Front | None, *, width: float = 600, height: float = 400) -> Markup:
+
+def front_svg(front: Front | None, *, width: float = 600) -> Markup:
     """The front as one SVG element, or "" without points.
 
     Hollow marks are shown and not compared; points of a series are joined; bars are spreads. The dashed
@@ -22,7 +24,7 @@ def front_svg(front: Front | None, *, width: float = 600, height: float = 400) -
     """
     if front is None or not front.points:
         return Markup()
-    x, y = front.scales((62.0, width - 18, 30.0, height - 50))
+    x, y = front.scales((62.0, width - 18, 30.0, _HEIGHT - 50))
     body = [_corner(front, x, y), axes(x, y, x_label=front.x.label, y_label=front.y.label)]
     if front.baseline is not None:
         at = (x(front.baseline[0]), y(front.baseline[1]))
@@ -33,7 +35,7 @@ def front_svg(front: Front | None, *, width: float = 600, height: float = 400) -
         body.append(path([(x(p.x), y(p.y)) for p in own], class_=f"thread s-{own[0].color}"))
     body += [_mark(point, x, y) for point in front.points]
     body.append(_labels(front, x, y))
-    return drawing(width, height, "".join(body), label=front.title)
+    return drawing(width, _HEIGHT, "".join(body), label=front.title)
 
 
 def _corner(front: Front, x: Scale, y: Scale) -> str:

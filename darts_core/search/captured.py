@@ -5,8 +5,7 @@ from __future__ import annotations
 import logging
 import pickle
 import random
-from collections.abc import Hashable
-from typing import Any
+from collections.abc import Hashable, Iterator
 
 import numpy as np
 import torch
@@ -164,27 +163,22 @@ class _Snapshot:
         penalties = [p for p in strategy.penalties if isinstance(p, nn.Module)]
         self._tensors += [buffer for penalty in penalties for buffer in penalty.buffers()]
         self._values = [tensor.detach().clone() for tensor in self._tensors]
-        self._states: dict[int, Any] = {}
-        for optimizer in self._optimizers():
-            for state in optimizer.state.values():
-                for value in state.values():
-                    if isinstance(value, Tensor):
-                        self._states[id(value)] = value.detach().clone()
+        self._states = {id(value): value.detach().clone() for value in self._moments()}
 
-    def _optimizers(self) -> list[torch.optim.Optimizer]:
-        return [self._strategy.optimizer, self._strategy.alpha_optimizer]
+    def _moments(self) -> Iterator[Tensor]:
+        """What the two optimizers keep, as far as it is made."""
+        for optimizer in (self._strategy.optimizer, self._strategy.alpha_optimizer):
+            for state in optimizer.state.values():
+                yield from (value for value in state.values() if isinstance(value, Tensor))
 
     @torch.no_grad()
     def restore(self) -> None:
         """Old values where there were any; states that the warm-up made start at zero."""
         for tensor, value in zip(self._tensors, self._values, strict=True):
             tensor.copy_(value)
-        for optimizer in self._optimizers():
-            for state in optimizer.state.values():
-                for value in state.values():
-                    if isinstance(value, Tensor):
-                        old = self._states.get(id(value))
-                        if old is None:
-                            value.zero_()
-                        else:
-                            value.copy_(old)
+        for value in self._moments():
+            old = self._states.get(id(value))
+            if old is None:
+                value.zero_()
+            else:
+                value.copy_(old)

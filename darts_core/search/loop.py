@@ -17,6 +17,7 @@ import torch
 from torch import Tensor
 
 from darts_core.architecture import Architecture
+from darts_core.device import wait_for
 from darts_core.distributed import Group
 from darts_core.errors import NonFiniteLossError, is_memory_shortage
 from darts_core.runlog import RunFolder
@@ -266,16 +267,12 @@ class _Loop:
 
     def _save(self, started: float) -> float:
         """Write a checkpoint; returns the new start of the clock."""
-        self._synchronize()
+        wait_for(self.device)
         now = time.perf_counter()
         self.state.seconds += now - started
         if self.checkpoint is not None and (self.group is None or self.group.primary):
             self.state.save(self.checkpoint)
         return now
-
-    def _synchronize(self) -> None:
-        if self.device.type == "cuda":
-            torch.cuda.synchronize(self.device)
 
     def _finish_epoch(self, epoch: int, started: float) -> dict[str, Any]:
         """Evaluate, ask the guards, log the row, write the checkpoint."""
@@ -286,7 +283,7 @@ class _Loop:
             row[f"val_{self.metric.name}"] = self._measure(self.strategy.predictor(), "val")
         architecture = self.strategy.current()
         self._ask_guards(epoch, architecture, row)
-        self._synchronize()
+        wait_for(self.device)
         now = time.perf_counter()
         row["seconds"] = state.seconds + now - started
         weights = self.supernet.final_weights()

@@ -55,16 +55,13 @@ def to_plain(settings: Any) -> Any:
     return settings
 
 
-def schema(cls: type[Settings], *, only: tuple[str, ...] | None = None) -> type:
+def schema(cls: type[Settings]) -> type:
     """A dataclass with the names, types and defaults of `cls`, as OmegaConf takes it.
 
     OmegaConf makes a frozen dataclass read-only and knows no `Mapping`; a node with an `OPEN` field
     becomes a dictionary that holds its defaults, as OmegaConf has no node that is both.
     """
-    made: list[tuple[str, Any, Any]] = []
-    for item in fields(cls):  # type: ignore[arg-type]
-        if only is None or item.name in only:
-            made.append((item.name, *_schema_field(cls, item)))
+    made = [(item.name, *_schema_field(cls, item)) for item in fields(cls)]  # type: ignore[arg-type]
     return make_dataclass(cls.__name__, made)
 
 

@@ -32,32 +32,32 @@ PLANTED = ("nor_conv_3x3", "dil_conv_3x3")
 """The right operation on edge 0 and edge 1; a random architecture has both with probability 1/16."""
 
 _DISTANCES = (1, 4)
+_SIZE = 12
 STRENGTHS = (0.2, 0.95)
 
 
 def planted_images(
-    count: int, *, size: int = 12, strengths: tuple[float, float] = STRENGTHS, seed: int = 0
+    count: int, *, strengths: tuple[float, float] = STRENGTHS, seed: int = 0
 ) -> tuple[npt.NDArray[np.uint8], npt.NDArray[np.int64]]:
-    """Images [N, 3, size, size] and labels [N] in 0..3: the signs of the two planted correlations.
+    """Images [N, 3, 12, 12] and labels [N] in 0..3: the signs of the two planted correlations.
 
     Channel 0 is for edge 0, channel 1 for edge 1, channel 2 is noise.
 
     Args:
         count: number of images.
-        size: height and width, at least 8.
         strengths: correlation, between -1 and 1, of the pixels at the planted distance of each channel.
         seed: of everything random.
     """
     rng = np.random.default_rng(seed)
     labels = rng.integers(0, 4, count)
     signs = np.stack([2 * (labels % 2) - 1, 2 * (labels // 2) - 1])
-    images = rng.standard_normal((count, 3, size, size))
+    images = rng.standard_normal((count, 3, _SIZE, _SIZE))
     for channel, (distance, strength) in enumerate(zip(_DISTANCES, strengths, strict=True)):
         # a first-order autoregression with lag `distance` along columns, then along rows: its correlation
         # at the lag is +- strength in both directions, and nothing at lags that are not its multiples
         correlation = (signs[channel] * strength)[:, None]
         for field in (images[:, channel], images[:, channel].swapaxes(1, 2)):
-            for line in range(distance, size):
+            for line in range(distance, _SIZE):
                 field[:, :, line] *= np.sqrt(1 - strength**2)
                 field[:, :, line] += correlation * field[:, :, line - distance]
     pixels = np.clip(np.round(128 + 40 * images), 0, 255)

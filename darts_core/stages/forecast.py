@@ -17,6 +17,7 @@ import torch
 from torch import Tensor, nn
 
 from darts_core.data import DataBundle
+from darts_core.device import wait_for
 from darts_core.errors import first_line, is_memory_shortage
 from darts_core.sample_inputs import draw_inputs
 from darts_core.supernet.memory import memory_sentence
@@ -135,20 +136,15 @@ def _pass_of(model: nn.Module, task: Task) -> Step:
 
 def _time(step: Step, x_BCHW: Tensor, y_B: Tensor, device: torch.device) -> tuple[float, float]:
     """(median seconds of a step, peak MiB)."""
-
-    def wait() -> None:
-        if device.type == "cuda":
-            torch.cuda.synchronize(device)
-
     if device.type == "cuda":  # else it is that of what ran before in this process
         torch.cuda.reset_peak_memory_stats(device)
     step(x_BCHW, y_B)
-    wait()
+    wait_for(device)
     seconds: list[float] = []
     while len(seconds) < _TIMED_STEPS and sum(seconds) < _TIMED_SECONDS:
         started = time.perf_counter()
         step(x_BCHW, y_B)
-        wait()
+        wait_for(device)
         seconds.append(time.perf_counter() - started)
     return sorted(seconds)[len(seconds) // 2], process_peak_mib(device)
 

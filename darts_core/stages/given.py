@@ -143,8 +143,8 @@ def _models_in(folder: Path) -> list[Path]:
     return [file for depth in ("*", "*/*") for file in sorted(folder.glob(f"{depth}/model.pt"))]
 
 
-def _saved_in(folder: Path, most: int = 4) -> str:
+def _saved_in(folder: Path) -> str:
     """Which saved models lie in a version, or in the elements of a multirun; "" for none."""
     files = _models_in(folder)
-    named = [file.parent.relative_to(folder).as_posix() for file in files[:most]]
-    return f"{folder} holds {', '.join(named)}{', ...' * (len(files) > most)}" if files else ""
+    named = [file.parent.relative_to(folder).as_posix() for file in files[:4]]
+    return f"{folder} holds {', '.join(named)}{', ...' * (len(files) > 4)}" if files else ""

@@ -11,12 +11,13 @@ from typing import Any
 import torch
 
 from darts_core.architecture import Architecture
+from darts_core.data import DataBundle
 from darts_core.distributed import first_goes_first
 from darts_core.search import Doubt, GuardContext, SearchConfig, SearchResult
 from darts_core.search import search as search_alone
 from darts_core.search.distributed import search_distributed
 from darts_core.search.record import doubts_about
-from darts_core.spaces import ChoiceSpace
+from darts_core.spaces import ChoiceSpace, SearchSpace
 from darts_core.stages.aim import aim_facts, aimed_penalties, with_budget
 from darts_core.stages.budget import price_winner, settle, settled_once
 from darts_core.stages.callbacks import asking, make_callbacks
@@ -84,27 +85,11 @@ def search(config: SearchStage, folder: Path) -> dict[str, Any]:
         config = with_budget(config, bundle.input_shape, bundle.num_outputs, device, folder)
     table = lookup_table(config.search)
     settings = config.search.part(SearchConfig)
-    check_network(
-        lambda: make_supernet(config, space, bundle, torch.device("meta")), device,
-        f"The supernet of search.channels={config.search.channels} and "
-        f"search.layers={config.search.layers}",
-    )  # fmt: skip
-    if run is not None:
-        forecast(
-            lambda: make_supernet(config, space, bundle, device),
-            bundle,
-            batch_size=settings.batch_size,
-            steps=settings.epochs * bundle.steps("params", settings.batch_size),
-            device=device,
-            what=f"search in {space.name}",
-            step_of=step_of(config, bundle, settings),
-        )
+    _look_ahead(config, space, bundle, settings, device, told=run is not None)
     sizes = bundle.input_shape, bundle.num_outputs
     torch.manual_seed(config.seed)
     supernet = make_supernet(config, space, bundle, device)
-    with first_goes_first(
-        group
-    ):  # the others read the tiles and the latency table that it measures
+    with first_goes_first(group):  # the others read the tiles and the table that it measures
         tune_kernels(config.search, supernet, bundle)
         with stopwatch(device) as preparing:
             costs = aimed_penalties(
@@ -122,7 +107,7 @@ def search(config: SearchStage, folder: Path) -> dict[str, Any]:
     if group is not None:
         run_search = partial(search_distributed, sync_batchnorm=config.search.sync_batchnorm)
     with progress_bar("search", shown=run is not None) as progress, deferred_stop():
-        found = run_search(
+        ended = run_search(
             supernet,
             strategy,
             bundle,
@@ -153,7 +138,7 @@ def search(config: SearchStage, folder: Path) -> dict[str, Any]:
         settings,
         settings.epochs - 1,
         config.seed,
-        found.architecture,
+        ended.architecture,
     )
     timer = None
     if config.latency.cost == "latency":
@@ -162,7 +147,6 @@ def search(config: SearchStage, folder: Path) -> dict[str, Any]:
     def judge(architecture: Architecture) -> list[Doubt]:
         return doubts_about(guards, replace(last, architecture=architecture))
 
-    ended = found
     pick, costed = settled_once(
         folder / "settled.json",
         ended,
@@ -196,3 +180,34 @@ def search(config: SearchStage, folder: Path) -> dict[str, Any]:
     search_front(folder)
     callbacks.finish(result)
     return result
+
+
+def _look_ahead(
+    config: SearchStage,
+    space: SearchSpace,
+    bundle: DataBundle,
+    settings: SearchConfig,
+    device: torch.device,
+    *,
+    told: bool,
+) -> None:
+    """Refuse a supernet that no memory holds; where `told`, log how long its search will take.
+
+    Raises:
+        MemoryShortageError: it does not fit, or a step of it does not.
+    """
+    check_network(
+        lambda: make_supernet(config, space, bundle, torch.device("meta")), device,
+        f"The supernet of search.channels={config.search.channels} and "
+        f"search.layers={config.search.layers}",
+    )  # fmt: skip
+    if told:
+        forecast(
+            lambda: make_supernet(config, space, bundle, device),
+            bundle,
+            batch_size=settings.batch_size,
+            steps=settings.epochs * bundle.steps("params", settings.batch_size),
+            device=device,
+            what=f"search in {space.name}",
+            step_of=step_of(config, bundle, settings),
+        )

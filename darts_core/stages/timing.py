@@ -9,6 +9,7 @@ from dataclasses import dataclass
 
 import torch
 
+from darts_core.device import wait_for
 from darts_core.latency.networks import NetworkTimer
 
 __all__ = ["Stopwatch", "busy", "stopwatch"]
@@ -25,12 +26,12 @@ class Stopwatch:
 def stopwatch(device: torch.device) -> Iterator[Stopwatch]:
     """Time the block on `device`. For a stage's cost; latencies come from `latency.measure`."""
     watch = Stopwatch()
-    _wait(device)
+    wait_for(device)
     started = time.perf_counter()
     try:
         yield watch
     finally:
-        _wait(device)
+        wait_for(device)
         watch.seconds = time.perf_counter() - started
 
 
@@ -42,8 +43,3 @@ def busy(device: torch.device, timer: NetworkTimer | None) -> Iterator[Stopwatch
         yield watch
     if timer is not None:
         watch.seconds = max(0.0, watch.seconds - (timer.waited - before))
-
-
-def _wait(device: torch.device) -> None:
-    if device.type == "cuda":
-        torch.cuda.synchronize(device)

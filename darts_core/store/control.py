@@ -24,6 +24,7 @@ __all__ = ["last_words", "launch", "resume", "start", "stop", "stop_trial", "wai
 
 # a record may name a program of this package, nothing else
 _PACKAGE = __name__.partition(".")[0]
+_TRIAL_SECONDS = 10  # how long a trial may take to end
 
 
 def _argument(text: str, store: Store, version: Version, mark: str = "") -> str:
@@ -235,7 +236,7 @@ def _note_stop(version: Version, name: str | None) -> None:
             lock.release()
 
 
-def stop_trial(version: Version, trial_id: str, *, limit_seconds: float = 10.0) -> None:
+def stop_trial(version: Version, trial_id: str) -> None:
     """Stop one running trial of a user's script; the search goes on.
 
     Raises:
@@ -251,9 +252,9 @@ def stop_trial(version: Version, trial_id: str, *, limit_seconds: float = 10.0) 
     (folder / "stop").touch()
     begun = time.monotonic()
     while not (folder / "result.json").exists():
-        if time.monotonic() - begun > limit_seconds:
+        if time.monotonic() - begun > _TRIAL_SECONDS:
             raise JobError(
-                f"The trial {trial_id} has not ended in {limit_seconds:.0f} s; stop the job."
+                f"The trial {trial_id} has not ended in {_TRIAL_SECONDS} s; stop the job."
             )
         time.sleep(0.05)
 

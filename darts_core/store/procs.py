@@ -302,20 +302,14 @@ def end_tree(
         time.sleep(0.05)
 
 
-def end_children(*, grace_seconds: float, limit_seconds: float) -> bool:
+def end_children() -> bool:
     """End everything below this process, for one whose children are all to end with it.
 
     With `adopt_orphans` that includes what left its session, its parent and its mark behind.
     """
     own = os.getpid()
     members = _identities(pid for pid, parent in _parents().items() if parent == own)
-    return end_tree(
-        None,
-        grace_seconds=grace_seconds,
-        limit_seconds=limit_seconds,
-        reap=_reap_orphans,
-        seen=members,
-    )
+    return end_tree(None, grace_seconds=0.2, limit_seconds=2.0, reap=_reap_orphans, seen=members)
 
 
 def _reap_orphans() -> None:

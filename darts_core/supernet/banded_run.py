@@ -61,12 +61,7 @@ class BandedRun:
         self.cell, self.layout, self.mix = cell, layout, mix_EK
         self.tracking = cell._probe is None or bool(cell._probe.track_running_stats)
         self.train = cell.training or not self.tracking
-        # one split and not slices: each slice's gradient would be as long as all params
-        pieces = cell.packed.split([section.size for section in layout.sections.values()])
-        self.packed = {
-            name: piece.view(section.shape)
-            for (name, section), piece in zip(layout.sections.items(), pieces, strict=True)
-        }
+        self.packed = cell.sections(layout)
 
     def norm(self, y: Tensor, row: int) -> Tensor:
         """`y` [..., pixels * samples] normalised; its leading indices are rows from `row` on."""

@@ -103,12 +103,7 @@ class BatchedRun:
         self.tracking = cell._probe is None or bool(cell._probe.track_running_stats)
         self.train = cell.training or not self.tracking
         self.samples = samples_of(batch, layout.channels)
-        # one split and not slices: each slice's gradient would be as long as all params
-        pieces = cell.packed.split([section.size for section in layout.sections.values()])
-        self.packed = {
-            name: piece.view(section.shape)
-            for (name, section), piece in zip(layout.sections.items(), pieces, strict=True)
-        }
+        self.packed = cell.sections(layout)
         counts = [end - begin for _, _, begin, end in layout.waves]
         self.waves = [
             dict(zip(_STAGES, part, strict=True))

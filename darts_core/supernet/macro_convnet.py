@@ -76,8 +76,8 @@ class _LevelChoice(Choice):
     Shapes: [B, C, H, W] -> [B, C].
     """
 
-    def __init__(self, levels: Sequence[nn.Module], counts: Sequence[int], label: str) -> None:
-        super().__init__(counts, label)
+    def __init__(self, levels: Sequence[nn.Module], counts: Sequence[int]) -> None:
+        super().__init__(counts, "levels")
         self.levels = nn.ModuleList(levels)
 
     def forward(self, x_BCHW: Tensor) -> Tensor:
@@ -131,7 +131,7 @@ class ConvNet(ChoiceNetwork):
             before = width.channels
         self.body: nn.Module = nn.Sequential(*levels, _Mean())
         if made is None:
-            self.body = _LevelChoice(levels, counts, "levels")
+            self.body = _LevelChoice(levels, counts)
         self.head = nn.Linear(before, num_classes)
         for module in self.modules():
             if isinstance(module, nn.Conv2d):

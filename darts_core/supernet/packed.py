@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
@@ -16,6 +16,9 @@ from torch import Tensor, nn
 from darts_core.errors import ConfigError
 from darts_core.supernet.branches import CellPlan
 from darts_core.supernet.cell import SearchCell
+
+if TYPE_CHECKING:
+    from darts_kernels.layout import CellLayout
 
 __all__ = ["PackedCell"]
 
@@ -122,6 +125,15 @@ class PackedCell(SearchCell):
         result = super()._apply(fn, recurse)
         self._link()
         return result
+
+    def sections(self, layout: CellLayout) -> dict[str, Tensor]:
+        """The packed params by the names and shapes of the layout's sections."""
+        # one split and not slices: each slice's gradient would be as long as all params
+        pieces = self.packed.split([section.size for section in layout.sections.values()])
+        return {
+            name: piece.view(section.shape)
+            for (name, section), piece in zip(layout.sections.items(), pieces, strict=True)
+        }
 
     def forward(self, inputs: Sequence[Tensor], weights_EK: Tensor) -> Tensor:
         """The module path's output with the packed params, statistics updated as the plan does."""

@@ -81,9 +81,9 @@ class GridConvolution(nn.Module):
     Shapes: [B, H, W, C] -> the same.
     """
 
-    def __init__(self, channels: int, kernel: int = 5) -> None:
+    def __init__(self, channels: int) -> None:
         super().__init__()
-        self.depthwise = nn.Conv2d(channels, channels, kernel, padding=kernel // 2, groups=channels)
+        self.depthwise = nn.Conv2d(channels, channels, 5, padding=2, groups=channels)
         self.output = nn.Linear(channels, channels)
 
     def forward(self, x_BHWC: Tensor) -> Tensor:

@@ -211,6 +211,6 @@ def _called(meta: Mapping[str, Any]) -> str:
     return str(meta.get("data") or meta.get("name") or "other data")
 
 
-def _some(names: Sequence[str], most: int = 5) -> str:
+def _some(names: Sequence[str]) -> str:
     """The first few names."""
-    return ", ".join(names[:most]) + (", ..." if len(names) > most else "")
+    return ", ".join(names[:5]) + (", ..." if len(names) > 5 else "")

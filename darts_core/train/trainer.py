@@ -23,6 +23,7 @@ from darts_core.augment.by_kind import augment_for
 from darts_core.augment.policy import policy_content
 from darts_core.augment.series import SeriesAugment
 from darts_core.checkpoint import check_data, load_checkpoint, save_checkpoint, taking_over
+from darts_core.device import wait_for
 from darts_core.distributed import Group
 from darts_core.distributed.sync_norm import restore_norms, synchronize_norms
 from darts_core.errors import (
@@ -175,8 +176,7 @@ class Trainer:
                 self._check_finite(losses, epoch)
         self._check_finite(losses, epoch)
         self._check_state(epoch)
-        if self.device.type == "cuda":
-            torch.cuda.synchronize(self.device)
+        wait_for(self.device)
         seconds = time.perf_counter() - started
         self.result.train_seconds += seconds
         metric = self.task.metric.name

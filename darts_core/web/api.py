@@ -20,10 +20,9 @@ from darts_core.store.record import LIVE
 from darts_core.study.results import read_rows
 from darts_core.web.actions import Action
 from darts_core.web.compare_pages import asked_columns
-from darts_core.web.forms import fields_of
+from darts_core.web.forms import started
 from darts_core.web.openapi import document
 from darts_core.web.shell import site_of, whole
-from darts_core.web.verbs import order
 from darts_core.web.version_pages import version_of
 
 __all__ = [
@@ -47,16 +46,16 @@ def _json(content: Any, status: int = 200) -> Response:
     return JSONResponse(plain(content), status, {"cache-control": "private, no-cache"})
 
 
-def _one_of(request: Request, name: str, allowed: tuple[str, ...], default: str) -> str:
-    """A query value of a fixed set.
+def _falls(request: Request) -> bool:
+    """Whether `order` asks for the last first.
 
     Raises:
-        ConfigError: it is none of them.
+        ConfigError: it is neither up nor down.
     """
-    value = request.query_params.get(name, default)
-    if value not in allowed:
-        raise ConfigError(f"{name}={value[:40]!r} is not one of {', '.join(allowed)}.")
-    return value
+    value = request.query_params.get("order", "up")
+    if value not in ("up", "down"):
+        raise ConfigError(f"order={value[:40]!r} is not one of up, down.")
+    return value == "down"
 
 
 def _page(request: Request) -> tuple[int, int]:
@@ -84,7 +83,7 @@ def jobs(request: Request) -> Response:
         kinds=query.getlist("kind"),
         search=query.get("search", ""),
         sort=query.get("sort", "name"),
-        reverse=_one_of(request, "order", ("up", "down"), "up") == "down",
+        reverse=_falls(request),
     )
     return _json({"total": len(table), "rows": table[offset : offset + limit]})
 
@@ -164,14 +163,7 @@ def _action(found: Action) -> Mapping[str, Any]:
 
 async def actions_post(request: Request) -> Response:
     """Start an action; answers at once, its end is asked for with its name."""
-    site = site_of(request)
-    fields = await fields_of(request)
-    verb = fields.pop("verb", "")
-    if verb == "start":
-        found = site.actions.start_after(fields.get("action", ""))
-    else:
-        found = site.actions.start(verb, order(site.options, verb, fields))
-    return _json(_action(found), 202)
+    return _json(_action(await started(request)), 202)
 
 
 def action(request: Request) -> Response:

@@ -6,7 +6,6 @@ import os
 from pathlib import Path
 
 from darts_core.store.version import Version
-from darts_core.web.verbs import export_folder
 
 __all__ = ["files_of"]
 
@@ -17,9 +16,9 @@ _LEFT_OUT = {"code", "studies", "pictures", "checkpoint", "launch.json", "trials
 def files_of(version: Version) -> dict[str, Path]:
     """Name within the version -> file: results, configurations, models; links lead nowhere here."""
     found = _below(version.path, "", _DEPTH)
-    exported = export_folder(version)
-    if exported.is_dir() and not exported.is_symlink():
-        found |= {f"export/{name}": path for name, path in _below(exported, "", _DEPTH).items()}
+    if version.exports.is_dir() and not version.exports.is_symlink():
+        exported = _below(version.exports, "", _DEPTH)
+        found |= {f"export/{name}": path for name, path in exported.items()}
     return dict(list(found.items())[:_MOST])
 
 

@@ -12,15 +12,14 @@ from typing import Any
 from starlette.requests import Request
 from starlette.responses import RedirectResponse, Response
 
-from darts_core.autosearch.job_templates import job_templates
+from darts_core.autosearch.job_templates import described_templates, job_templates
 from darts_core.errors import JobError
 from darts_core.report.blocks import plain_table
 from darts_core.store.code import python_files
 from darts_core.store.params import SavedParams
 from darts_core.store.record import SCRIPT
-from darts_core.web.forms import fields_of
+from darts_core.web.forms import started
 from darts_core.web.shell import Site, clock, show, site_of
-from darts_core.web.verbs import order
 
 __all__ = ["action_page", "actions_page", "new_page", "params_page", "start_action"]
 
@@ -75,10 +74,7 @@ def new_page(request: Request) -> Response:
         problem="",
         parent=parent,
         values=values,
-        templates=[
-            {"name": name, "description": text.splitlines()[0].lstrip("# ")}
-            for name, text in files.items()
-        ],
+        templates=described_templates(),
         saved=SavedParams(site.store).names(),
         codes=codes,
         files=_python_files(values["code"]) if allowed else [],
@@ -148,14 +144,7 @@ def _from_words(words: tuple[str, ...]) -> dict[str, str]:
 
 async def start_action(request: Request) -> Response:
     """`POST /actions`: start what a form asks for, and show it."""
-    site = site_of(request)
-    fields = await fields_of(request)
-    verb = fields.pop("verb", "")
-    if verb == "start":
-        action = site.actions.start_after(fields.get("action", ""))
-    else:
-        action = site.actions.start(verb, order(site.options, verb, fields))
-    return RedirectResponse(f"/actions/{action.name}", status_code=303)
+    return RedirectResponse(f"/actions/{(await started(request)).name}", status_code=303)
 
 
 def action_page(request: Request) -> Response:

@@ -1,4 +1,4 @@
-"""Bodies of requests as plain fields: forms with or without a file, or JSON."""
+"""Bodies of requests as plain fields: forms with or without a file, or JSON; and what they start."""
 
 from __future__ import annotations
 
@@ -11,10 +11,26 @@ from urllib.parse import parse_qsl
 from starlette.requests import Request
 
 from darts_core.errors import ConfigError
+from darts_core.web.actions import Action
+from darts_core.web.shell import site_of
+from darts_core.web.verbs import order
 
-__all__ = ["fields_of"]
+__all__ = ["fields_of", "started"]
 
 _MOST_FIELDS = 60
+
+
+async def started(request: Request) -> Action:
+    """Start the command that the fields of a request ask for.
+
+    Raises:
+        ConfigError, JobError: they are none, or ask for what is unknown or not allowed.
+    """
+    site, fields = site_of(request), await fields_of(request)
+    verb = fields.pop("verb", "")
+    if verb == "start":
+        return site.actions.start_after(fields.get("action", ""))
+    return site.actions.start(verb, order(site.options, verb, fields))
 
 
 async def fields_of(request: Request) -> dict[str, str]:

@@ -21,7 +21,6 @@ from darts_core.web.live import Watchers
 from darts_core.web.marks import store_mark, version_mark
 from darts_core.web.options import WebOptions
 from darts_core.web.shares import RemoteShares
-from darts_core.web.verbs import export_folder
 
 __all__ = ["Site", "kept_page", "last_page", "link", "page_links", "show", "site_of"]
 
@@ -66,7 +65,7 @@ class Site:
 
     def version_mark(self, version: Version) -> str:
         """What lies in a version's folder, and what another process has answered."""
-        return f"{version_mark(version, export_folder(version))}.{self.shares.answers}"
+        return f"{version_mark(version, version.exports)}.{self.shares.answers}"
 
 
 def site_of(request: Request) -> Site:

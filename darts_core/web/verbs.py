@@ -111,12 +111,8 @@ def _edit(options: WebOptions, fields: Fields) -> Order:
 
 def _export(options: WebOptions, fields: Fields) -> Order:
     version = _version(options, fields)
-    return Order(("best", version.label, f"--export={export_folder(version)}"), {}, _page(version))
-
-
-def export_folder(version: Version) -> Path:
-    """Where an export started by the page goes: below the root, never to a place that a form names."""
-    return version.exports
+    # below the root, never to a place that a form names
+    return Order(("best", version.label, f"--export={version.exports}"), {}, _page(version))
 
 
 def _save_params(options: WebOptions, fields: Fields) -> Order:

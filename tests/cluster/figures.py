@@ -43,3 +43,8 @@ def study_row(
     trained = Counter((number, epoch) for number, those in enumerate(epochs) for epoch in those)
     paths = [trial.folder / "result.json" for trial in result.trials]
     return row(fault, where, paths, len(result.trials), trained)
+
+
+def facts(result: Any) -> list[tuple[Any, ...]]:
+    """Of each trial of a study what no fault may change."""
+    return [(r.number, r.state, r.params, r.epochs, r.value) for r in result.trials]

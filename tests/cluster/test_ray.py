@@ -11,7 +11,7 @@ import sys
 import time
 
 import pytest
-from figures import study_row
+from figures import facts, study_row
 from ray_objectives import training
 
 from darts_core.study import run_study
@@ -25,10 +25,6 @@ def study(folder, address, **options):
     settings = {"trials": 6, "workers": 2, "sampler": "random", "pruner": "none", "seed": 5}
     settings |= {"ray": {"address": address}, "epochs_per_trial": 3}
     return run_study(training, SPACE, folder=folder, **{**settings, **options})
-
-
-def facts(result):
-    return [(r.number, r.state, r.params, r.epochs, r.value) for r in result.trials]
 
 
 def epochs_of(result):

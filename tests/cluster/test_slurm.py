@@ -13,7 +13,7 @@ import time
 from pathlib import Path
 
 import pytest
-from figures import study_row
+from figures import facts, study_row
 
 from benchmarks.slurm_node import slurm_node, why_not
 from darts_core.study import run_study
@@ -35,10 +35,6 @@ def study(folder, **options):
     settings = {"trials": 6, "workers": 2, "sampler": "random", "pruner": "none", "seed": 5}
     settings |= {"slurm": {"cluster": "local", "minutes": 10}, "epochs_per_trial": 3}
     return run_study(training, SPACE, folder=folder, **{**settings, **options})
-
-
-def facts(result):
-    return [(r.number, r.state, r.params, r.epochs, r.value) for r in result.trials]
 
 
 class During(threading.Thread):

@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from darts_core.spaces import get_space
-from darts_core.supernet.describe import KERNEL_NAMES, LIBRARY, describe_plan, describe_stem
+from darts_core.supernet.describe import describe_plan, describe_stem
 from darts_core.supernet.paths import fused_class
 from darts_core.supernet.plan import plan_cell
 from darts_core.supernet.search_skeleton import _ImagenetStem
@@ -14,6 +14,42 @@ from darts_core.supernet.stem import fuse_stems
 from .cells import make_cell
 
 OPS = get_space("darts").ops
+# what the plan calls a Triton kernel
+KERNEL_NAMES = {
+    "_depthwise_kernel": "depthwise",
+    "_pointwise_kernel": "pointwise",
+    "_pool_kernel": "pools",
+    "_point_kernel": "reduction",
+    "_finalize_kernel": "moments",
+    "_inner_kernel": "second depthwise",
+    "_node_sum_kernel": "node sum",
+    "_join_kernel": "join",
+    "_reduce_kernel": "sums",
+    "_pointwise_backward_kernel": "pointwise gradient",
+    "_inner_backward_kernel": "second depthwise gradient",
+    "_reduction_backward_kernel": "reduction gradient",
+    "_point_backward_kernel": "reduction weights",
+    "_pool_backward_kernel": "pool gradient",
+    "_depthwise_backward_kernel": "state gradient",
+    "_split_kernel": "split",
+    "_moments_kernel": "partial moments",
+    "_source_sum_kernel": "node sum",
+    "_source_reduce_kernel": "sums",
+    "_source_coefficient_kernel": "coefficients",
+    "_source_gradient_kernel": "branch gradients",
+    "_state_gradient_kernel": "state gradient",
+    "_conv_kernel": "convolution and moments",
+    "_conv_input_kernel": "input gradient",
+    "_conv_weight_kernel": "weight gradient",
+    "_conv_share_kernel": "weight sums",
+    "_source_flag_kernel": "flags",
+    "_source_pool_kernel": "drawn pool",
+    "_normalize_kernel": "norm",
+    "_normalize_reduce_kernel": "sums",
+    "_normalize_coefficient_kernel": "coefficients",
+}
+# launches of torch's own libraries, in cells with dense convolutions
+LIBRARY = ("relu", "convolution", "convolution gradient", "pool")
 BESIDE = ("_normalize", "_flag", "_halve")
 CASES = {
     "darts": {"ops": OPS, "inputs": 2, "nodes": 2},

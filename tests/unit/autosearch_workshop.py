@@ -1,4 +1,4 @@
-"""What the tests of AutoSearch trials share: a small space, and one trial run to its end."""
+"""What the tests of AutoSearch share: a small space, one trial run to its end, a job file."""
 
 from darts_core.autosearch.spec import Objective, SearchSpec
 from darts_core.study.space import SearchDimension
@@ -18,3 +18,9 @@ def one(workshop, spec=BASE, config=None, **options):
 
 def log_of(workshop, row):
     return (workshop.version / "autosearch/trials" / row["trial_id"] / "log.txt").read_text()
+
+
+def write(tmp_path, text, name="job.yaml"):
+    path = tmp_path / name
+    path.write_text(text)
+    return path

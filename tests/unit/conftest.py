@@ -5,6 +5,7 @@ import pytest
 
 from darts_core.autosearch.trials import UserCode, Workshop
 from darts_core.store import procs
+from darts_core.store.jobs import Store
 from darts_core.supernet import batched
 
 
@@ -31,6 +32,11 @@ def cpu_form(request, monkeypatch):
     largest = float("inf") if request.param == "bands" else 0
     monkeypatch.setattr(batched, "LARGEST_BAND", largest)
     return request.param
+
+
+@pytest.fixture
+def store(tmp_path):
+    return Store(tmp_path / "runs")
 
 
 @pytest.fixture

@@ -1,10 +1,12 @@
-"""A clock and a device that are made up: no test of timing depends on the machine's load."""
+"""A clock and a device that are made up: no test of timing depends on the machine's load; a supernet."""
 
 import time
 from types import SimpleNamespace
 
 from darts_core.latency import Timing, measure
 from darts_core.latency import device as device_module
+from darts_core.spaces import get_space
+from darts_core.supernet import Supernet
 
 FAST = {"warmup_seconds": 0.02, "max_seconds": 0.1}
 
@@ -19,6 +21,10 @@ def row(**changes) -> Timing:
         "threads": None,
     }
     return Timing(**(plain | changes))
+
+
+def supernet(name: str = "darts", layers: int = 3) -> Supernet:
+    return Supernet(get_space(name), channels=4, layers=layers, num_classes=3)
 
 
 class Clock:

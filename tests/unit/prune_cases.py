@@ -11,6 +11,11 @@ from darts_core.supernet import build, count
 from darts_core.tasks import Classification
 
 SHAPE = (3, 8, 8)
+# what `save_model` keeps of `darts()`
+META = {
+    "architecture": Architecture.named("DARTS_V2").to_dict(),
+    "build": {"channels": 4, "layers": 3, "num_classes": 3},
+}
 
 
 def count_costs(monkeypatch) -> None:

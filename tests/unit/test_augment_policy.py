@@ -12,7 +12,6 @@ from darts_core.augment import (
     Operation,
     Policy,
     PolicyTransform,
-    apply_operation,
     load_policy,
     make_policy,
     policy_from_dict,
@@ -85,7 +84,7 @@ def by_pillow(batch, function):
 )
 def test_operations_agree_with_pillow(name, value, pillow, tolerance):
     x = pixels()
-    result = apply_operation(name, x.float() / 255, torch.full((len(x),), value))
+    result = AUGMENTATIONS[name].function(x.float() / 255, torch.full((len(x),), value))
     result = (result * 255).round().clamp(0, 255)
     assert (result - by_pillow(x, pillow)).abs().max() <= tolerance
 
@@ -97,11 +96,11 @@ def test_shear_moves_lines_in_proportion_to_their_place(name):
     x[..., size // 2] = 1
     if name == "shear_y":
         x = x.transpose(2, 3).contiguous()
-    y = apply_operation(name, x, torch.tensor([0.3]))[0, 0]
+    y = AUGMENTATIONS[name].function(x, torch.tensor([0.3]))[0, 0]
     places = (y.argmax(1) if name == "shear_x" else y.argmax(0)) - size // 2
     expected = 0.3 * torch.arange(size)
     assert ((places.abs() - expected).abs() <= 1.01).all()
-    back = apply_operation(name, x, torch.tensor([-0.3]))[0, 0]
+    back = AUGMENTATIONS[name].function(x, torch.tensor([-0.3]))[0, 0]
     places_back = (back.argmax(1) if name == "shear_x" else back.argmax(0)) - size // 2
     assert int(places[-1]) * int(places_back[-1]) < 0
 
@@ -319,7 +318,7 @@ def test_color_of_images_of_any_number_of_channels(channels):
     grey = x.mean(1, keepdim=True).expand_as(x)
     factors = torch.tensor([0.0, 1.0, 0.5, 0.0, 1.0, 0.5])
     wanted = torch.stack([g + (i - g) * f for i, g, f in zip(x, grey, factors, strict=True)])
-    torch.testing.assert_close(apply_operation("color", x, factors), wanted)
+    torch.testing.assert_close(AUGMENTATIONS["color"].function(x, factors), wanted)
     y = PolicyTransform(policy_from_yaml("randaugment"))(pixels(channels=channels), generator(1))
     assert y.shape == (6, channels, 12, 12)
 

@@ -5,7 +5,7 @@ from dataclasses import replace
 
 import pytest
 import yaml
-from autosearch_workshop import BASE, log_of, one
+from autosearch_workshop import BASE, log_of, one, write
 
 from darts_core.autosearch.boot_file import check_boot_file
 from darts_core.autosearch.command_line import boot_file_of, parse_command
@@ -36,11 +36,6 @@ general:
 search_space: [{params: [{type: discrete_param, name: lr, values: [0.1, 0.2], default: 0.1}]}]
 search_algorithm: {type: grid_search, reward_attr: acc}
 """
-
-
-def write(tmp_path, text, name="job.yaml"):
-    (tmp_path / name).write_text(text)
-    return tmp_path / name
 
 
 def test_a_strict_parser_is_named_as_the_reason_and_runs_with_named_arguments(shop):

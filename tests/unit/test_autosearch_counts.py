@@ -3,6 +3,7 @@
 import math
 
 import pytest
+from autosearch_workshop import write
 
 from darts_core.autosearch.forecast import plan_notes
 from darts_core.autosearch.job_yaml import parse_file
@@ -10,12 +11,6 @@ from darts_core.autosearch.plan_files import build_plan
 from darts_core.errors import ConfigError
 from darts_core.settings import SlurmQueue
 from darts_core.study.ray_cluster import RayCluster
-
-
-def write(tmp_path, text):
-    path = tmp_path / "job.yaml"
-    path.write_text(text)
-    return path
 
 
 @pytest.mark.parametrize(

@@ -3,7 +3,7 @@
 from dataclasses import replace
 
 import pytest
-from autosearch_workshop import BASE, log_of, one
+from autosearch_workshop import BASE, log_of, one, write
 
 from darts_core.autosearch.command_line import parse_command
 from darts_core.autosearch.engine import load_plan
@@ -15,12 +15,6 @@ from darts_core.store.jobs import Store
 FOUR = "search_space: [{type: continuous_param, name: a, %s}]\nsearch_algorithm: {%s}\n"
 ONE = "type: random_search, reward_attr: acc"
 NATIVE = "space: {a: {low: 1, high: 9, step: 4%s}}\nalgorithm: {type: random_search%s}\n"
-
-
-def write(tmp_path, text):
-    path = tmp_path / "job.yaml"
-    path.write_text(text)
-    return path
 
 
 @pytest.mark.parametrize(

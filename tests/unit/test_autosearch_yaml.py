@@ -3,6 +3,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from autosearch_workshop import write
 
 import darts_core
 from darts_core.autosearch.catalogue import ALGORITHMS
@@ -44,12 +45,6 @@ scheduler:
   type: FIFOScheduler
 max_iterations: 6
 """
-
-
-def write(tmp_path, text, name="job.yaml"):
-    path = tmp_path / name
-    path.write_text(text)
-    return path
 
 
 def test_every_field_of_the_four_part_form(tmp_path):

@@ -1,12 +1,9 @@
 import itertools
-import sys
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
-
-sys.path.insert(0, str(Path(__file__).parent))
 import report_fixture as fixture
 
 from darts_core.architecture import Architecture

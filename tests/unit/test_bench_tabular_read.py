@@ -9,14 +9,10 @@ from typing import Any
 
 import numpy as np
 import pytest
+from test_bench_tabular import text
 
 from darts_core.bench.tabular_read import from_csv, from_nats_bench, open_table
 from darts_core.errors import ConfigError, DataError
-
-
-def text(ops: tuple[str, ...]) -> str:
-    a, b, c, d, e, f = ops
-    return f"|{a}~0|+|{b}~0|{c}~1|+|{d}~0|{e}~1|{f}~2|"
 
 
 def test_csv_columns_seeds_and_per_cent(tmp_path: Path) -> None:

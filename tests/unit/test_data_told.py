@@ -6,6 +6,7 @@ import logging
 import numpy as np
 import pytest
 from PIL import Image
+from test_data_shapes import saved
 from test_data_sources import write_images, write_parquet
 
 from darts_core.data import load_data
@@ -16,11 +17,6 @@ from darts_core.tasks import make_task
 @pytest.fixture
 def rng():
     return np.random.default_rng(0)
-
-
-def saved(path, **arrays):
-    np.savez(path, **arrays)
-    return load_data("npz", path)
 
 
 def pictures(rng, count=40):

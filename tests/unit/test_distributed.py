@@ -8,6 +8,7 @@ import sys
 from pathlib import Path
 from types import SimpleNamespace
 
+import distributed_worker as worker
 import pytest
 import torch
 
@@ -20,9 +21,6 @@ from darts_core.search.distributed import ShardedBundle, search_distributed
 from darts_core.strategies import FirstOrder, Unrolled
 from darts_core.testing import tiny_bundle
 from darts_core.train import TrainConfig
-
-sys.path.insert(0, str(Path(__file__).parent))
-import distributed_worker as worker
 
 ROOT = Path(__file__).resolve().parents[2]
 

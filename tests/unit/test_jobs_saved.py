@@ -20,11 +20,6 @@ from darts_core.store.params import SavedParams
 from darts_core.store.record import new_record, write_record
 
 
-@pytest.fixture
-def store(tmp_path):
-    return Store(tmp_path / "runs")
-
-
 def parsed(*words):
     parser = argparse.ArgumentParser()
     configure(parser)

@@ -34,11 +34,6 @@ from darts_core.study.results import (
 )
 
 
-@pytest.fixture
-def store(tmp_path):
-    return Store(tmp_path / "runs")
-
-
 def version(store, job="a", **request):
     if job not in store.jobs():
         store.create_job(job, "text", kind="script")

@@ -5,6 +5,7 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+from latency_cases import supernet
 
 from darts_core.errors import LatencyError
 from darts_core.latency import (
@@ -22,13 +23,9 @@ from darts_core.latency.check import (
 )
 from darts_core.runlog import config_hash
 from darts_core.spaces import get_space
-from darts_core.supernet import Supernet, build
+from darts_core.supernet import build
 
 SHAPE = (3, 8, 8)
-
-
-def supernet(name: str = "darts", layers: int = 3) -> Supernet:
-    return Supernet(get_space(name), channels=4, layers=layers, num_classes=3)
 
 
 def timing(ms: float, *, flagged: bool = False) -> Timing:

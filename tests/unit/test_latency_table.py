@@ -5,6 +5,7 @@ import json
 import numpy as np
 import pytest
 import torch
+from latency_cases import supernet
 from torch import nn
 
 from darts_core.architecture import Architecture
@@ -27,13 +28,9 @@ from darts_core.latency.expected import fit_overhead
 from darts_core.ops import OPS, create_op
 from darts_core.penalties import BudgetPenalty, SoftPenalty
 from darts_core.spaces import get_space
-from darts_core.supernet import Supernet, build, count
+from darts_core.supernet import build, count
 
 SHAPE = (3, 8, 8)
-
-
-def supernet(name: str = "darts", layers: int = 3) -> Supernet:
-    return Supernet(get_space(name), channels=4, layers=layers, num_classes=3)
 
 
 def one_hot(space, architecture) -> dict[str, torch.Tensor]:

@@ -4,7 +4,7 @@ import time
 
 import pytest
 import torch
-from prune_cases import Data, by_macs, count_costs, darts, settled
+from prune_cases import META, Data, by_macs, count_costs, darts, settled
 from torch import nn
 
 from darts_core.architecture import Architecture
@@ -21,6 +21,13 @@ from darts_core.train import TrainConfig, load_model
 @pytest.fixture(autouse=True)
 def counted_costs(monkeypatch):
     count_costs(monkeypatch)
+
+
+def killed(network, part, parts):
+    """A fine-tuning that a kill ends in the second round; the first takes a second."""
+    if part == 1:
+        raise KeyboardInterrupt
+    return 1.0
 
 
 @pytest.mark.parametrize("structure", [False, True])
@@ -54,23 +61,14 @@ def test_budget_is_met_and_the_network_rebuilt(tmp_path, structure):
 
 def test_interrupted_pruning_goes_on_behind_its_last_round(tmp_path):
     model, data = darts(), Data()
-    meta = {
-        "architecture": Architecture.named("DARTS_V2").to_dict(),
-        "build": {"channels": 4, "layers": 3, "num_classes": 3},
-    }
     options = {
         "budget": "40%",
         "batch": 2,
         "timer": by_macs,
         "folder": tmp_path,
-        "meta": meta,
+        "meta": META,
         "structure": False,
     }
-
-    def killed(network, part, parts):
-        if part == 1:
-            raise KeyboardInterrupt
-        return 1.0
 
     with pytest.raises(KeyboardInterrupt):
         prune_to_budget(model, data, tune=killed, **options)
@@ -83,23 +81,14 @@ def test_interrupted_pruning_goes_on_behind_its_last_round(tmp_path):
 
 
 def test_an_unfinished_pruning_of_another_network_or_budget_is_not_gone_on_with(
-    tmp_path, monkeypatch
+    tmp_path,
 ):
-    count_costs(monkeypatch)
-    meta = {
-        "architecture": Architecture.named("DARTS_V2").to_dict(),
-        "build": {"channels": 4, "layers": 3, "num_classes": 3},
-    }
 
     def prune(model, budget, tune):
         return prune_to_budget(
-            model, Data(), budget=budget, batch=2, timer=by_macs, folder=tmp_path, meta=meta,
+            model, Data(), budget=budget, batch=2, timer=by_macs, folder=tmp_path, meta=META,
             structure=False, tune=tune,
         )  # fmt: skip
-
-    def killed(network, part, parts):
-        if part == 1:
-            raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
         prune(darts(0), "40%", killed)
@@ -120,19 +109,11 @@ def test_whatever_a_network_keeps_has_a_part_in_its_name():
 def test_a_pruning_that_goes_on_at_another_pace_prunes_as_far_as_it_would_have(tmp_path):
     """The second sitting's device takes three times as long for everything."""
     model, pace = darts(), [1.0]
-    meta = {
-        "architecture": Architecture.named("DARTS_V2").to_dict(),
-        "build": {"channels": 4, "layers": 3, "num_classes": 3},
-    }
 
     def timer(network):
         return by_macs(network).scaled(pace[0])
 
-    def killed(network, part, parts):
-        if part == 1:
-            raise KeyboardInterrupt
-
-    options = {"budget": "40%", "batch": 2, "timer": timer, "folder": tmp_path, "meta": meta,
+    options = {"budget": "40%", "batch": 2, "timer": timer, "folder": tmp_path, "meta": META,
                "structure": False}  # fmt: skip
     with pytest.raises(KeyboardInterrupt):
         prune_to_budget(model, Data(), tune=killed, **options)
@@ -213,11 +194,7 @@ def test_a_rival_that_reads_something_else_is_no_budget():
 
 def test_what_was_spent_before_an_interruption_counts(tmp_path):
     model = darts()
-    meta = {
-        "architecture": Architecture.named("DARTS_V2").to_dict(),
-        "build": {"channels": 4, "layers": 3, "num_classes": 3},
-    }
-    options = {"budget": "40%", "batch": 2, "timer": by_macs, "folder": tmp_path, "meta": meta,
+    options = {"budget": "40%", "batch": 2, "timer": by_macs, "folder": tmp_path, "meta": META,
                "structure": False}  # fmt: skip
     first = []
 
@@ -236,11 +213,11 @@ def test_what_was_spent_before_an_interruption_counts(tmp_path):
     assert first[0] - began >= 0.2
     assert result.spent_seconds >= first[0] - began
     assert result.spent_seconds <= began_again - began + second
-    kept = Store(tmp_path, meta).finished(torch.device("cpu"))
+    kept = Store(tmp_path, META).finished(torch.device("cpu"))
     assert kept.report() == result.report()
     x = Data().x[:4]
     torch.testing.assert_close(kept.model(x), result.model(x))
-    assert Store(tmp_path / "elsewhere", meta).finished(torch.device("cpu")) is None
+    assert Store(tmp_path / "elsewhere", META).finished(torch.device("cpu")) is None
 
 
 def test_disturbed_times_are_scaled_by_the_unpruned_network():

@@ -2,7 +2,7 @@
 
 import pytest
 import torch
-from prune_cases import SHAPE, Data, by_macs, count_costs, darts
+from prune_cases import META, SHAPE, Data, by_macs, count_costs, darts
 from torch import nn
 
 from darts_core.architecture import Architecture
@@ -131,11 +131,7 @@ def test_what_was_frozen_is_so_when_a_pruning_goes_on(tmp_path, monkeypatch):
     count_costs(monkeypatch)
     model, kept = darts(), []
     model.stem.requires_grad_(False)
-    meta = {
-        "architecture": Architecture.named("DARTS_V2").to_dict(),
-        "build": {"channels": 4, "layers": 3, "num_classes": 3},
-    }
-    options = {"budget": "40%", "batch": 2, "timer": by_macs, "folder": tmp_path, "meta": meta,
+    options = {"budget": "40%", "batch": 2, "timer": by_macs, "folder": tmp_path, "meta": META,
                "structure": False}  # fmt: skip
 
     def killed(network, part, parts):

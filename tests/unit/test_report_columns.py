@@ -2,12 +2,9 @@
 
 import argparse
 import json
-import sys
 from pathlib import Path
 
 import pytest
-
-sys.path.insert(0, str(Path(__file__).parent))
 import report_fixture as fixture
 from web_site import site
 

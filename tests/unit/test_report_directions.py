@@ -2,13 +2,9 @@
 
 import json
 import os
-import sys
 import time
-from pathlib import Path
 
 import pytest
-
-sys.path.insert(0, str(Path(__file__).parent))
 import report_fixture as fixture
 
 from darts_core.metric import ACCURACY, Metric

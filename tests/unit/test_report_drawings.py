@@ -1,12 +1,9 @@
 """Drawings: cells, heat maps, pictures, numbers on axes."""
 
-import sys
 from pathlib import Path
 
 import numpy as np
 import pytest
-
-sys.path.insert(0, str(Path(__file__).parent))
 import report_fixture as fixture
 
 from darts_core.architecture import Architecture, CellChoice

@@ -1,16 +1,13 @@
 """Reports of run folders filled with arbitrary JSON: a page comes out, or a sentence."""
 
 import json
-import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
+import report_fixture as fixture
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-
-sys.path.insert(0, str(Path(__file__).parent))
-import report_fixture as fixture
 
 from darts_core.report import write_report, write_seeds_report
 from darts_core.runlog import read_json, write_json, write_text

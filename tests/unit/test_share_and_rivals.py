@@ -5,6 +5,7 @@ from typing import Any
 
 import pytest
 import torch
+from test_aim import pipeline
 
 from darts_core.commands.compose import compose, session
 from darts_core.errors import ConfigError, DartsError
@@ -16,12 +17,6 @@ from darts_core.stages.rivals import check_rivals, rival_baseline
 from darts_core.stages.run import _search_part
 
 CPU = torch.device("cpu")
-
-
-def pipeline(*overrides: str) -> Any:
-    named = any(word.startswith("space=") for word in overrides)
-    with session():
-        return compose("run", [*overrides, *([] if named else ["space=convnet"])])
 
 
 class Timer:

@@ -23,11 +23,6 @@ from darts_core.store.record import new_record, write_job
 from darts_core.store.sweep import temporary_name
 
 
-@pytest.fixture
-def store(tmp_path):
-    return Store(tmp_path / "runs")
-
-
 def claim(store, job="a", command="search", stamp="s", **more):
     return claim_any(store.root, job, kind="pipeline", command=command, stamp=stamp, **more)
 

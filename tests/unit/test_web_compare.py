@@ -1,10 +1,7 @@
 """The page that compares versions: results, settings that differ, curves and fronts over each other."""
 
 import json
-import sys
-from pathlib import Path
 
-sys.path.insert(0, str(Path(__file__).parent))
 import report_fixture as fixture
 from web_site import searched, site
 

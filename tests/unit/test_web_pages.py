@@ -7,11 +7,8 @@ import shutil
 import subprocess
 import sys
 import time
-from pathlib import Path
 
 import pytest
-
-sys.path.insert(0, str(Path(__file__).parent))
 import report_fixture as fixture
 from web_site import options, own, searched, site
 

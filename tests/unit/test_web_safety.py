@@ -2,12 +2,8 @@
 
 import os
 import re
-import sys
-from pathlib import Path
 
 import pytest
-
-sys.path.insert(0, str(Path(__file__).parent))
 from web_site import BASE, TOKEN, options, own, searched, site
 
 from darts_core.errors import ConfigError, JobError

@@ -3,12 +3,8 @@
 import errno
 import json
 import math
-import sys
-from pathlib import Path
 
 import pytest
-
-sys.path.insert(0, str(Path(__file__).parent))
 from web_site import site
 
 from darts_core import cli

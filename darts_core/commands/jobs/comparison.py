@@ -5,7 +5,6 @@ from __future__ import annotations
 import argparse
 import re
 from collections.abc import Sequence
-from typing import Any
 
 from darts_core.commands.jobs.options import place_of
 from darts_core.errors import JobError
@@ -71,7 +70,9 @@ def run_compare(store: Store, args: argparse.Namespace) -> int:
     columns = named_columns(store, [args.job, *args.versions])
     labels = _labels(columns)
     found = {**results_table(columns, args.metric), **different_settings(columns)}
-    table = [{"row": name, **_cells(labels, values)} for name, values in found.items()]
+    table = [
+        {"row": name, **dict(zip(labels, values, strict=True))} for name, values in found.items()
+    ]
     if args.picture:
         _picture(columns, args)
     print(render(("row", *labels), table, args.form))
@@ -82,10 +83,6 @@ def _labels(columns: Sequence[Column]) -> list[str]:
     """`V001` within one job, `job/V001` across several."""
     several = len({column.version.job for column in columns}) > 1
     return [column.label if several else column.name for column in columns]
-
-
-def _cells(labels: Sequence[str], values: Sequence[Any]) -> dict[str, Any]:
-    return dict(zip(labels, values, strict=True))
 
 
 def _gain_text(version: Version, metric: str) -> str:

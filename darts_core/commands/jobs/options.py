@@ -66,7 +66,10 @@ def changes_of(args: argparse.Namespace) -> dict[str, Any]:
     if args.arg:
         changes["arguments"] = pairs(args.arg, "--arg")
     if args.set:
-        changes["settings"] = {k: _yaml_value(k, v) for k, v in pairs(args.set, "--set").items()}
+        changes["settings"] = {
+            name: parse_yaml(text, f"--set {name}={text[:80]!r}", JobError)
+            for name, text in pairs(args.set, "--set").items()
+        }
     if args.devices:
         changes["devices"] = tuple(part.strip() for part in args.devices.split(","))
     for name in ("ray", "slurm"):
@@ -113,7 +116,3 @@ def _mapping(name: str, text: str) -> dict[str, Any] | None:
             "null this machine."
         )
     return found
-
-
-def _yaml_value(field: str, text: str) -> Any:
-    return parse_yaml(text, f"--set {field}={text[:80]!r}", JobError)

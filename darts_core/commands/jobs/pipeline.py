@@ -136,7 +136,8 @@ def start(
                     _keep_log(log, version)
                 return version, process
             if ended:
-                raise _refusal(log, process.returncode)
+                kind = ConfigError if process.returncode else JobError
+                raise kind(control.last_words(log, process.returncode))
             time.sleep(0.05)
     except KeyboardInterrupt:
         with contextlib.suppress(ProcessLookupError):
@@ -171,11 +172,6 @@ def heard(wait: bool) -> Iterator[Path | None]:
         return
     with tempfile.TemporaryDirectory(prefix="darts-core-") as folder:
         yield Path(folder) / "said.log"
-
-
-def _refusal(log: Path, status: int) -> ConfigError | JobError:
-    kind = ConfigError if status else JobError
-    return kind(control.last_words(log, status))
 
 
 def _left(folder: Path) -> list[Path]:

@@ -47,12 +47,9 @@ def follow(
         if log is not None and process.returncode:
             print(neutral(control.last_words(log, process.returncode), 1000))
         return status
-    print(f"{version.label}: {version.state()}. {_message(version)}")
+    message = neutral(version.command().get("message") or "", 1000)
+    print(f"{version.label}: {version.state()}. {message}")
     return status
-
-
-def _message(version: Version) -> str:
-    return neutral(version.command().get("message") or "", 1000)
 
 
 def create_job(

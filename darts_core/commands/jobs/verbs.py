@@ -7,7 +7,7 @@ import sys
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from darts_core.autosearch.job_templates import job_templates
+from darts_core.autosearch.job_templates import described_templates, job_templates
 from darts_core.autosearch.request import Request, engine, new_version
 from darts_core.commands.jobs import pipeline
 from darts_core.commands.jobs.options import changes_of, for_scripts, pairs, place_of
@@ -201,14 +201,7 @@ def run_template(store: Store, args: argparse.Namespace) -> int:
     if args.template_verb == "algorithms":
         print(engine("algorithms").rstrip())
     elif args.template_verb == "list":
-        rows = [
-            {
-                "name": name,
-                "description": text.splitlines()[0].lstrip("# "),
-            }
-            for name, text in files.items()
-        ]
-        print(render(("name", "description"), rows))
+        print(render(("name", "description"), described_templates()))
     elif args.template not in files:
         raise JobError(f"There is no template {args.template!r}; there are {', '.join(files)}.")
     else:

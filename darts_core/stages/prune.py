@@ -16,6 +16,7 @@ from darts_core.stages.schema import PruneStage
 from darts_core.supernet import count
 from darts_core.train import evaluate, of_model
 from darts_core.train.judged import as_judged
+from darts_core.train.model_data import tell_other_optimizer
 
 __all__ = ["prune"]
 
@@ -51,6 +52,7 @@ def prune(config: PruneStage, folder: Path) -> dict[str, Any]:
     if found is None:
         if path is not None:
             as_judged(model, bundle, path.parent, to_plain(config.data))
+            tell_other_optimizer(path.parent, fine_tuning, settings.key("learning_rate"))
         found = prune_to_budget(
             model,
             bundle.without_test(),

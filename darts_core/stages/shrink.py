@@ -42,6 +42,7 @@ from darts_core.study.engines import elsewhere
 from darts_core.train import of_model
 from darts_core.train.config import TrainConfig
 from darts_core.train.judged import as_judged
+from darts_core.train.model_data import tell_other_optimizer
 
 __all__ = ["check_shrink", "shrink"]
 
@@ -95,6 +96,7 @@ def shrink(config: ShrinkStage, folder: Path) -> dict[str, Any]:
         _say_left_out(config.train)
         if path is not None:
             as_judged(given, bundle, path.parent, to_plain(config.data))
+            tell_other_optimizer(path.parent, trained, settings.key("learning_rate"))
     with spent_on(device, None if run is None else folder / "spent.json") as spent:
         with deferred_stop():
             family = grow_family(

@@ -19,8 +19,17 @@ from darts_core.runlog import read_yaml
 from darts_core.sample_inputs import draw_inputs
 from darts_core.settings import Data, bounds_of, default_of, to_plain
 from darts_core.tasks import Task, saved_task
+from darts_core.train.config import OPTIMIZERS, TrainConfig
 
-__all__ = ["check_samples", "data_of_stage", "of_model", "same_task", "stage_of", "tell_other_test"]
+__all__ = [
+    "check_samples",
+    "data_of_stage",
+    "of_model",
+    "same_task",
+    "stage_of",
+    "tell_other_optimizer",
+    "tell_other_test",
+]
 
 log = logging.getLogger("darts_core")
 # names of what outputs and inputs mean -> where files keep them
@@ -109,12 +118,33 @@ def stage_of(folder: Path) -> Path:
 
 def data_of_stage(folder: Path) -> Mapping[str, Any] | None:
     """The settings of the data that a stage ran with; None where its folder does not say."""
+    return _node_of_stage(folder, "data")
+
+
+def _node_of_stage(folder: Path, node: str) -> Mapping[str, Any] | None:
     path = stage_of(folder) / "config.yaml"
     try:
-        found = read_yaml(path).get("data") if path.is_file() else None
+        found = read_yaml(path).get(node) if path.is_file() else None
     except (AttributeError, DartsError):
         return None
     return found if isinstance(found, Mapping) else None
+
+
+def tell_other_optimizer(folder: Path, config: TrainConfig, rate: str) -> None:
+    """A warning where a stage trained its network with another optimizer than the one that goes on with it.
+
+    Args:
+        folder: that the network was left in, of a stage or a point of its front.
+        config: of the training that goes on.
+        rate: the setting of its learning rate.
+    """
+    then = (_node_of_stage(folder, "train") or {}).get("optimizer")
+    if then in OPTIMIZERS and then != config.optimizer:
+        log.warning(
+            "the given network was trained with %s and is trained on with %s: train.optimizer=%s, with a %s "
+            "for it (now %g), may keep more of what it has learned",
+            then, config.optimizer, then, rate, config.learning_rate,
+        )  # fmt: skip
 
 
 def tell_other_test(folder: Path, data: Mapping[str, Any] | None) -> None:

@@ -21,7 +21,8 @@ from darts_core.testing import tiny_bundle
 from darts_core.train import evaluate, of_model, save, save_model
 from darts_core.train.judged import as_judged
 from darts_core.train.judged import tested_before as known_from_before
-from darts_core.train.model_data import check_samples, tell_other_test
+from darts_core.train.config import TrainConfig
+from darts_core.train.model_data import check_samples, tell_other_optimizer, tell_other_test
 
 
 @pytest.fixture
@@ -195,6 +196,19 @@ def test_a_network_that_may_have_learned_from_the_test_split_is_told(tmp_path, m
     tell_other_test(tmp_path / "train", here)
     tell_other_test(tmp_path / "train", None)
     assert not caplog.text
+
+
+@pytest.mark.parametrize(
+    ("then", "now", "told"),
+    [("adamw", "sgd", True), ("sgd", "sgd", False), (None, "sgd", False), ("lion", "sgd", False)],
+)
+def test_another_optimizer_than_that_of_its_training_is_told(tmp_path, caplog, then, now, told):
+    if then is not None:
+        write_yaml(tmp_path / "config.yaml", {"train": {"optimizer": then}})
+    tell_other_optimizer(tmp_path, TrainConfig(optimizer=now), "shrink.learning_rate")
+    words = "was trained with adamw and is trained on with sgd: train.optimizer=adamw, with a shrink.learning_rate"
+    assert (words in caplog.text) is told
+    assert bool(caplog.text) is told
 
 
 def test_a_point_of_a_front_is_judged_by_what_was_found_of_it(tmp_path, caplog):

@@ -21,7 +21,6 @@ from darts_core.testing import tiny_bundle
 from darts_core.train import evaluate, of_model, save, save_model
 from darts_core.train.judged import as_judged
 from darts_core.train.judged import tested_before as known_from_before
-from darts_core.train.config import TrainConfig
 from darts_core.train.model_data import check_samples, tell_other_optimizer, tell_other_test
 
 
@@ -206,7 +205,7 @@ def test_another_optimizer_than_that_of_its_training_is_told(tmp_path, caplog, t
     if then is not None:
         write_yaml(tmp_path / "config.yaml", {"train": {"optimizer": then}})
     tell_other_optimizer(tmp_path, TrainConfig(optimizer=now), "shrink.learning_rate")
-    words = "was trained with adamw and is trained on with sgd: train.optimizer=adamw, with a shrink.learning_rate"
+    words = "trained with adamw and is trained on with sgd: train.optimizer=adamw, with a shrink.learning_rate"
     assert (words in caplog.text) is told
     assert bool(caplog.text) is told
 

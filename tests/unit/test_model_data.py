@@ -205,7 +205,9 @@ def test_another_optimizer_than_that_of_its_training_is_told(tmp_path, caplog, t
     if then is not None:
         write_yaml(tmp_path / "config.yaml", {"train": {"optimizer": then}})
     tell_other_optimizer(tmp_path, TrainConfig(optimizer=now), "shrink.learning_rate")
-    words = "trained with adamw and is trained on with sgd: train.optimizer=adamw, with a shrink.learning_rate"
+    words = (
+        "with adamw and is trained on with sgd: train.optimizer=adamw, with a shrink.learning_rate"
+    )
     assert (words in caplog.text) is told
     assert bool(caplog.text) is told
 

@@ -98,6 +98,7 @@ def search(config: SearchStage, folder: Path) -> dict[str, Any]:
             device=device,
             what=f"search in {space.name}",
             step_of=step_of(config, bundle, settings),
+            processes=1 if group is None else group.processes,
         )
     sizes = bundle.input_shape, bundle.num_outputs
     torch.manual_seed(config.seed)

@@ -90,7 +90,8 @@ def _eager(given: GivenModel, args: argparse.Namespace) -> list[str]:
     for option in ("tune", "prefer"):
         if getattr(args, option):
             raise ConfigError(f"--{option} is for exported files; {given.place} is not exported.")
-    given.loaded(args.device)
+    # not on the device: what this process held on a GPU would count as other work beside the timing
+    given.loaded("cpu")
     return [EAGER]
 
 

@@ -48,7 +48,7 @@ def save_program(program: ExportedProgram, path: str | Path) -> None:
     Weights, sizes made in forward() and checks of a cast all name a device; torch opens none that is absent.
     """
     program._example_inputs = None  # pickled if present
-    program = move_to_device_pass(program, "cpu")
+    program = _moved(program, "cpu")
     for node in program.graph.nodes:
         for key in ("stack_trace", "nn_module_stack", "torch_fn", "source_fn_stack"):
             node.meta.pop(key, None)
@@ -91,7 +91,21 @@ def load_program(path: str | Path, device: torch.device | None = None) -> Export
     if device is None:
         return program
     # with the card's number: to the check of a cast, cuda is not cuda:0
-    return move_to_device_pass(program, torch.empty(0, device=device).device)
+    return _moved(program, torch.empty(0, device=device).device)
+
+
+def _moved(program: ExportedProgram, device: torch.device | str) -> ExportedProgram:
+    """`program` on another device; torch moves each weight by itself, so that tied ones would become two."""
+    seen: dict[tuple[Any, ...], str] = {}
+    first = {
+        # what holds no values lies nowhere
+        name: seen.setdefault((v.data_ptr() or id(v), type(v), v.dtype, v.shape, v.stride()), name)
+        for name, v in program.state_dict.items()
+    }
+    program = move_to_device_pass(program, device)
+    for name, own in first.items():
+        program.state_dict[name] = program.state_dict[own]
+    return program
 
 
 def _check_members(path: Path, reader: Any, names: list[str]) -> None:

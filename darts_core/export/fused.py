@@ -19,6 +19,7 @@ from torch.fx import Node
 from darts_core.errors import ExportError
 from darts_core.export.fused_plan import Step, is_call, plan_steps, shape_of
 from darts_core.export.streams import Streams
+from darts_core.latency.samples import recording
 from darts_kernels.infer_stage import Blocks, infer_stage
 
 __all__ = ["FusedProgram", "Step", "plan_steps"]
@@ -88,8 +89,7 @@ class FusedProgram:
         torch.cuda.current_stream(self.device).wait_stream(stream)
         torch.cuda.synchronize(self.device)
         graph = torch.cuda.CUDAGraph()
-        # without a stream torch takes one of the device that this process recorded on first
-        with torch.inference_mode(), torch.cuda.graph(graph, stream=stream):
+        with torch.inference_mode(), recording(graph, stream):
             static_y = self._run(static_x, side_by_side=side).float()
         return graph, static_x, static_y
 

@@ -197,6 +197,10 @@ def in_runtime(
     """
     if runtime not in RUNTIMES:
         raise LatencyError(f"Unknown runtime {runtime!r}; use {', '.join(RUNTIMES)}.")
+    if runtime == "onnx" and x.device.type != "cpu":
+        raise LatencyError(
+            f"The runtime 'onnx' is timed on a CPU, not on {x.device}; use graph there, or device=cpu."
+        )
     if runtime == "onnx":
         return _onnx(module, x, threads)
     if runtime == "graph" and x.device.type != "cuda":

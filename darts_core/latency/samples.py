@@ -5,12 +5,13 @@ from __future__ import annotations
 import statistics
 import time
 from collections.abc import Callable
+from contextlib import AbstractContextManager
 from functools import partial
 from typing import Any
 
 import torch
 
-__all__ = ["SETTLE_SECONDS", "Sampler", "captured", "cpu_sample", "cuda_sample"]
+__all__ = ["SETTLE_SECONDS", "Sampler", "captured", "cpu_sample", "cuda_sample", "recording"]
 
 SETTLE_SECONDS = 0.06
 """The threads of a session of ONNX Runtime spin about so long after a call before they sleep."""
@@ -91,6 +92,19 @@ def cuda_sample(fn: Callable[[], Any], calls: int) -> float:
     return float(start.elapsed_time(end)) / calls
 
 
+def recording(graph: Any, stream: Any) -> AbstractContextManager[None]:
+    """A block whose kernels become the CUDA graph `graph` instead of running.
+
+    Args:
+        graph: an empty one.
+        stream: of the device at hand; without one torch takes that of the device which this process recorded
+            on first.
+    """
+    # only this thread is watched: a loader's thread may pin its next batch meanwhile, which would otherwise
+    # end the recording, and that thread
+    return torch.cuda.graph(graph, stream=stream, capture_error_mode="thread_local")
+
+
 def captured(fn: Callable[[], Any]) -> Callable[[], None]:
     """`fn` as a CUDA graph: three calls on a side stream, then the capture."""
     stream = torch.cuda.Stream()
@@ -101,7 +115,6 @@ def captured(fn: Callable[[], Any]) -> Callable[[], None]:
     torch.cuda.current_stream().wait_stream(stream)
     torch.cuda.synchronize()
     recorded = torch.cuda.CUDAGraph()
-    # without a stream torch takes one of the device that this process recorded on first
-    with torch.cuda.graph(recorded, stream=stream):
+    with recording(recorded, stream):
         fn()
     return recorded.replay

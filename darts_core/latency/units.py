@@ -14,6 +14,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from darts_core.copies import copy_of
 from darts_core.errors import LatencyError
 from darts_core.latency.rows import REWRITING
 from darts_core.latency.survey import Survey
@@ -121,7 +122,9 @@ def _alone(network: nn.Module, path: str, sample: Tensor) -> tuple[nn.Module, Te
         raise LatencyError(
             f"The part {path or 'root'!r} gets no tensor; it cannot be timed alone. Call it with one."
         )
-    return _Alone(part, args, kwargs, tensors[0], len(calls), len(sample)), tensors[0]
+    # a copy: what is timed on a GPU is moved there, and the network is run again for its other parts
+    alone = _Alone(copy_of(part), args, kwargs, tensors[0], len(calls), len(sample))
+    return alone, tensors[0]
 
 
 class _Alone(nn.Module):

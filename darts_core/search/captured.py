@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from darts_core.data.batches import Preparation
+from darts_core.latency.samples import recording
 from darts_core.strategies.base import Batch, StepStats, Strategy
 from darts_core.supernet.draws import Draws
 
@@ -135,8 +136,7 @@ class CapturedStep:
             for generator, _ in own_draws:
                 if generator.device.type == "cuda":
                     graph.register_generator_state(generator)
-            # without a stream torch takes one of the device that this process recorded on first
-            with torch.cuda.graph(graph, stream=stream):
+            with recording(graph, stream):
                 stats = self._run()
         finally:
             keep.restore()

@@ -20,7 +20,7 @@ from darts_core.data import DataBundle
 from darts_core.device import wait_for
 from darts_core.errors import first_line, is_memory_shortage
 from darts_core.sample_inputs import draw_inputs
-from darts_core.supernet.memory import memory_sentence
+from darts_core.supernet.memory import memory_sentence, shared_memory_sentence
 from darts_core.tasks import Task
 
 __all__ = ["Forecast", "duration", "forecast", "process_peak_mib"]
@@ -28,6 +28,7 @@ __all__ = ["Forecast", "duration", "forecast", "process_peak_mib"]
 log = logging.getLogger("darts_core")
 _TIMED_STEPS, _TIMED_SECONDS = 3, 4.0
 Step = Callable[[Tensor, Tensor], Any]
+LossOf = Callable[[Tensor, Tensor], tuple[Tensor, Tensor]]
 
 
 @dataclass(frozen=True)
@@ -48,6 +49,8 @@ def forecast(
     device: torch.device,
     what: str,
     step_of: Callable[[nn.Module], Step] | None = None,
+    processes: int = 1,
+    autocast: torch.dtype | None = None,
 ) -> Forecast:
     """Time a few steps of a fresh network, after a warm-up, and log the forecast.
 
@@ -62,18 +65,24 @@ def forecast(
         what: names the work in the log line.
         step_of: network -> what makes one step of it, called with inputs and targets; None: a forward and
             a backward pass.
+        processes: that share each batch: a step of one of them is timed.
+        autocast: the dtype in which that pass runs under autocast; None: it does not.
 
     Raises:
-        MemoryShortageError: a step does not fit; states the largest batch that does.
+        MemoryShortageError: a step does not fit; states the largest batch that does, of a process alone.
     """
     devices = [device] if device.type == "cuda" else []
     with torch.random.fork_rng(devices=devices):
         model = make().to(device)
         model.train()
-        x_BCHW = draw_inputs(bundle.input_shape, batch_size, vocabulary=bundle.in_channels)
+        # two at least where there are two: a batch norm of a process alone refuses one
+        own_size = max(min(2, batch_size), batch_size // processes)
+        x_BCHW = draw_inputs(bundle.input_shape, own_size, vocabulary=bundle.in_channels)
         first = bundle.pool.targets_N[bundle.parts["params"][:1]].cpu()
-        y_B = first.expand(batch_size, *first.shape[1:]).contiguous()
-        step_seconds, peak_mib = _guarded(model, x_BCHW, y_B, device, bundle.task, step_of)
+        y_B = first.expand(own_size, *first.shape[1:]).contiguous()
+        loss_of = _loss_of(model, bundle.task, autocast)
+        step_of = step_of or (lambda model: _pass_of(model, loss_of))
+        step_seconds, peak_mib = _guarded(model, x_BCHW, y_B, device, loss_of, step_of, processes)
     found = Forecast(step_seconds, step_seconds * steps, peak_mib)
     log.info(
         "%s: about %s for %d steps of %.0f ms, about %.0f MiB on %s",
@@ -99,33 +108,35 @@ def _guarded(
     x_BCHW: Tensor,
     y_B: Tensor,
     device: torch.device,
-    task: Task,
-    step_of: Callable[[nn.Module], Step] | None,
+    loss_of: LossOf,
+    step_of: Callable[[nn.Module], Step],
+    processes: int,
 ) -> tuple[float, float]:
     shortage = None
     try:
-        one = _pass_of(model, task) if step_of is None else step_of(model)
-        return _time(one, x_BCHW.to(device), y_B.to(device), device)
+        return _time(step_of(model), x_BCHW.to(device), y_B.to(device), device)
     except (RuntimeError, MemoryError) as error:
         if not is_memory_shortage(error):
             raise
         shortage = first_line(error)
     # outside the handler: the traceback would keep the failed step's tensors alive
-    raise memory_sentence(_loss_of(model, task), model, x_BCHW, y_B, device, shortage)
+    if processes > 1:
+        raise shared_memory_sentence(len(x_BCHW) * processes, processes, device, shortage)
+    raise memory_sentence(loss_of, model, x_BCHW, y_B, device, shortage)
 
 
-def _loss_of(model: nn.Module, task: Task) -> Callable[[Tensor, Tensor], tuple[Tensor, Tensor]]:
+def _loss_of(model: nn.Module, task: Task, autocast: torch.dtype | None) -> LossOf:
     def loss_of(x_BCHW: Tensor, y_B: Tensor) -> tuple[Tensor, Tensor]:
-        out: Any = model(x_BCHW)
+        with torch.autocast(x_BCHW.device.type, dtype=autocast, enabled=autocast is not None):
+            out: Any = model(x_BCHW)
         logits = out[0] if isinstance(out, tuple) else out
         return task.loss(logits.float(), y_B), logits
 
     return loss_of
 
 
-def _pass_of(model: nn.Module, task: Task) -> Step:
+def _pass_of(model: nn.Module, loss_of: LossOf) -> Step:
     """A forward and a backward pass."""
-    loss_of = _loss_of(model, task)
 
     def step(x_BCHW: Tensor, y_B: Tensor) -> None:
         model.zero_grad(set_to_none=True)

@@ -117,7 +117,7 @@ def check_on_data(config: Pipeline, bundle: DataBundle) -> None:
 
 
 def _check_timed(config: Pipeline, device: torch.device) -> None:
-    """Refuse a CUDA graph as what pruning or shrinking times, where networks run on a CPU."""
+    """Refuse as what pruning or shrinking times a CUDA graph on a CPU, and ONNX Runtime on a GPU."""
     if config.reduce not in ("prune", "shrink"):
         return
     options = config.prune.options if config.reduce == "prune" else config.shrink.options
@@ -125,4 +125,9 @@ def _check_timed(config: Pipeline, device: torch.device) -> None:
         raise LatencyError(
             f"{options.key('runtime')}=graph needs a cuda device, and the device is {device}; use eager or "
             "onnx, or leave it out."
+        )
+    if options.runtime == "onnx" and device.type != "cpu":
+        raise LatencyError(
+            f"{options.key('runtime')}=onnx is timed on a CPU, and the device is {device}; use graph, or "
+            "leave it out."
         )

@@ -9,6 +9,7 @@ from darts_core.stages.forecast import forecast
 from darts_core.stages.inputs import find_device, find_network, load_bundle, recipe
 from darts_core.stages.schema import TrainStage
 from darts_core.stages.trial import SPLITS
+from darts_core.train.precision import autocast_on
 
 __all__ = ["one_training"]
 
@@ -33,6 +34,7 @@ def one_training(config: TrainStage, folder: Path) -> float:
         steps=bundle.steps(SPLITS, settings.batch_size) * settings.epochs,
         device=device,
         what=f"one full training of {network.name}",
+        autocast=autocast_on(settings.precision, device),
     )
     write_json(path, {"schema_version": 1, "training_seconds": found.seconds})
     return found.seconds

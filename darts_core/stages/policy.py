@@ -48,10 +48,15 @@ _OF_EXPERIMENTS = ("space", "pruner")
 
 @dataclass(frozen=True)
 class _WithPlugins:
-    """An objective for worker processes, in which the operations of the user's modules register, too."""
+    """An objective for worker processes, in which the operations of the user's modules register, too.
+
+    Attributes:
+        device: of its networks and images, which decides what GPUs a worker is shown.
+    """
 
     objective: Callable[..., Any]
     plugins: tuple[str, ...]
+    device: str
 
     def __call__(self, policy: Any) -> Any:
         """The objective's value of a policy."""
@@ -116,7 +121,7 @@ def search_augmentation(config: TuneStage, folder: Path) -> dict[str, Any]:
             network.make, bundle, training, folder=folder, seed=config.seed,
             folds=settings.options.folds, draws=settings.options.draws,
         )  # fmt: skip
-        objective = _WithPlugins(judge, tuple(config.plugins))
+        objective = _WithPlugins(judge, tuple(config.plugins), config.device)
         options |= {"sampler": settings.sampler, "workers": settings.workers}
     prepared = _added(folder / "objective.json", time.perf_counter() - started)
     budget = _less(whole, prepared)

@@ -85,7 +85,8 @@ def search(config: SearchStage, folder: Path) -> dict[str, Any]:
         config = with_budget(config, bundle.input_shape, bundle.num_outputs, device, folder)
     table = lookup_table(config.search)
     settings = config.search.part(SearchConfig)
-    _look_ahead(config, space, bundle, settings, device, told=run is not None)
+    processes = 1 if group is None else group.processes
+    _look_ahead(config, space, bundle, settings, device, processes, told=run is not None)
     sizes = bundle.input_shape, bundle.num_outputs
     torch.manual_seed(config.seed)
     supernet = make_supernet(config, space, bundle, device)
@@ -188,6 +189,7 @@ def _look_ahead(
     bundle: DataBundle,
     settings: SearchConfig,
     device: torch.device,
+    processes: int,
     *,
     told: bool,
 ) -> None:
@@ -210,4 +212,5 @@ def _look_ahead(
             device=device,
             what=f"search in {space.name}",
             step_of=step_of(config, bundle, settings),
+            processes=processes,
         )

@@ -162,8 +162,8 @@ def make_supernet(
         relaxation=relaxation,
         input_shape=bundle.input_shape,
     ).to(device)
-    # models with choices in ordinary modules have one path only
-    if isinstance(supernet, Supernet):
+    # models with choices in ordinary modules have one path only, and what is only counted takes none
+    if isinstance(supernet, Supernet) and device.type != "meta":
         supernet.use_path(node.path, node.kernel_precision)
     return supernet
 

@@ -27,6 +27,7 @@ from darts_core.stages.shared_run import open_run
 from darts_core.supernet import count
 from darts_core.train import evaluate, fit, save_model
 from darts_core.train.model_data import tell_other_test
+from darts_core.train.precision import autocast_on
 
 __all__ = ["say_unread", "train"]
 
@@ -61,6 +62,8 @@ def train(config: TrainStage, folder: Path) -> dict[str, Any]:
             steps=bundle.steps(SPLITS, settings.batch_size) * settings.epochs,
             device=device,
             what=f"training {network.name}",
+            processes=1 if group is None else group.processes,
+            autocast=autocast_on(settings.precision, device),
         )
         if network.architecture is not None:
             network.architecture.to_yaml(folder / "architecture.yaml")

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 from darts_core.errors import TuneError
 from darts_core.study.augment_result import PolicySearchResult
 from darts_core.study.budget import Budget, Spent
+from darts_core.study.resources import device_of
 
 if TYPE_CHECKING:
     from darts_core.augment.policy import Policy
@@ -48,8 +49,10 @@ def density_search(
             dimensions[f"probability_{sub}_{step}"] = {"low": 0.0, "high": 1.0}
             dimensions[f"magnitude_{sub}_{step}"] = {"low": 0.0, "high": 10.0}
     shape = (sub_policies, int(space["length"]))
+    trial = functools.partial(_density_trial, objective, shape, dict(space["ranges"]))
+    trial.device = device_of(objective)  # type: ignore[attr-defined]
     result = run_study(
-        functools.partial(_density_trial, objective, shape, dict(space["ranges"])),
+        trial,
         dimensions,
         folder=folder,
         trials=budget.trials,

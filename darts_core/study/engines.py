@@ -13,6 +13,7 @@ from darts_core.study.on_ray import run_on_ray
 from darts_core.study.on_slurm import run_on_slurm
 from darts_core.study.ray_cluster import RayCluster, cluster_of
 from darts_core.study.records import TrialRecord
+from darts_core.study.resources import spare_gpu_memory
 from darts_core.study.runner import CallableRunner, ChildRunner, Objective
 from darts_core.study.slurm_queue import queue_of
 from darts_core.study.worker import work
@@ -80,6 +81,8 @@ def _run_once(
     look: Callable[[], None],
 ) -> None:
     """Run trials until there is none to claim."""
+    if place is not None or workers > 1 or isolate:
+        spare_gpu_memory()
     if isinstance(place, RayCluster):
         run_on_ray(ledger, objective, workers, place, on_trial=on_trial, look=look)
     elif place is not None:

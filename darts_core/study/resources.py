@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import logging
 import os
 import re
@@ -11,7 +12,14 @@ from typing import Any
 
 from darts_core.processors import threads_asked_for, usable_processors
 
-__all__ = ["device_of", "device_share", "limit_threads", "pin_worker", "visible_gpus"]
+__all__ = [
+    "device_of",
+    "device_share",
+    "limit_threads",
+    "pin_worker",
+    "spare_gpu_memory",
+    "visible_gpus",
+]
 
 log = logging.getLogger("darts_core")
 
@@ -82,6 +90,17 @@ def device_share(workers: int, slots: int | None = None, device: str = "auto") -
         slots / workers,
     )
     return slots / workers
+
+
+def spare_gpu_memory() -> None:
+    """Give back what torch keeps of a GPU for this process's next tensors.
+
+    After a forecast, or a search, that may be most of it, and trials in other processes would not fit.
+    """
+    torch = sys.modules.get("torch")
+    if torch is not None and torch.cuda.is_initialized():
+        gc.collect()
+        torch.cuda.empty_cache()
 
 
 def limit_threads() -> None:

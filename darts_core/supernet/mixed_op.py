@@ -25,17 +25,23 @@ def lean_sum(terms: Sequence[tuple[Tensor, Tensor]], base: Tensor | None = None)
     Raises:
         ValueError: there is neither a term nor a base.
     """
-    from darts_kernels.weighted_sum import LARGEST_COUNT, weighted_sum, weighted_sum_reference
-
     if not terms and base is None:
         raise ValueError("lean_sum needs at least one term or a base.")
+    if not any(x.is_cuda for _, x in terms):
+        # without the kernels' file: where there is no GPU there may be no Triton, as on macOS
+        for weight, x in terms:
+            term = weight.to(x.dtype) * x
+            base = term if base is None else base + term
+        assert base is not None
+        return base
+    from darts_kernels.weighted_sum import LARGEST_COUNT, weighted_sum
+
     room = LARGEST_COUNT - 1
     for start in range(0, len(terms), room):
         weights, xs = (list(part) for part in zip(*terms[start : start + room], strict=True))
         if base is not None:
             weights, xs = [torch.ones_like(weights[0]), *weights], [base, *xs]
-        total = weighted_sum if xs[0].is_cuda else weighted_sum_reference
-        base = total(xs, torch.stack(weights))
+        base = weighted_sum(xs, torch.stack(weights))
     assert base is not None
     return base
 

@@ -12,20 +12,25 @@ from torch import Tensor, nn
 from darts_core.compiling import apart
 from darts_core.train.config import TrainConfig
 
-__all__ = ["autocast_dtype", "compiled"]
+__all__ = ["autocast_dtype", "autocast_on", "compiled"]
 
 log = logging.getLogger("darts_core")
 
 
 def autocast_dtype(config: TrainConfig, device: torch.device) -> torch.dtype | None:
-    """The dtype of autocast; None where the device gains nothing by it."""
-    if config.precision == "fp32":
+    """The dtype of autocast; None where the device gains nothing by it, which is said."""
+    dtype = autocast_on(config.precision, device)
+    if dtype is None and config.precision != "fp32":
+        log.warning("train.precision=bf16 is not fast on %s; training in fp32", device)
+    return dtype
+
+
+def autocast_on(precision: str, device: torch.device) -> torch.dtype | None:
+    """The dtype of autocast on the device; None: fp32, as asked for or since bf16 is not fast there."""
+    if precision == "fp32" or device.type != "cuda":
         return None
     # older GPUs emulate bf16, which is slower than fp32
-    if device.type == "cuda" and torch.cuda.is_bf16_supported(including_emulation=False):
-        return torch.bfloat16
-    log.warning("train.precision=bf16 is not fast on %s; training in fp32", device)
-    return None
+    return torch.bfloat16 if torch.cuda.is_bf16_supported(including_emulation=False) else None
 
 
 def compiled(

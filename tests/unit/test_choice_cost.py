@@ -17,6 +17,8 @@ from darts_core.latency import (
     choice_latency_model,
     choice_size_model,
     device_name,
+    rows,
+    units,
 )
 from darts_core.latency import table as table_module
 from darts_core.ops.macs import macs_by_module
@@ -218,6 +220,25 @@ def test_parts_run_alone_in_onnx_and_eager():
         assert len(table.rows) == 2
         assert all(ms > 0 for ms in table.rows.values())
         assert model.least() == pytest.approx(min(table.rows.values()))
+
+
+def test_a_part_that_is_moved_to_be_timed_is_not_missing_in_its_network(monkeypatch):
+    """On a GPU, and in its number format: the network is run again for the input of its next part."""
+
+    def deployed(module, x, _):
+        return module.double(), x.double()  # stands for another device
+
+    monkeypatch.setattr(rows, "as_deployed", deployed)
+    monkeypatch.setattr(
+        table_module, "time_group", lambda g, _, **__: (dict.fromkeys(g.calls, 1.0), False)
+    )
+    monkeypatch.setattr(units, "_MOST", 1)  # part by part
+    layers = LayerChoice({"a": nn.Conv2d(4, 4, 1), "b": nn.Conv2d(4, 4, 3, padding=1)}, label="l")
+    net = ModuleSupernet(nn.Sequential(nn.Conv2d(2, 4, 1), layers), input_shape=(2, 6, 6))
+    table = LatencyTable(device_name("cpu"), "eager", torch.get_num_threads())
+    sample = torch.randn(2, 2, 6, 6)
+    choice_latency_model(net.space, net.build, sample, table, batch=1, device=CPU)
+    assert list(table.rows.values()) == [1.0] * 3
 
 
 def test_a_budget_holds_a_search_by_gradient_below_it():

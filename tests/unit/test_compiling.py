@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from darts_core.bench.runtimes import prepare
 from darts_core.latency.deployed import in_runtime
 from darts_core.train import TrainConfig
-from darts_core.train.precision import autocast_dtype, compiled
+from darts_core.train.precision import autocast_dtype, autocast_on, compiled
 
 
 def benched(model: nn.Module, x_BC: Tensor) -> Any:
@@ -61,5 +61,10 @@ def test_a_gpu_that_only_emulates_bf16_trains_in_fp32(
     monkeypatch.setattr(torch.cuda, "is_bf16_supported", supported)
     assert autocast_dtype(TrainConfig(precision="bf16"), torch.device("cuda")) is None
     assert "bf16 is not fast on cuda; training in fp32" in caplog.text
+    assert autocast_on("bf16", torch.device("cuda")) is None
     monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda **_: True)
     assert autocast_dtype(TrainConfig(precision="bf16"), torch.device("cuda")) == torch.bfloat16
+    caplog.clear()
+    assert autocast_on("bf16", torch.device("cuda")) == torch.bfloat16
+    assert autocast_on("bf16", torch.device("cpu")) is None
+    assert not caplog.records  # a forecast says nothing: the training does

@@ -3,6 +3,7 @@
 import json
 import logging
 import re
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -154,6 +155,17 @@ def test_a_name_and_a_preference_exclude_each_other(folder, capsys):
     for command in (["predict", "--model", str(folder), "a.png"], ["serve-bench", str(folder)]):
         assert cli.main([*command, *both]) == 2
         assert "not both" in capsys.readouterr().err
+
+
+def test_serve_bench_holds_nothing_on_the_gpu_on_which_its_child_times_a_network(monkeypatch):
+    """What another process holds there counts as other work: every time would be flagged."""
+    from darts_core.commands import serve_bench
+
+    asked = []
+    monkeypatch.setattr(serve_bench.GivenModel, "loaded", lambda _, device: asked.append(device))
+    args = SimpleNamespace(tune=False, prefer=None, device="cuda")
+    assert serve_bench._eager(serve_bench.GivenModel("kept"), args) == ["eager"]
+    assert asked == ["cpu"]
 
 
 def test_serve_bench_keeps_undisturbed_times_where_it_tunes(folder, monkeypatch, capsys):

@@ -1,6 +1,7 @@
 """What was exported on one device or machine, and is written or opened beside others."""
 
 import json
+import zipfile
 from types import SimpleNamespace
 
 import pytest
@@ -9,7 +10,7 @@ from torch import nn
 
 from darts_core.architecture import Architecture
 from darts_core.errors import DeviceError, ExportError
-from darts_core.export import export_model, load, runtime
+from darts_core.export import archive, export_model, load, runtime
 from darts_core.export.archive import save_program
 from darts_core.export.export import _described
 from darts_core.export.fold import trace
@@ -35,6 +36,31 @@ def test_a_program_that_names_its_device_runs_on_another(tmp_path):
             assert (found.shape, found.device.type) == ((3, 3), place)
             if place == "cpu":
                 assert found.tolist() == [[1.0, 2.0, 3.0]] * 3
+
+
+def test_tied_weights_are_written_once_from_whatever_device(tmp_path, monkeypatch):
+    class Tied(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.first, self.last = nn.Linear(3, 3), nn.Linear(3, 3, bias=False)
+            self.last.weight = self.first.weight
+
+        def forward(self, x):
+            return self.last(self.first(x.mean((2, 3))))
+
+    def moved(program, _):
+        """As torch moves a program from a GPU: weight by weight."""
+        for name, value in program.state_dict.items():
+            program.state_dict[name] = nn.Parameter(value.detach().clone())
+        return program
+
+    monkeypatch.setattr(archive, "move_to_device_pass", moved)
+    model, path = Tied().eval(), tmp_path / "model.pt2"
+    save_program(trace(model, SHAPE), path)
+    with zipfile.ZipFile(path) as file:
+        assert sum("/weights/weight_" in name for name in file.namelist()) == 2
+    x = torch.ones(3, *SHAPE)
+    assert torch.allclose(open_artifact("pt2", [path], torch.device("cpu"))(x), model(x))
 
 
 @pytest.mark.parametrize("device", ["mps", "cuda:77", "gpu"])

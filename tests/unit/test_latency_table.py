@@ -149,6 +149,8 @@ def test_operations_run_in_onnx_and_without_their_norms():
     np.testing.assert_allclose(found, bare(x).numpy(), atol=1e-5)
     with pytest.raises(LatencyError, match="needs a cuda device"):
         in_runtime(bare, x, "graph")
+    with pytest.raises(LatencyError, match="'onnx' is timed on a CPU, not on meta"):
+        in_runtime(torch.nn.Identity(), x.to("meta"), "onnx")
     with pytest.raises(LatencyError, match="'tensorrt'"):
         in_runtime(bare, x, "tensorrt")
 

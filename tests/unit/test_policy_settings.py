@@ -10,13 +10,15 @@ from types import SimpleNamespace
 
 import pytest
 
-from darts_core.errors import ConfigError
+from darts_core.errors import ConfigError, TuneError
 from darts_core.runlog import RunFolder
 from darts_core.settings import TrainConfig, from_plain
 from darts_core.stages import policy as module
 from darts_core.stages.policy import search_augmentation
 from darts_core.stages.schema import TuneStage
-from darts_core.study.budget import Spent
+from darts_core.study.augment_density import density_search
+from darts_core.study.budget import Budget, Spent
+from darts_core.study.resources import device_of
 
 
 def stage(tune=None, **more):
@@ -113,7 +115,21 @@ def test_a_worker_of_a_density_search_imports_the_users_modules(tmp_path, monkey
     monkeypatch.syspath_prepend(tmp_path)
     config = stage({"policy": "density", "epochs": None}, plugins=["own_gammas"])
     (objective,) = searched(tmp_path, monkeypatch, config)
+    assert device_of(objective) == config.device
     packed = pickle.dumps(objective)
     assert "own_gammas" not in sys.modules
     assert pickle.loads(packed)("ab") == 2
     assert sys.modules.pop("own_gammas").__file__ == str(tmp_path / "own_gammas.py")
+
+
+def test_a_gpu_that_is_named_is_that_of_all_workers_of_a_density_search(tmp_path, monkeypatch):
+    """Its networks and images lie there: a worker that is shown another one alone could not unpack them."""
+
+    def begun(trial, *_, **__):
+        raise TuneError(device_of(pickle.loads(pickle.dumps(trial))))
+
+    monkeypatch.setattr("darts_core.study.study.run_study", begun)
+    space = {"operations": ["invert"], "ranges": {}, "length": 1, "seed": 0}
+    for objective, device in ((module._WithPlugins(len, (), "cuda:1"), "cuda:1"), (len, "auto")):
+        with pytest.raises(TuneError, match=f"^{device}$"):
+            density_search(objective, tmp_path, Budget(trials=1), space)

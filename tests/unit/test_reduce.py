@@ -13,7 +13,7 @@ import torch
 
 from darts_core.commands.compose import compose, session
 from darts_core.data import RawData, make_bundle
-from darts_core.errors import ConfigError, DartsError, PruneError
+from darts_core.errors import ConfigError, DartsError, LatencyError, PruneError
 from darts_core.latency import Timing
 from darts_core.prune import PruneResult, find_groups, remove_channels
 from darts_core.prune.store import Store
@@ -24,7 +24,7 @@ from darts_core.runlog import config_hash, write_json
 from darts_core.stages import prune as prune_stage
 from darts_core.stages import reduce, run
 from darts_core.stages.inputs import describe_network, find_device, find_network, load_bundle
-from darts_core.stages.later import check_on_data
+from darts_core.stages.later import _check_timed, check_on_data
 from darts_core.stages.models import entries_of
 from darts_core.stages.schema import TrainStage, deciding
 from darts_core.stages.train import train
@@ -169,6 +169,14 @@ def test_what_a_later_stage_would_refuse_ends_it_before_the_search(
     with pytest.raises(DartsError, match=match):
         run.run(pipeline(*words), tmp_path)
     assert not told
+
+
+@pytest.mark.parametrize("stage", ["prune", "shrink"])
+def test_onnx_on_a_gpu_ends_it_before_the_search(stage: str) -> None:
+    config = pipeline(f"reduce={stage}", f"{stage}.options.runtime=onnx")
+    with pytest.raises(LatencyError, match=rf"^{stage}\.options\.runtime=onnx is timed on a CPU"):
+        _check_timed(config, torch.device("cuda:1"))
+    _check_timed(config, torch.device("cpu"))
 
 
 def test_a_study_of_what_no_training_has_ends_it_before_the_search(

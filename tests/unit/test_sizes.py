@@ -1,6 +1,8 @@
 """Sizes within their ranges that no memory holds are refused in a sentence, before memory is asked for."""
 
+from functools import partial
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -9,9 +11,13 @@ from darts_core import cli, control_groups, memory
 from darts_core.errors import MemoryShortageError, sentence_of
 from darts_core.models.baselines import baseline
 from darts_core.sample_inputs import draw_inputs
+from darts_core.settings import from_plain
 from darts_core.spaces import get_space
+from darts_core.stages.schema import SearchStage
+from darts_core.stages.search_setup import make_supernet
 from darts_core.supernet import Supernet
 from darts_core.supernet.memory import check_network, state_bytes
+from darts_core.supernet.paths import PATHS
 
 SMALL = ["data=digits", "data.limit=100", "data.test_limit=20", "device=cpu"]
 NET = (
@@ -26,6 +32,19 @@ def test_the_state_is_counted_without_being_made():
     assert state_bytes(lambda: baseline("resnet8", num_classes=10, in_channels=1, width=4)) == whole
     state_bytes(lambda: Supernet(get_space("nasbench201"), channels=2, layers=1, num_classes=2))
     assert torch.equal(torch.random.get_rng_state(), before)
+
+
+def test_a_supernet_is_counted_whatever_path_it_is_to_take():
+    """Tensors without data are on no device: search.path=fused is for a GPU, batched for a CPU."""
+    bundle = SimpleNamespace(num_outputs=3, in_channels=1, input_shape=(1, 8, 8))
+    sizes = set()
+    for path in PATHS:
+        search = {"channels": 2, "layers": 1, "path": path}
+        relax = {"_target_": "darts_core.relax.Softmax"}
+        config = from_plain(SearchStage, {"search": search, "relax": relax})
+        made = partial(make_supernet, config, get_space("nasbench201"), bundle)
+        sizes.add(state_bytes(partial(made, torch.device("meta"))))
+    assert len(sizes) == 1
 
 
 def test_a_network_is_refused_by_what_is_free(monkeypatch):

@@ -11,10 +11,11 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from torch import Tensor, nn
 
 from darts_core.commands.compose import compose, session
 from darts_core.distributed import Group
-from darts_core.errors import ConfigError, NonFiniteLossError, TuneError
+from darts_core.errors import ConfigError, MemoryShortageError, NonFiniteLossError, TuneError
 from darts_core.runlog import RunFolder
 from darts_core.search import halving
 from darts_core.search.finalists import PICK, Finalist
@@ -22,6 +23,7 @@ from darts_core.stages import finalists as finalists_stage
 from darts_core.stages import forecast
 from darts_core.stages import search as stage
 from darts_core.stages.schema import SearchStage
+from darts_core.testing import tiny_bundle
 
 SMALL = ["data=digits", "data.limit=200", "search.channels=2", "search.layers=1", "search.batch_size=32",
          "search.epochs=1", "search.path=plain", "device=cpu", "logger=none"]  # fmt: skip
@@ -66,13 +68,45 @@ def test_a_search_that_another_process_was_told_to_stop_is_not_finished(
     group = Group(0, 2, torch.device("cpu"))
     monkeypatch.setattr(stage, "open_run", lambda *_: (group, run, False))
     monkeypatch.setattr(stage, "first_goes_first", lambda _: contextlib.nullcontext())
-    monkeypatch.setattr(stage, "forecast", lambda *_, **__: None)
+    told: dict[str, Any] = {}
+    monkeypatch.setattr(stage, "forecast", lambda *_, **options: told.update(options))
     # all processes left the loop, as it asks them together
     monkeypatch.setattr(stage, "search_distributed", lambda *_, **__: object())
     monkeypatch.setattr(Group, "agree", lambda self, value: True)
     with pytest.raises(KeyboardInterrupt, match="a checkpoint is saved"):
         stage.search(config, folder)
     assert not run.finished
+    assert told["processes"] == 2  # each runs half of a batch, which need not fit into one of them
+
+
+class Half(nn.Module):
+    """A classifier that notes the sizes and dtypes of what it gives, and asks for more than there is."""
+
+    def __init__(self, seen: set[tuple[int, torch.dtype]], most: int) -> None:
+        super().__init__()
+        self.layer, self.seen, self.most = nn.Linear(64, 3), seen, most
+
+    def forward(self, x_BCHW: Tensor) -> Tensor:
+        if len(x_BCHW) > self.most:
+            raise RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried 9 bytes")
+        y_BK: Tensor = self.layer(x_BCHW.flatten(1))
+        self.seen.add((len(y_BK), y_BK.dtype))
+        return y_BK
+
+
+def test_a_forecast_steps_as_one_of_the_processes_does_and_in_its_precision() -> None:
+    seen: set[tuple[int, torch.dtype]] = set()
+    options: Any = {"batch_size": 16, "steps": 5, "device": torch.device("cpu"), "what": "test"}
+    forecast.forecast(
+        lambda: Half(seen, 8),
+        tiny_bundle(channels=1),
+        processes=2,
+        autocast=torch.bfloat16,
+        **options,
+    )
+    assert seen == {(8, torch.bfloat16)}
+    with pytest.raises(MemoryShortageError, match="batch_size=16 in 2 processes does not fit"):
+        forecast.forecast(lambda: Half(seen, 7), tiny_bundle(channels=1), processes=2, **options)
 
 
 def one_epoch_of_two_finalists(

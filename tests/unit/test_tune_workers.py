@@ -19,7 +19,7 @@ import pytest
 
 from darts_core.errors import ResumeError, TuneError
 from darts_core.runlog import read_json
-from darts_core.study import launch, run_study
+from darts_core.study import engines, launch, run_study
 from darts_core.study.claim import Claim
 from darts_core.study.launch import RelaunchLimit
 from darts_core.study.lease import FileLeases, Lease
@@ -212,6 +212,20 @@ def test_gpus_are_dealt_out_by_turns(monkeypatch):
     assert os.environ["CUDA_VISIBLE_DEVICES"] == "5"
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "-1")
     assert visible_gpus() == []
+
+
+def test_trials_in_other_processes_find_what_this_one_keeps_of_a_gpu_given_back(monkeypatch):
+    import torch  # not at the top: the fork server imports this file
+
+    seen = []
+    monkeypatch.setattr(torch.cuda, "is_initialized", lambda: True)
+    monkeypatch.setattr(torch.cuda, "empty_cache", lambda: seen.append("given back"))
+    monkeypatch.setattr(engines, "run_workers", lambda *_, **__: seen.append("elsewhere"))
+    monkeypatch.setattr(engines, "work", lambda *_, **__: seen.append("here"))
+    ledger = SimpleNamespace(trials=list, spec=SimpleNamespace(wanted=()))
+    for workers in (2, 1):
+        engines._run_once(ledger, None, workers, None, False, None, lambda: None)
+    assert seen == ["given back", "elsewhere", "here"]
 
 
 @dataclass(frozen=True)

@@ -9,6 +9,7 @@ import re
 import shlex
 from collections.abc import Iterator
 from functools import cache
+from itertools import takewhile
 from pathlib import Path
 from typing import Any
 
@@ -38,6 +39,8 @@ CHOICES = (ROOT / "conf", ROOT / "examples/outside_package/my_conf")
 BLANK = re.compile(r"=(\.\.\.|[A-Z]+|)$")
 OPEN = ("data", "task", "strategy", "relax", "penalty", "augment", "callbacks", "logger")
 ELSEWHERE = ("hydra", "space.", "model_args.", "tune.space.", "search.guards.")
+# what is behind them is the shell's
+SHELL = ("|", ">", ">>", "2>", "&", "&&", "||", ";")
 OWN_DATA = ("cifar10", "cifar100", "mnist", "npz", "npy", "parquet", "image_folder", "text")
 
 
@@ -66,7 +69,7 @@ def test_links_lead_to_a_file_and_to_a_heading_in_it() -> None:
                 not target.exists() or (anchor and anchor not in anchors(target))
             ):
                 lost.append((page.name, link))
-    assert count > 200
+    assert count > 100
     assert lost == []
 
 
@@ -93,8 +96,8 @@ def commands() -> tuple[tuple[str, tuple[str, ...]], ...]:
     for place, line in texts:
         line = re.sub(r"^torchrun .*?-m darts_core\.cli", "darts-core", line)
         if line.startswith("darts-core "):
-            words = [word for word in shlex.split(line, comments=True)[1:] if word != "..."]
-            found[tuple(words)] = place
+            typed = takewhile(lambda word: word not in SHELL, shlex.split(line, comments=True)[1:])
+            found[tuple(word for word in typed if word != "...")] = place
     return tuple((place, words) for words, place in found.items() if len(words) > 1)
 
 
@@ -131,10 +134,14 @@ def test_commands_of_the_pipeline_name_settings_that_there_are() -> None:
     for place, (command, *words) in commands():
         if command in STAGES and "--help" not in words:
             count += 1
-            given = parse_arguments(command, words).overrides
+            try:
+                given = parse_arguments(command, words).overrides
+            except ConfigError as error:
+                wrong.append((place, str(error)))
+                continue
             found = [said for word in given if "=" in word and (said := mistake(command, word))]
             wrong += [(place, said) for said in found]
-    assert count > 100
+    assert count > 50
     assert wrong == []
 
 
@@ -145,6 +152,8 @@ def test_other_commands_name_options_that_there_are() -> None:
         parsers[name] = Parser(prog=name)
         importlib.import_module(ARGPARSE[name].module).configure(parsers[name])
     for place, (command, *words) in commands():
+        if command not in (*STAGES, *ARGPARSE, "COMMAND"):
+            wrong.append((place, f"there is no command {command}"))
         if command not in ARGPARSE or "--help" in words:
             continue
         count += 1
@@ -199,7 +208,7 @@ def test_settings_named_in_sentences_exist() -> None:
         for key in re.findall(ours, span)
         if not ends.search(key)
     }
-    assert len(keys) > 100
+    assert len(keys) > 50
     assert sorted(key for key in keys if not known(key)) == []
 
 
@@ -240,27 +249,27 @@ def test_python_blocks_import_what_there_is_and_call_it_as_it_is_called() -> Non
         for language, block in BLOCK.findall(page.read_text(encoding="utf-8")):
             try:
                 tree = ast.parse(block if language == "python" else "")
-            except SyntaxError:
-                assert re.search(r"^ +\.\.\.$", block, re.M), (
-                    f"{page.name}: {block}"
-                )  # lines of a file
+            except SyntaxError:  # lines of a file
+                assert re.search(r"^ +\.\.\.$", block, re.M), f"{page.name}: {block}"
                 continue
             names |= dict(imported(tree))
             for node in ast.walk(tree):
                 if not isinstance(node, ast.Call):
                     continue
                 called, *attributes = ast.unparse(node.func).split(".")
-                if (target := names.get(called)) is None or any(
-                    isinstance(argument, (ast.Starred, ast.Constant))
-                    and getattr(argument, "value", 0) is ...
+                # how many stand behind a star, two stars or dots is not told
+                untold = any(keyword.arg is None for keyword in node.keywords) or any(
+                    isinstance(argument, ast.Starred)
+                    or (isinstance(argument, ast.Constant) and argument.value is ...)
                     for argument in node.args
-                ):
+                )
+                if untold or (target := names.get(called)) is None:
                     continue
                 try:
                     for name in attributes:
                         target = getattr(target, name)
                     inspect.signature(target).bind(
-                        *node.args, **{k.arg or "": k for k in node.keywords}
+                        *node.args, **{str(keyword.arg): keyword for keyword in node.keywords}
                     )
                 except ValueError:  # an exception has no signature
                     continue

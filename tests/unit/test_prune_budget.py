@@ -80,10 +80,7 @@ def test_interrupted_pruning_goes_on_behind_its_last_round(tmp_path):
     assert result.after.median_ms <= 1.05 * result.budget_ms
 
 
-def test_an_unfinished_pruning_of_another_network_or_budget_is_not_gone_on_with(
-    tmp_path,
-):
-
+def test_an_unfinished_pruning_of_another_network_or_budget_is_not_gone_on_with(tmp_path):
     def prune(model, budget, tune):
         return prune_to_budget(
             model, Data(), budget=budget, batch=2, timer=by_macs, folder=tmp_path, meta=META,

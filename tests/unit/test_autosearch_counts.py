@@ -172,6 +172,14 @@ def test_what_ends_no_trial_is_noted(tmp_path):
         assert note.endswith(("by max_iterations", "by async_hyperband or max_iterations"))
         assert notes(printed % "acc, regex: 'acc=(.*)'" + more) == []
     assert notes(printed % "accuracy, file: m.json") == []
+    # each of several files is told once; of nested ones the last says how trials run
+    more = printed % "accuracy, file: m.json" + "max_iterations: 9"
+    paths = [write(tmp_path, text + more), tmp_path / "other.yaml"]
+    paths[1].write_text((text + more).replace("name: lr", "name: wd"))
+    for mode in ("serial", "nested"):
+        assert len(plan_notes(build_plan(paths, mode=mode), ["cpu"])) == 1
+    paths[1].write_text(text.replace("name: lr", "name: wd"))
+    assert plan_notes(build_plan(paths, mode="nested"), ["cpu"]) == []
 
 
 def _setting(tmp_path, fields):

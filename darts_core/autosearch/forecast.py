@@ -160,10 +160,12 @@ def _of_ends(step: SearchSpec) -> list[str]:
         "max_iterations": step.max_iterations is not None,
     }
     named = [name for name, there in given.items() if there]
-    read = next((m["file"] for m in step.metrics if m["name"] == step.reward and "file" in m), "")
-    if read:
-        told = f"{step.reward} is read from {read} when the script has ended, so no trial ends earlier by "
-        return [told + " or ".join(named)] if named else []
+    sources = [item.get("file") for item in step.metrics if item["name"] == step.reward]
+    if sources and None not in sources:  # one that is printed, too, closes iterations
+        told = (
+            f"{step.reward} is read from {sources[0]} when the script has ended, so no trial ends"
+        )
+        return [f"{told} earlier by {' or '.join(named)}"] if named else []
     begin = step.scheduler_options.get("grace_period", 0)
     # the last iteration is a full training, which nothing stops
     last = min(

@@ -171,6 +171,8 @@ def test_what_ends_no_trial_is_noted(tmp_path):
         assert note.startswith("accuracy is read from m.json when the script has ended")
         assert note.endswith(("by max_iterations", "by async_hyperband or max_iterations"))
         assert notes(printed % "acc, regex: 'acc=(.*)'" + more) == []
+        both = "acc, file: m.json}, {name: acc, regex: 'acc=(.*)'"
+        assert notes(printed % both + more) == []
     assert notes(printed % "accuracy, file: m.json") == []
     # each of several files is told once; of nested ones the last says how trials run
     more = printed % "accuracy, file: m.json" + "max_iterations: 9"

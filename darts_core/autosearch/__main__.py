@@ -20,6 +20,7 @@ __all__ = ["main"]
 
 
 def _plan(request: dict[str, Any]) -> Any:
+    """The plan of a job that is yet to be made; one that was begun goes on without these checks."""
     from pathlib import Path
 
     from darts_core.autosearch.command_line import with_data
@@ -39,6 +40,10 @@ def _plan(request: dict[str, Any]) -> Any:
     for step in plan.steps:
         if step.algorithm == "grid_search":
             step.check_grid()
+        step.check_finite()
+    # in a nested search the last file's objectives judge every trial
+    for step in plan.steps[-1:] if plan.mode == "nested" else plan.steps:
+        step.check_printed()
     return apply_budget(plan, request.get("budget") or {})
 
 

@@ -107,7 +107,9 @@ def plan_notes(
             )
     notes += [n for step in plan.steps if step.algorithm in SUPERNETS for n in _of_supernet(step)]
     notes += [n for step in plan.steps if step.algorithm == "grid_search" for n in _of_grid(step)]
-    notes += [n for step in plan.steps if step.algorithm not in SUPERNETS for n in _of_ends(step)]
+    # in a nested search the last file alone says how trials run
+    run = plan.steps[-1:] if plan.mode == "nested" else plan.steps
+    notes += dict.fromkeys(n for s in run if s.algorithm not in SUPERNETS for n in _of_ends(s))
     notes += _idle_devices(plan, devices) if place is None else []
     wanted = max(step.gpu_per_trial for step in plan.steps)
     here = _gpus_here(wanted, devices) if place is None else _gpus_there(wanted, place)
@@ -158,10 +160,12 @@ def _of_ends(step: SearchSpec) -> list[str]:
         "max_iterations": step.max_iterations is not None,
     }
     named = [name for name, there in given.items() if there]
-    read = next((m["file"] for m in step.metrics if m["name"] == step.reward and "file" in m), "")
-    if read:
-        told = f"{step.reward} is read from {read} when the script has ended, so no trial ends earlier by "
-        return [told + " or ".join(named)] if named else []
+    sources = [item.get("file") for item in step.metrics if item["name"] == step.reward]
+    if sources and None not in sources:  # one that is printed, too, closes iterations
+        told = (
+            f"{step.reward} is read from {sources[0]} when the script has ended, so no trial ends"
+        )
+        return [f"{told} earlier by {' or '.join(named)}"] if named else []
     begin = step.scheduler_options.get("grace_period", 0)
     # the last iteration is a full training, which nothing stops
     last = min(
@@ -169,7 +173,7 @@ def _of_ends(step: SearchSpec) -> list[str]:
     )
     if begin <= last:
         return []
-    remedy = "lower grace_period" if last else "of one iteration there is nothing to stop"
+    remedy = "lower grace_period" if last else "one iteration is a full training"
     return [
         f"{step.scheduler} stops no trial: it looks at one from iteration {begin} (grace_period) on, and the "
         f"last look would be at {last}; {remedy}"
@@ -317,7 +321,7 @@ def _measure(
         )
     if outcome is not None and outcome.state == "failed":
         raise JobError(
-            f"The dry run failed behind its first report ({outcome.reason}); {_last_lines(process)}"
+            f"The dry run failed after its first report ({outcome.reason}); {_last_lines(process)}"
         )
     # a nested search is judged by its last file alone
     judge = plan.steps[0] if plan.mode == "serial" else plan.last

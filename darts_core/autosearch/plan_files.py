@@ -132,12 +132,9 @@ def build_plan(
         check_command(command, settings_of_all, arguments, needed=needed)
     told = _set_baselines(settings or {}, [d.name for s in steps for d in s.dimensions])
     steps = _with_own_values(steps, arguments, told, older=older)
-    _check_own_values(steps, older=older)
+    _check_own_values(steps)
     if len(steps) > 1 and mode in ("nested", "joint"):
         _refuse_supernets(steps, mode)
-    # in these modes the last file's objectives judge every trial
-    for step in steps[-1:] if mode in ("nested", "joint") else steps:
-        step.check_printed()
     if len(steps) > 1 and mode == "joint":
         return SearchPlan((_joint(steps),), "joint")
     if len(steps) == 1:
@@ -189,10 +186,10 @@ def _with_own_values(
     return found
 
 
-def _check_own_values(steps: Sequence[SearchSpec], *, older: bool) -> None:
+def _check_own_values(steps: Sequence[SearchSpec]) -> None:
     """Raise for a value of the user's own that no trial could use, or that belongs to no setting.
 
-    It may lie outside the space: trial 0 is what the user has now. An older program let infinity pass.
+    It may lie outside the space: trial 0 is what the user has now.
     """
     dimensions = {d.name: d for step in steps for d in step.dimensions}
     for step in steps:
@@ -204,13 +201,7 @@ def _check_own_values(steps: Sequence[SearchSpec], *, older: bool) -> None:
                     f"{step.source}: general.baseline names {name!r}, which is no setting of the search "
                     f"({', '.join(dimensions)}){hint}"
                 )
-            if dimensions[name].choices:
-                if isinstance(value, float) and not math.isfinite(value) and not older:
-                    raise ConfigError(
-                        f"Your own value {name}={value} is no finite number: a trial would get None; name "
-                        "another one."
-                    )
-            elif not (is_number(value) and math.isfinite(value)):
+            if not dimensions[name].choices and not (is_number(value) and math.isfinite(value)):
                 raise ConfigError(
                     f"Your own value {name}={str(value)[:80]!r} is no number, and the setting is a range of "
                     "numbers; give one with general.baseline, default or --arg."

@@ -123,11 +123,9 @@ def _codes(item: Located, kind: str) -> SearchDimension:
     return code_dimension(name, codes)
 
 
-def _discrete(item: Located, *, older: bool) -> SearchDimension:
+def _discrete(item: Located) -> SearchDimension:
     name = item.need("name", "name the setting").text()
     values = item.need("values", "list the allowed values")
-    for value in values.items():
-        _refuse_endless(value, older=older)
     members = [value.plain() for value in values.items()]
     if not 1 <= len(members) <= MAX_VALUES:
         values.fail(f"{len(members)} values", f"give 1 to {MAX_VALUES}")
@@ -135,16 +133,6 @@ def _discrete(item: Located, *, older: bool) -> SearchDimension:
         if any(member == m and type(member) is type(m) for m in members[:i]):
             values.fail(f"{member!r} stands twice", "name each value once")
     return SearchDimension(name, choices=tuple(members))
-
-
-def _refuse_endless(value: Located, *, older: bool) -> None:
-    """Refuse infinity and NaN, which a trial would get as None: files of JSON know no such numbers."""
-    inner = value.value.values() if isinstance(value.value, dict) else value.value
-    for part in inner if isinstance(value.value, (dict, list)) else ():
-        _refuse_endless(part, older=older)
-    if not _finite(value.value):
-        told = f"write the text '{value.value}', which float() reads in your code"
-        value.refuse("a trial would get None", told, older=older)
 
 
 def _continuous(item: Located, *, older: bool) -> SearchDimension:
@@ -240,7 +228,7 @@ def _one(item: Located, inherited: str | None, *, older: bool) -> tuple[SearchDi
     elif kind == "continuous_param":
         dimension = _continuous(item, older=older)
     else:
-        dimension = _discrete(item, older=older)
+        dimension = _discrete(item)
     default = item.get("default")
     if default is None:
         return dimension, None

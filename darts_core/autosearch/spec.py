@@ -6,6 +6,7 @@ Every job file, in whichever form, becomes a `SearchPlan`; nothing here reads fi
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
@@ -111,6 +112,21 @@ class SearchSpec:
                 "optimise one of these."
             )
 
+    def check_finite(self) -> None:
+        """Raise for infinity and NaN among the values: results are JSON, which knows no such numbers.
+
+        Raises:
+            ConfigError: there is one.
+        """
+        for d in self.dimensions:
+            for value in _leaves([*d.choices, self.baseline.get(d.name)]):
+                if isinstance(value, float) and not math.isfinite(value):
+                    raise ConfigError(
+                        f"{self.source or 'The search'}: the setting {d.name!r} has the value {value}, for "
+                        "which a trial or its confirming run would get None; write the text "
+                        f"'{value}' among its values, which float() reads in your code."
+                    )
+
     def check_grid(self) -> None:
         """Raise unless every setting has a number of values.
 
@@ -167,6 +183,15 @@ class SearchSpec:
         content["objectives"] = [asdict(o) for o in self.objectives]
         content.pop("source")
         return content
+
+
+def _leaves(value: Any) -> Iterator[Any]:
+    """The plain values in lists and mappings."""
+    if isinstance(value, (Mapping, list, tuple)):
+        for inner in value.values() if isinstance(value, Mapping) else value:
+            yield from _leaves(inner)
+    else:
+        yield value
 
 
 def stand_in(dimension: SearchDimension) -> Any:

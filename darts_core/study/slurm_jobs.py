@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import subprocess
 import time
@@ -9,9 +10,10 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from darts_core.errors import TuneError
+from darts_core.errors import ResumeError, TuneError
 from darts_core.runlog import read_json, read_mapping, write_json
 from darts_core.settings import SlurmQueue
+from darts_core.study.slurm_queue import job_name
 
 __all__ = ["Jobs", "cancel_left", "failure_of"]
 
@@ -62,6 +64,7 @@ class Jobs:
         self.all += made
         self._asked = time.monotonic()
         known = {"jobs": [job.job_id for job in self.all], "cluster": self._queue.cluster}
+        known["name"] = job_name(self._queue)
         write_json(
             self._file, {"schema_version": 1, **known, "folder": str(self._file.parent.resolve())}
         )
@@ -121,14 +124,20 @@ def cancel_left(version: Path) -> str:
     It cancels them itself; one that is killed cannot. Of a copy of the folder they are not.
     """
     numbers: list[str] = []
+    names: set[str] = set()
     for path in sorted(version.glob("**/slurm/jobs.json")):
-        known = read_mapping(path)
-        ours = known.get("folder") == str(path.parent.resolve())
-        numbers += [str(n) for n in known["jobs"] if ours and known["cluster"] == "slurm"]
+        known: dict[str, Any] = {}
+        with contextlib.suppress(ResumeError):  # in a user's code, too, a file may be called so
+            known = read_mapping(path)
+        if known.get("cluster") == "slurm" and known.get("folder") == str(path.parent.resolve()):
+            numbers += map(str, known["jobs"])
+            names.add(known["name"])
     if not numbers:
         return ""
     try:
-        there = _in_the_queue("--states=PENDING,RUNNING,SUSPENDED")
+        # by name too: another cluster, or Slurm set up anew, may have given a number to another job
+        alive = "--states=PENDING,CONFIGURING,RUNNING,SUSPENDED"
+        there = _in_the_queue(alive, f"--name={','.join(sorted(names))}")
         numbers = [number for number in numbers if there is None or number in there]
         if there is not None and numbers:
             _scancel(numbers)
@@ -136,7 +145,7 @@ def cancel_left(version: Path) -> str:
         there = None
     if there is None:
         return (
-            "Slurm does not answer here, where jobs of it may work on; end them where it does:  scancel "
+            "Slurm does not answer here, and jobs of it may work on; end them where it does:  scancel "
             + " ".join(numbers)
         )
     return f"Its jobs in Slurm's queue ({', '.join(numbers)}) are cancelled." if numbers else ""

@@ -11,7 +11,7 @@ from darts_core.errors import TuneError, first_line
 from darts_core.settings import SlurmQueue, from_plain
 from darts_core.study.budget import Budget
 
-__all__ = ["executor_of", "queue_of", "time_limit"]
+__all__ = ["executor_of", "job_name", "queue_of", "time_limit"]
 
 log = logging.getLogger("darts_core")
 
@@ -27,6 +27,11 @@ def queue_of(given: SlurmQueue | Mapping[str, Any]) -> SlurmQueue:
         ConfigError: a key is unknown, or a value out of range.
     """
     return given if isinstance(given, SlurmQueue) else from_plain(SlurmQueue, given)
+
+
+def job_name(queue: SlurmQueue) -> str:
+    """What Slurm calls the jobs of a queue."""
+    return str(queue.more.get("job_name") or queue.more.get("job-name") or "darts-core")
 
 
 def time_limit(queue: SlurmQueue, budget: Budget | None = None, workers: int = 1) -> int:
@@ -68,7 +73,7 @@ def executor_of(queue: SlurmQueue, folder: Path, minutes: int) -> Any:
             options["mem"] = f"{round(1024 * options.pop('mem_gb'))}M"
         made.update_parameters(
             **options,
-            job_name="darts-core",
+            job_name=job_name(queue),
             signal_delay_s=queue.grace_seconds,
             partition=queue.partition,
             setup=[*queue.setup, f"export OMP_NUM_THREADS=${{OMP_NUM_THREADS:-{queue.cpus}}}"],

@@ -261,7 +261,7 @@ def test_a_dry_run_takes_no_jobs_for_code_and_names_links(tmp_path, monkeypatch)
 def test_a_dry_run_tells_of_a_training_that_no_trial_could_use(tmp_path):
     (tmp_path / "m.py").write_text("print('acc=0.5', flush=True); raise SystemExit('boom')")
     plan = build_plan([write(tmp_path, FOUR % "template\n  command: python m.py {lr}")])
-    with pytest.raises(JobError, match=r"failed behind its first report \(crash.*acc=0\.5 \| boom"):
+    with pytest.raises(JobError, match=r"failed after its first report \(crash.*acc=0\.5 \| boom"):
         dry_run(plan, {"code": str(tmp_path)}, limit_seconds=30)
     (tmp_path / "m.py").write_text(
         "from darts_core import autosearch\ndef train(): autosearch.reporter(loss=1)\n"

@@ -5,6 +5,7 @@ import math
 import pytest
 from autosearch_workshop import write
 
+from darts_core.autosearch.__main__ import _plan
 from darts_core.autosearch.forecast import plan_notes
 from darts_core.autosearch.job_yaml import parse_file
 from darts_core.autosearch.plan_files import build_plan
@@ -170,7 +171,17 @@ def test_what_ends_no_trial_is_noted(tmp_path):
         assert note.startswith("accuracy is read from m.json when the script has ended")
         assert note.endswith(("by max_iterations", "by async_hyperband or max_iterations"))
         assert notes(printed % "acc, regex: 'acc=(.*)'" + more) == []
+        both = "acc, file: m.json}, {name: acc, regex: 'acc=(.*)'"
+        assert notes(printed % both + more) == []
     assert notes(printed % "accuracy, file: m.json") == []
+    # each of several files is told once; of nested ones the last says how trials run
+    more = printed % "accuracy, file: m.json" + "max_iterations: 9"
+    paths = [write(tmp_path, text + more), tmp_path / "other.yaml"]
+    paths[1].write_text((text + more).replace("name: lr", "name: wd"))
+    for mode in ("serial", "nested"):
+        assert len(plan_notes(build_plan(paths, mode=mode), ["cpu"])) == 1
+    paths[1].write_text(text.replace("name: lr", "name: wd"))
+    assert plan_notes(build_plan(paths, mode="nested"), ["cpu"]) == []
 
 
 def _setting(tmp_path, fields):
@@ -227,18 +238,20 @@ def test_a_metric_to_optimise_that_no_script_prints_is_refused(tmp_path):
     with pytest.raises(
         ConfigError, match=r"job\.yaml: .*'accuracy', is none of .*\(val_acc, size\)"
     ):
-        build_plan([wrong])
+        _plan({"config_paths": [wrong]})
+    assert build_plan([wrong]).last.reward == "accuracy"  # what was begun says so itself
     # a trial's time is an objective too, and printed by nobody
     path, time = tmp_path / "time.yaml", "{metric: time_total_s, mode: min}"
     for goals in (time, f"{time}, {{metric: val_acc}}", "{metric: val_acc}, {metric: own}"):
         path.write_text(text % f"objectives: [{goals}]")
-        assert build_plan([path]).steps[0].reward == "val_acc"
+        assert _plan({"config_paths": [path]}).last.reward == "val_acc"
     # of several files that run as one search the last one says what counts
     path.write_text((text % "reward_attr: val_acc").replace("name: lr", "name: wd"))
     for mode in ("nested", "joint"):
-        assert build_plan([wrong, path], mode=mode).last.reward == "val_acc"
+        plan = _plan({"config_paths": [wrong, path], "multi": mode})
+        assert plan.last.reward == "val_acc"
     with pytest.raises(ConfigError, match="'accuracy', is none of"):
-        build_plan([wrong, path], mode="serial")
+        _plan({"config_paths": [wrong, path], "multi": "serial"})
 
 
 def test_an_own_value_on_the_command_line_counts_before_the_file(tmp_path):
@@ -363,14 +376,18 @@ def test_an_own_value_is_taken_as_its_setting_has_it(tmp_path):
     with pytest.raises(ConfigError, match="default = inf: not among"):
         parse_file(path)
     text = "search_space: [{type: discrete_param, name: k, values: %s, default: %s}]\n" + goal
-    path = write(tmp_path, text % ("[.inf, 2]", ".inf"))
-    assert parse_file(path, older=True).baseline == {"k": math.inf}
     # the files of a trial hold no infinity: its code would be given None
+    words = r"'k' has the value inf, for which a trial .* None; write the text 'inf'"
     for values in ("[.inf, 2]", "[[1, .inf], 2]", "[{a: .inf}, 2]"):
-        with pytest.raises(
-            ConfigError, match=r"= inf: a trial would get None; write the text 'inf'"
-        ):
-            parse_file(write(tmp_path, text % (values, "2")))
-    with pytest.raises(ConfigError, match="k=inf is no finite number"):
-        build_plan([write(tmp_path, text % ("[1, 2]", "2"))], arguments={"k": "inf"})
-    assert parse_file(write(tmp_path, text % ("['inf', 2]", "'inf'"))).baseline == {"k": "inf"}
+        path = write(tmp_path, text % (values, "2"))
+        with pytest.raises(ConfigError, match=words):
+            _plan({"config_paths": [path]})
+    path = write(tmp_path, text % ("[1, 2]", "2"))
+    with pytest.raises(ConfigError, match=words):
+        _plan({"config_paths": [path], "arguments": {"k": "inf"}})
+    path = write(tmp_path, text % ("['inf', 2]", "2"))
+    plan = _plan({"config_paths": [path], "arguments": {"k": "inf"}})
+    assert plan.steps[0].baseline == {"k": "inf"}
+    # a search that was begun with one goes on
+    path = write(tmp_path, text % ("[.inf, 2]", ".inf"))
+    assert build_plan([path]).steps[0].baseline == {"k": math.inf}

@@ -110,6 +110,10 @@ def test_what_a_killed_command_left_in_slurms_queue_is_cancelled_or_named(
     made = [SimpleNamespace(job_id=f"7_{place}") for place in range(3)]
     jobs._executor.map_array = lambda body, places: made
     jobs.add(None, range(3))
+    # what a user's code calls so is no list of ours
+    other = tmp_path / "a" / "V001" / "code" / "slurm"
+    other.mkdir(parents=True)
+    (other / "jobs.json").write_text("[8]")
 
     def slurm(words, **options):
         asked.append(words)
@@ -118,6 +122,7 @@ def test_what_a_killed_command_left_in_slurms_queue_is_cancelled_or_named(
     monkeypatch.setattr(slurm_jobs.subprocess, "run", slurm)
     verbs.run_stop(store, SimpleNamespace(job="a", trial=None))
     assert [words[0] for words in asked] == ["squeue", "scancel", "scancel"]
+    assert asked[0][-1] == "--name=darts-core"
     assert [words[-2:] for words in asked[1:]] == [["7_1", "7_2"]] * 2
     said = "a/V001 is stopped. Its jobs in Slurm's queue (7_1, 7_2) are cancelled.\n"
     assert capsys.readouterr().out == said

@@ -15,6 +15,7 @@ from typing import Any
 
 from darts_core.commands.arguments import add_plugins
 from darts_core.commands.given_model import EAGER, SETTINGS_HELP, GivenModel, given_model
+from darts_core.device import require_device
 from darts_core.errors import ConfigError, ExportError
 from darts_core.report.escape import plain_text
 from darts_core.sample_inputs import draw_inputs
@@ -90,6 +91,8 @@ def _eager(given: GivenModel, args: argparse.Namespace) -> list[str]:
     for option in ("tune", "prefer"):
         if getattr(args, option):
             raise ConfigError(f"--{option} is for exported files; {given.place} is not exported.")
+    if args.device:  # without the card's number: to make it the current one is to hold memory there
+        require_device(args.device.partition(":")[0])
     # not on the device: what this process held on a GPU would count as other work beside the timing
     given.loaded("cpu")
     return [EAGER]
@@ -124,7 +127,6 @@ def _exported(given: GivenModel, args: argparse.Namespace) -> list[str]:
 
 
 def _preferred(folder: Path, args: argparse.Namespace) -> str:
-    from darts_core.device import require_device
     from darts_core.export import choose, read_manifest
 
     if args.runtime:

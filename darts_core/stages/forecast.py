@@ -82,7 +82,9 @@ def forecast(
         y_B = first.expand(own_size, *first.shape[1:]).contiguous()
         loss_of = _loss_of(model, bundle.task, autocast)
         step_of = step_of or (lambda model: _pass_of(model, loss_of))
-        step_seconds, peak_mib = _guarded(model, x_BCHW, y_B, device, loss_of, step_of, processes)
+        step_seconds, peak_mib = _guarded(
+            model, x_BCHW, y_B, device, loss_of, step_of, batch_size, processes
+        )
     found = Forecast(step_seconds, step_seconds * steps, peak_mib)
     log.info(
         "%s: about %s for %d steps of %.0f ms, about %.0f MiB on %s",
@@ -110,6 +112,7 @@ def _guarded(
     device: torch.device,
     loss_of: LossOf,
     step_of: Callable[[nn.Module], Step],
+    batch_size: int,
     processes: int,
 ) -> tuple[float, float]:
     shortage = None
@@ -121,7 +124,7 @@ def _guarded(
         shortage = first_line(error)
     # outside the handler: the traceback would keep the failed step's tensors alive
     if processes > 1:
-        raise shared_memory_sentence(len(x_BCHW) * processes, processes, device, shortage)
+        raise shared_memory_sentence(batch_size, processes, device, shortage)
     raise memory_sentence(loss_of, model, x_BCHW, y_B, device, shortage)
 
 

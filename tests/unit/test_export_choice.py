@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from darts_core import cli
-from darts_core.errors import ExportError
+from darts_core.errors import DeviceError, ExportError
 from darts_core.export import choice, load, predict
 from darts_core.export.choice import choose
 from darts_core.latency import device_name
@@ -163,9 +163,22 @@ def test_serve_bench_holds_nothing_on_the_gpu_on_which_its_child_times_a_network
 
     asked = []
     monkeypatch.setattr(serve_bench.GivenModel, "loaded", lambda _, device: asked.append(device))
-    args = SimpleNamespace(tune=False, prefer=None, device="cuda")
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
+    monkeypatch.setattr(torch.cuda, "set_device", asked.append)  # would hold memory there
+    args = SimpleNamespace(tune=False, prefer=None, device="cuda:1")
     assert serve_bench._eager(serve_bench.GivenModel("kept"), args) == ["eager"]
     assert asked == ["cpu"]
+
+
+def test_serve_bench_of_a_network_refuses_a_device_that_is_not_there(monkeypatch):
+    from darts_core.commands import serve_bench
+
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    for device, said in (("cuda:1", "no CUDA device is"), ("tpu", "is no device"), ("mps", "kind")):
+        args = SimpleNamespace(tune=False, prefer=None, device=device)
+        with pytest.raises(DeviceError, match=said):
+            serve_bench._eager(serve_bench.GivenModel("kept"), args)
 
 
 def test_serve_bench_keeps_undisturbed_times_where_it_tunes(folder, monkeypatch, capsys):

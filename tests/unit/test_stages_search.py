@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -105,8 +106,14 @@ def test_a_forecast_steps_as_one_of_the_processes_does_and_in_its_precision() ->
         **options,
     )
     assert seen == {(8, torch.bfloat16)}
-    with pytest.raises(MemoryShortageError, match="batch_size=16 in 2 processes does not fit"):
-        forecast.forecast(lambda: Half(seen, 7), tiny_bundle(channels=1), processes=2, **options)
+    # the batch is named as it was given, also where two are stepped in the place of one
+    for size, most in ((16, 7), (2, 1)):
+        options["batch_size"] = size
+        words = f"batch_size={size} in 2 processes does not fit"
+        with pytest.raises(MemoryShortageError, match=words):
+            forecast.forecast(
+                partial(Half, seen, most), tiny_bundle(channels=1), processes=2, **options
+            )
 
 
 def one_epoch_of_two_finalists(

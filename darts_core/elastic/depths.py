@@ -93,6 +93,9 @@ def _seen(trial: Trial) -> dict[str, _Call]:
     ) -> None:
         if inputs and isinstance(inputs[0], Tensor) and isinstance(output, Tensor):
             x, *rest = inputs
+            # as torch's encoder makes of padded inputs: it has no shape
+            if x.is_nested or output.is_nested:
+                return
             found[names[module]] = _Call(x.clone(), tuple(rest), named, output.clone())
 
     hooks = [

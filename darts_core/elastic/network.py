@@ -202,7 +202,7 @@ def elastic(
                 model, trial, example_inputs.shape[1:], least, step or preferred_step(home)
             )
             depths, always = find_depths(trial) if depth else ([], {})
-            left |= without | always
+            left = without | left | always
             for made in counts:
                 for member in made.members:
                     left.pop(member.name, None)

@@ -32,8 +32,8 @@ __all__ = [
 
 log = logging.getLogger("darts_core")
 _OF_TORCH = (
-    "it is torch's nn.MultiheadAttention, and has keys of its own, several widths, hooks, derived weights or "
-    "several places"
+    "it is torch's nn.MultiheadAttention, and has keys of its own, several widths, hooks, derived weights, "
+    "several places, or an encoder around it that packs padded inputs (enable_nested_tensor=False does not)"
 )
 
 

@@ -211,3 +211,24 @@ def test_an_opened_attention_drops_out_as_the_original_does(need_weights):
         torch.manual_seed(1)
         found.append(module(x, x, x, need_weights=need_weights))
     torch.testing.assert_close(found[1], found[0])
+
+
+class Padded(nn.Module):
+    """Sentences: torch's encoder as it is by default, which packs what is padded in evaluation."""
+
+    def __init__(self):
+        super().__init__()
+        self.embed = nn.Embedding(11, 16)
+        layer = nn.TransformerEncoderLayer(16, 4, 32, batch_first=True)
+        self.encoder, self.head = nn.TransformerEncoder(layer, 2), nn.Linear(16, 5)
+
+    def forward(self, x):
+        return self.head(self.encoder(self.embed(x), src_key_padding_mask=x == 0).mean(1))
+
+
+def test_an_encoder_that_packs_padded_inputs_is_refused_with_what_to_do():
+    model, x = Padded(), torch.tensor([[1, 2, 3, 4], [5, 6, 0, 0]])
+    with pytest.raises(PruneError, match="enable_nested_tensor=False"):
+        elastic(model, x)
+    model.encoder.enable_nested_tensor = model.encoder.use_nested_tensor = False
+    assert len(elastic(model, x).opened) == 2

@@ -93,6 +93,9 @@ def _seen(trial: Trial) -> dict[str, _Call]:
     ) -> None:
         if inputs and isinstance(inputs[0], Tensor) and isinstance(output, Tensor):
             x, *rest = inputs
+            # as torch's encoder makes of padded inputs: it has no shape
+            if x.is_nested or output.is_nested:
+                return
             found[names[module]] = _Call(x.clone(), tuple(rest), named, output.clone())
 
     hooks = [
@@ -119,6 +122,9 @@ def _residual(trial: Trial, module: nn.Module, call: _Call | None) -> bool:
     if trial.same(_called(silent, call), call.x):
         return True
     norms = [m for m in silent.modules() if isinstance(m, LAYER_NORMS) and m.weight is not None]
+    of_norms = {id(parameter) for norm in norms for parameter in norm.parameters()}
+    if {id(parameter) for parameter in silent.parameters()} <= of_norms:
+        return False  # a norm alone, as people write their own, is no block
     for norm in norms:
         norm.weight.fill_(1.0)
     found = _called(silent, call) if norms else None

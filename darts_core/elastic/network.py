@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import replace
 from typing import Any
 
@@ -25,7 +25,7 @@ from darts_core.elastic.variables import (
     largest,
     smallest,
 )
-from darts_core.elastic.widths import by_importance, find_widths, of_heads
+from darts_core.elastic.widths import by_importance, find_widths, moves, of_heads
 from darts_core.errors import PruneError
 from darts_core.modes import evaluating
 from darts_core.prune.heads import find_heads, open_left
@@ -38,6 +38,7 @@ __all__ = ["Elastic", "elastic"]
 
 Batches = Sequence[tuple[Tensor, Any]]
 _PLANS = 512
+_SHARED = "its heads cannot be sorted: another part of the network reads the same weights"
 
 
 class Elastic:
@@ -186,33 +187,53 @@ def elastic(
         batches = [*batches]
     aim = task or Classification()
     trial = Trial(model, example_inputs[:2])
-    found_heads, without = find_heads(model, trial)
-    opened = open_left(model, trial, without) if heads else {}
-    if opened:
-        found_heads, without = find_heads(model, trial)
-    counts = [of_heads(group) for group in found_heads] if heads else []
-    with evaluating(model):
-        home = next(model.parameters()).device
-        widths, left = find_widths(
-            model, trial, example_inputs.shape[1:], least, step or preferred_step(home)
-        )
-        depths, always = find_depths(trial) if depth else ([], {})
-        left |= without | always
-        for made in counts:
-            for member in made.members:
-                left.pop(member.name, None)
-        if not (widths or counts or depths):
-            reasons = (
-                "; ".join(f"{name}: {why}" for name, why in left.items()) or "no layer was found"
+    attentions, without = find_heads(model, trial)
+    if not heads:
+        attentions, without = [], dict.fromkeys(without, "heads=False")
+    with _given_back_if_refused(model, without):
+        opened = open_left(model, trial, without, trained=True) if heads else {}
+        if opened:
+            attentions, without = find_heads(model, trial)
+        without |= {group.root: _SHARED for group in attentions if not moves(trial, group)}
+        counts = [of_heads(group) for group in attentions if group.root not in without]
+        with evaluating(model):
+            home = next(model.parameters()).device
+            widths, left = find_widths(
+                model, trial, example_inputs.shape[1:], least, step or preferred_step(home)
             )
-            raise PruneError(f"Nothing in {type(model).__name__} may vary ({reasons[:600]}).")
-        orders = most_important_first(model, [*widths, *counts], batches, aim)
-        sorted_ = [by_importance(model, width, orders[width.name]) for width in (*widths, *counts)]
-        found = Elastic(model, (*sorted_, *depths), left, opened)
-        if batches and depths:
-            ordered = tuple(_by_loss(found, depth, batches, aim) for depth in depths)
-            found = Elastic(model, (*sorted_, *ordered), left, opened)
+            depths, always = find_depths(trial) if depth else ([], {})
+            left = without | left | always
+            for made in counts:
+                for member in made.members:
+                    left.pop(member.name, None)
+            if not (widths or counts or depths):
+                reasons = (
+                    "; ".join(f"{name}: {why}" for name, why in left.items())
+                    or "no layer was found"
+                )
+                raise PruneError(f"Nothing in {type(model).__name__} may vary ({reasons[:600]}).")
+            orders = most_important_first(model, [*widths, *counts], batches, aim)
+            sorted_ = [
+                by_importance(model, width, orders[width.name]) for width in (*widths, *counts)
+            ]
+            found = Elastic(model, (*sorted_, *depths), left, opened)
+            if batches and depths:
+                ordered = tuple(_by_loss(found, depth, batches, aim) for depth in depths)
+                found = Elastic(model, (*sorted_, *ordered), left, opened)
     return found
+
+
+@contextmanager
+def _given_back_if_refused(model: nn.Module, paths: Iterable[str]) -> Iterator[None]:
+    """A block whose error leaves these modules in the places in which they stood before it."""
+    before = {path: model.get_submodule(path) for path in paths if path}
+    try:
+        yield
+    except BaseException:
+        for path, module in before.items():
+            parent, _, last = path.rpartition(".")
+            setattr(model.get_submodule(parent), last, module)
+        raise
 
 
 def _check_plain(model: nn.Module) -> None:

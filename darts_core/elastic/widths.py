@@ -22,7 +22,7 @@ from darts_core.prune.groups import (
 from darts_core.prune.slices import LAYERS, permute, sortable
 from darts_core.prune.trial import Trial
 
-__all__ = ["by_importance", "find_widths", "of_heads"]
+__all__ = ["by_importance", "find_widths", "moves", "of_heads"]
 
 _UNFOLLOWED = (
     "its outputs are the network's, are shared out in a fixed way, are read by what runs in training alone, "
@@ -105,14 +105,18 @@ def _refused(trial: Trial, group: ChannelGroup, width: Width) -> str:
     """Why the group cannot vary, found by trying; empty where it can."""
     if trial.cut(plan(trial.model, [width], {width.name: width.options[0]})) is None:
         return "the network does not run with fewer, or its output would change its shape"
-    if _movable(width):
-        members, order = (*group.members, *group.free), list(range(group.channels))[::-1]
-        permute(trial.model, members, order)
-        same = trial.same(trial.run())
-        permute(trial.model, members, order)  # a reversal undoes itself
-        if not same:
-            return "its channels have fixed places (something reads them by position)"
+    if _movable(width) and not moves(trial, group):
+        return "its channels have fixed places (something reads them by position)"
     return ""
+
+
+def moves(trial: Trial, group: ChannelGroup) -> bool:
+    """Whether the network computes the same with the group's channels, or heads, in another order."""
+    members, order = (*group.members, *group.free), list(range(group.channels))[::-1]
+    permute(trial.model, members, order)
+    same = trial.same(trial.run())
+    permute(trial.model, members, order)  # a reversal undoes itself
+    return same
 
 
 def by_importance(model: nn.Module, width: Width, order: Sequence[int]) -> Width:

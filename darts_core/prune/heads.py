@@ -32,8 +32,8 @@ __all__ = [
 
 log = logging.getLogger("darts_core")
 _OF_TORCH = (
-    "it is torch's nn.MultiheadAttention, and has keys of its own, several widths, hooks, derived weights or "
-    "several places"
+    "it is torch's nn.MultiheadAttention, and has keys of its own, several widths, hooks, derived weights, "
+    "several places, or an encoder around it that packs padded inputs (enable_nested_tensor=False does not)"
 )
 
 
@@ -98,15 +98,27 @@ def open_attentions(
     return found, {name: why for name, why in left.items() if name not in found}
 
 
-def open_left(model: nn.Module, trial: Trial, left: Iterable[str]) -> dict[str, str]:
+def open_left(
+    model: nn.Module, trial: Trial, left: Iterable[str], *, trained: bool = False
+) -> dict[str, str]:
     """Open those of the attentions in `left`, as of `find_heads`, that compute the same then; in place.
 
     Their parameters stay the objects that they are. `trial` has them opened, too.
 
+    Args:
+        model: the network.
+        trial: of it.
+        left: paths of attentions.
+        trained: leave what is written by hand and drops out in training, which it would not do any more.
+
     Returns:
         Their paths, for `replace_modules`.
     """
-    found = {name: "attention" for name in left if _same_when_opened(trial, name)}
+    found = {
+        name: "attention"
+        for name in left
+        if not (trained and _drops_out(trial, name)) and _same_when_opened(trial, name)
+    }
     replace_modules(model, found)
     return found
 
@@ -119,8 +131,28 @@ def _trial(model: nn.Module, input_shape: Sequence[int]) -> Trial:
     return Trial(model, draw_inputs(input_shape, 2))
 
 
+def _drops_out(trial: Trial, name: str) -> bool:
+    """Whether the module computes something else in training, in a way that an opened one does not."""
+    module = trial.model.get_submodule(name)
+    if type(module) is nn.MultiheadAttention:
+        return False
+    if any(True for _ in module.buffers()):  # it may count in training, which the trial must not
+        return True
+    module.train()
+    try:
+        with torch.random.fork_rng(devices=[]):
+            torch.default_generator.manual_seed(0)  # the processes of a group find the same
+            return not trial.same(trial.run())
+    except Exception:  # whatever a foreign network raises
+        return True
+    finally:
+        module.eval()
+
+
 def _same_when_opened(trial: Trial, name: str) -> bool:
     """Open the attention in the trial's network; undone where it does not compute the same."""
+    if not name:  # the network itself has no place that another module could take
+        return False
     parent, _, last = name.rpartition(".")
     owner, old = trial.model.get_submodule(parent), trial.model.get_submodule(name)
     new = opened(old) if _replaceable(trial.model, old) else None
@@ -138,7 +170,7 @@ def _same_when_opened(trial: Trial, name: str) -> bool:
 
 def _replaceable(model: nn.Module, module: nn.Module) -> bool:
     """Whether another module can stand for it: in one place, and nothing watches or derives its parts."""
-    places = sum(m is module for _, m in model.named_modules(remove_duplicate=False))
+    places = sum(m is module for owner in model.modules() for m in owner._modules.values())
     return places == 1 and not any(
         m._forward_hooks or m._forward_pre_hooks or m._backward_hooks or is_parametrized(m)
         for m in module.modules()

@@ -91,9 +91,11 @@ class OpenMultihead(OpenAttention):
         dropout = self.dropout if self.training else 0.0
         weights_BHTS = None
         if need_weights:
-            scores = q @ k.transpose(-2, -1) * self.head_channels**-0.5
+            # scaled before, as the original does: the products may pass what half precision holds
+            scores = (q * self.head_channels**-0.5) @ k.transpose(-2, -1)
             weights_BHTS = (scores if mask is None else scores + mask).softmax(-1)
-            found = F.dropout(weights_BHTS, dropout) @ v
+            weights_BHTS = F.dropout(weights_BHTS, dropout)
+            found = weights_BHTS @ v
         else:
             found = F.scaled_dot_product_attention(q, k, v, attn_mask=mask, dropout_p=dropout)
         out = self.proj(found.transpose(1, 2).flatten(2))

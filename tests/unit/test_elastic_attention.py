@@ -9,6 +9,8 @@ from torch import nn
 
 from darts_core.elastic import Sandwich, elastic
 from darts_core.elastic.points import described_point
+from darts_core.errors import PruneError
+from darts_core.supernet.open_attention import opened
 from darts_core.train.save import fit_to
 
 X = (2, 3, 16, 16)
@@ -109,3 +111,124 @@ def test_an_attention_that_nothing_can_stand_for_is_left_with_a_reason(kind):
     assert "encoder.layers.1.self_attn" not in net.opened
     assert "nn.MultiheadAttention" in net.left["encoder.layers.1.self_attn"]
     assert isinstance(layers[1].self_attn, nn.MultiheadAttention)
+
+
+class Attention(nn.Module):
+    """As people write it: the size of a head follows from the width."""
+
+    def __init__(self, dropout=0.0):
+        super().__init__()
+        self.num_heads, self.qkv = 4, nn.Linear(16, 48)
+        self.drop, self.proj = nn.Dropout(dropout), nn.Linear(16, 16)
+
+    def forward(self, x):
+        q, k, v = self.qkv(x).unflatten(-1, (3, 4, 4)).permute(2, 0, 3, 1, 4)
+        weights = self.drop((q @ k.transpose(-2, -1) / 2).softmax(-1))
+        return self.proj((weights @ v).transpose(1, 2).flatten(2))
+
+
+class Norm(nn.LayerNorm):
+    """torch's, of a class of one's own."""
+
+
+class Written(nn.Module):
+    """Patches, two blocks of hand-written attention, a head."""
+
+    def __init__(self, dropout=0.0):
+        super().__init__()
+        self.patch = nn.Conv2d(3, 16, 4, 4)
+        self.norm1, self.norm2 = Norm(16), Norm(16)
+        self.one, self.two = Attention(dropout), Attention()
+        self.head = nn.Linear(16, 5)
+
+    def forward(self, x):
+        x = self.norm2(self.norm1(self.patch(x).flatten(2).transpose(1, 2)))
+        x = x + self.one(x)
+        return self.head((x + self.two(x)).mean(1))
+
+
+def test_a_hand_written_attention_with_dropout_keeps_it_and_its_heads():
+    model = Written(dropout=0.1)
+    net = elastic(model, torch.randn(*X))
+    assert net.opened == ("two",)
+    assert model.one.drop.p == 0.1
+    assert "one" in net.left
+
+
+def test_norms_of_one_s_own_class_are_no_blocks_that_may_be_skipped():
+    net = elastic(Written(), torch.randn(*X))
+    assert not any("norm" in v.name for v in net.variables if v.kind == "blocks")
+
+
+def test_heads_whose_weights_another_attention_reads_stay_and_the_network_computes_the_same():
+    torch.manual_seed(0)
+    model = Own().double().eval()
+    layers = model.encoder.layers
+    layers[2].self_attn.in_proj_weight = layers[1].self_attn.in_proj_weight
+    given, x = copy.deepcopy(model), torch.randn(*X).double()
+    net = elastic(model, x)
+    heads = [v.name for v in net.variables if v.name.endswith("heads")]
+    assert heads == ["encoder.layers.0.self_attn.heads"]
+    assert "another part" in net.left["encoder.layers.1.self_attn.heads"]
+    torch.testing.assert_close(model(x), given(x), rtol=1e-10, atol=1e-10)
+
+
+def test_a_layer_that_stands_in_two_places_has_its_attention_opened_once():
+    torch.manual_seed(0)
+    model = Own().double().eval()
+    model.encoder.layers[2] = model.encoder.layers[1]
+    given, x = copy.deepcopy(model), torch.randn(*X).double()
+    net = elastic(model, x)
+    assert "encoder.layers.1.self_attn" in net.opened
+    assert model.encoder.layers[2].self_attn is model.encoder.layers[1].self_attn
+    torch.testing.assert_close(model(x), given(x), rtol=1e-10, atol=1e-10)
+
+
+class Broken(nn.Module):
+    def loss(self, output, target):
+        raise ValueError("no loss")
+
+
+@pytest.mark.parametrize("make", [Attention, Own])
+def test_a_network_that_is_refused_is_as_it_was_given(make):
+    model = make()
+    x = torch.randn(*X) if make is Own else torch.randn(2, 5, 16)
+    before, modules = list(model.state_dict()), [*model.modules()]
+    # an attention alone has nothing that may vary
+    with pytest.raises((PruneError, ValueError)):
+        elastic(model, x, batches=[(x, torch.zeros(2))], task=Broken())
+    assert list(model.state_dict()) == before
+    assert [*model.modules()] == modules
+
+
+@pytest.mark.parametrize("need_weights", [True, False])
+def test_an_opened_attention_drops_out_as_the_original_does(need_weights):
+    torch.manual_seed(0)
+    old = nn.MultiheadAttention(16, 4, dropout=0.5, batch_first=True).double()
+    x = torch.randn(2, 5, 16).double()
+    found = []
+    for module in (old, opened(old)):
+        torch.manual_seed(1)
+        found.append(module(x, x, x, need_weights=need_weights))
+    torch.testing.assert_close(found[1], found[0])
+
+
+class Padded(nn.Module):
+    """Sentences: torch's encoder as it is by default, which packs what is padded in evaluation."""
+
+    def __init__(self):
+        super().__init__()
+        self.embed = nn.Embedding(11, 16)
+        layer = nn.TransformerEncoderLayer(16, 4, 32, batch_first=True)
+        self.encoder, self.head = nn.TransformerEncoder(layer, 2), nn.Linear(16, 5)
+
+    def forward(self, x):
+        return self.head(self.encoder(self.embed(x), src_key_padding_mask=x == 0).mean(1))
+
+
+def test_an_encoder_that_packs_padded_inputs_is_refused_with_what_to_do():
+    model, x = Padded(), torch.tensor([[1, 2, 3, 4], [5, 6, 0, 0]])
+    with pytest.raises(PruneError, match="enable_nested_tensor=False"):
+        elastic(model, x)
+    model.encoder.enable_nested_tensor = model.encoder.use_nested_tensor = False
+    assert len(elastic(model, x).opened) == 2

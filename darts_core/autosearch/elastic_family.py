@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -50,10 +50,11 @@ class ElasticFamily:
     Args:
         stage: of the trial.
         trial: whose folder receives the latency table and the points.
+        opened: attentions of the script's network that were opened before, for `replace_modules`.
     """
 
-    def __init__(self, stage: Stage, trial: Trial) -> None:
-        self.stage, self.trial = stage, trial
+    def __init__(self, stage: Stage, trial: Trial, opened: Mapping[str, str] | None = None) -> None:
+        self.stage, self.trial, self.opened = stage, trial, dict(opened or {})
         self.task: Task = make_task(stage.task)
         self.net: Elastic | None = None
         self.batches: deque[tuple[Tensor, Tensor]] = deque(maxlen=_KEPT)
@@ -132,7 +133,7 @@ class ElasticFamily:
             content = {
                 "kind": "point",
                 "state": network.state_dict(),
-                **described_point({}, self.net.described(row.choices)),
+                **described_point({"replaced": self.opened}, self.net.described(row.choices)),
             }
             save_checkpoint(self.trial.folder / f"point-{number}.pt", content)
             found[key] = {

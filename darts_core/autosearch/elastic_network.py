@@ -9,7 +9,7 @@ fine-tunes it).
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -56,6 +56,7 @@ def elastic(
     """
     from darts_core.autosearch.contract import current
     from darts_core.autosearch.networks import remember_cut
+    from darts_core.prune.heads import open_attentions
     from darts_core.tasks import make_task
 
     make_task(task)  # a wrong name ends the first trial, not the one behind it
@@ -71,10 +72,12 @@ def elastic(
     if trial.folder is None or value == "whole":
         stage = Stage(model, "whole", shape, task)
     elif value == "elastic":
-        stage = Stage(
-            _started(model, Path(options["start"]), shape), "elastic", shape, task, options
-        )
-        _in_search(stage)
+        started = _started(model, Path(options["start"]), shape)
+        # now, not at the first step: what the script saves is loaded here by its next attempt
+        opened, _ = open_attentions(started, shape, trained=True)
+        cut = {"replaced": opened, "sizes": {}} if opened else None
+        stage = Stage(started, "elastic", shape, task, options)
+        _in_search(stage, opened)
     else:
         model, cut = _cut(model, point_path(trial.folder.parent, value))
         stage = Stage(model, "point", shape, task, options)
@@ -172,12 +175,12 @@ def _cut(model: nn.Module, path: Path) -> tuple[nn.Module, dict[str, Any]]:
     return fit_to(model, content["state"], **cut), cut
 
 
-def _in_search(stage: Stage) -> None:
+def _in_search(stage: Stage, opened: Mapping[str, str]) -> None:
     from darts_core.autosearch.closing import watch
     from darts_core.autosearch.contract import current
     from darts_core.autosearch.elastic_family import ElasticFamily
 
     trial = current()
-    stage.family = ElasticFamily(stage, trial)
+    stage.family = ElasticFamily(stage, trial, opened)
     trial.searchables.append(stage.family)
     watch(trial)

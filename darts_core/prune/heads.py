@@ -79,9 +79,14 @@ def groups_of_heads(model: nn.Module, input_shape: Sequence[int]) -> list[Channe
 
 
 def open_attentions(
-    model: nn.Module, input_shape: Sequence[int]
+    model: nn.Module, input_shape: Sequence[int], *, trained: bool = False
 ) -> tuple[dict[str, str], dict[str, str]]:
     """Open the attentions whose heads could not be fewer as they are; in place.
+
+    Args:
+        model: the network.
+        input_shape: of one example, without the batch.
+        trained: as of `open_left`.
 
     Returns:
         Their paths, for `replace_modules`; and path -> why the heads of another one stay.
@@ -94,7 +99,7 @@ def open_attentions(
     except PruneError as error:
         return {}, dict.fromkeys(attentions, str(error))
     _, left = find_heads(model, trial)
-    found = open_left(model, trial, left)
+    found = open_left(model, trial, left, trained=trained)
     return found, {name: why for name, why in left.items() if name not in found}
 
 

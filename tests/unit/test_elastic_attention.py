@@ -1,12 +1,17 @@
 """Attentions whose heads follow from the network's width, as torch's own: opened, so that heads may go."""
 
 import copy
+import json
 
 import numpy as np
 import pytest
 import torch
+from test_elastic_shrink import Counting
 from torch import nn
 
+from darts_core import autosearch
+from darts_core.autosearch import contract, elastic_family
+from darts_core.autosearch.elastic_network import _cut, point_path
 from darts_core.elastic import Sandwich, elastic
 from darts_core.elastic.points import described_point
 from darts_core.errors import PruneError
@@ -232,3 +237,30 @@ def test_an_encoder_that_packs_padded_inputs_is_refused_with_what_to_do():
         elastic(model, x)
     model.encoder.enable_nested_tensor = model.encoder.use_nested_tensor = False
     assert len(elastic(model, x).opened) == 2
+
+
+def test_a_second_attempt_of_a_script_s_elastic_trial_reads_what_the_first_one_saved(
+    tmp_path, monkeypatch
+):
+    monkeypatch.setattr(elastic_family, "DeviceClock", Counting)
+    torch.save(Own(dropout=0.0).state_dict(), tmp_path / "network.pt")
+    options = {"batch": 1, "points": 1, "target_latency": 0.7, "looks": 8}
+    record = {"trial_id": "abcd1234", "config": {"subnetwork": "elastic"}}
+    record["elastic"] = {**options, "start": str(tmp_path / "network.pt"), "setting": "subnetwork"}
+    folder = tmp_path / "abcd1234"
+    folder.mkdir()
+    (folder / "trial.json").write_text(json.dumps(record))
+    saved = None
+    for _ in range(2):
+        trial = contract.Trial(folder)
+        monkeypatch.setattr(contract, "_current", trial)
+        model = autosearch.elastic(Own(dropout=0.0), X[1:])
+        if saved is not None:
+            model.load_state_dict(saved)
+        autosearch.backward(nn.functional.cross_entropy, torch.randn(*X), torch.tensor([1, 2]))
+        saved = model.state_dict()
+        assert "encoder.layers.0.self_attn.qkv.weight" in saved
+    (point,) = json.loads(trial.elastic.family.derive())
+    cut, about = _cut(Own(dropout=0.0), point_path(tmp_path, point["value"]))
+    assert about["replaced"]["encoder.layers.0.self_attn"] == "attention"
+    assert cut.eval()(torch.randn(*X)).shape == (2, 5)

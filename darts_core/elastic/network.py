@@ -37,6 +37,7 @@ from darts_core.tasks import Classification, Task
 __all__ = ["Elastic", "elastic"]
 
 Batches = Sequence[tuple[Tensor, Any]]
+Orders = Mapping[str, Sequence[Any]]
 _PLANS = 512
 _SHARED = "its heads cannot be sorted: another part of the network reads the same weights"
 
@@ -49,6 +50,7 @@ class Elastic:
         variables: what may vary.
         left: layer, attention or block -> why it does not.
         opened: attentions that were replaced by ones that compute the same, so that their heads may vary.
+        orders: variable's name -> its channels, heads or blocks, the most important first.
     """
 
     def __init__(
@@ -57,9 +59,10 @@ class Elastic:
         variables: Sequence[Variable],
         left: Mapping[str, str],
         opened: Iterable[str] = (),
+        orders: Orders | None = None,
     ) -> None:
         self.model, self.variables, self.left = model, tuple(variables), dict(left)
-        self.opened = tuple(opened)
+        self.opened, self.orders = tuple(opened), dict(orders or {})
         self._plans: dict[tuple[torch.device, tuple[int, ...]], Plan] = {}
 
     @property
@@ -155,6 +158,7 @@ def elastic(
     step: int | None = None,
     depth: bool = True,
     heads: bool = True,
+    orders: Orders | None = None,
 ) -> Elastic:
     """Make `model` elastic: find what may vary, and sort its channels by importance.
 
@@ -177,6 +181,8 @@ def elastic(
         heads: whether heads of attentions may go. An attention whose heads follow from the network's width,
             as those of `nn.MultiheadAttention`, is replaced by one that computes the same of the same
             parameters; in a `state_dict` these have other names then (`qkv.weight` for `in_proj_weight`).
+        orders: `Elastic.orders` of an earlier call for the same weights, which a training that goes on
+            elsewhere needs: another device, or number of threads, may judge near ties otherwise.
 
     Raises:
         PruneError: the network cannot be followed, or nothing in it may vary.
@@ -212,15 +218,50 @@ def elastic(
                     or "no layer was found"
                 )
                 raise PruneError(f"Nothing in {type(model).__name__} may vary ({reasons[:600]}).")
-            orders = most_important_first(model, [*widths, *counts], batches, aim)
+            found_orders = _orders(model, [*widths, *counts], batches, aim, orders)
             sorted_ = [
-                by_importance(model, width, orders[width.name]) for width in (*widths, *counts)
+                by_importance(model, width, found_orders[width.name])
+                for width in (*widths, *counts)
             ]
-            found = Elastic(model, (*sorted_, *depths), left, opened)
-            if batches and depths:
-                ordered = tuple(_by_loss(found, depth, batches, aim) for depth in depths)
-                found = Elastic(model, (*sorted_, *ordered), left, opened)
+            found = Elastic(model, (*sorted_, *depths), left, opened, found_orders)
+            if depths:
+                found = _with_ordered_blocks(found, batches, aim, orders)
     return found
+
+
+def _orders(
+    model: nn.Module,
+    widths: Sequence[Width],
+    batches: Batches,
+    task: Task,
+    known: Orders | None,
+) -> dict[str, Sequence[Any]]:
+    """Width's name -> its channels, the most important first, as they are `known` where they are."""
+    fitting = {
+        width.name: list(known[width.name])
+        for width in widths
+        if known is not None and sorted(known.get(width.name, ())) == [*range(width.options[-1])]
+    }
+    left = [width for width in widths if width.name not in fitting]
+    return {**fitting, **(most_important_first(model, left, batches, task) if left else {})}
+
+
+def _with_ordered_blocks(
+    found: Elastic, batches: Batches, task: Task, known: Orders | None
+) -> Elastic:
+    """The stages with their most needed blocks first, as they are `known` where they are."""
+    ordered: list[Variable] = []
+    orders = dict(found.orders)
+    for variable in found.variables:
+        if isinstance(variable, Depth):
+            before = list((known or {}).get(variable.name, ()))
+            if sorted(before) == sorted(variable.blocks):
+                variable = replace(variable, order=tuple(before))
+            elif batches:
+                variable = _by_loss(found, variable, batches, task)
+            orders[variable.name] = variable.order
+        ordered.append(variable)
+    return Elastic(found.model, ordered, found.left, found.opened, orders)
 
 
 @contextmanager

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import logging
 import math
 from collections.abc import Callable, Mapping, Sequence
@@ -11,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from darts_core import runlog
 from darts_core.distributed import Group
@@ -29,6 +30,7 @@ from darts_core.prune.finetune import free_if_all_is_frozen
 from darts_core.prune.prune import preferred_step
 from darts_core.prune.rounds import take_batches
 from darts_core.settings.shrink import Shrink
+from darts_core.tasks import Task
 from darts_core.train.config import TrainConfig
 from darts_core.train.evaluation import Evaluation, evaluate
 
@@ -119,11 +121,7 @@ def grow_family(
     primary = group is None or group.primary
     before = evaluate(model, bundle, "val") if primary else None
     free_if_all_is_frozen(model)
-    net = elastic(
-        model, batches[0][0], batches=batches, task=bundle.task, least=options.least,
-        step=options.round_to or _step_of_widths(device, folder, group or Group.alone()),
-        depth=options.depth,
-    )  # fmt: skip
+    net = _made_elastic(model, bundle.task, settings, batches, folder, group or Group.alone())
     for line in str(net).splitlines():
         log.info("%s", line)
     if primary:
@@ -165,18 +163,39 @@ def _say_above(budgets_ms: Sequence[float], whole_ms: float) -> None:
         )  # fmt: skip
 
 
-def _step_of_widths(device: torch.device, folder: Path, group: Group) -> int:
-    """What widths are multiples of: what the device of the first sitting likes, kept in `widths.json`.
+def _made_elastic(
+    model: nn.Module,
+    task: Task,
+    settings: Shrink,
+    batches: Sequence[tuple[Tensor, Any]],
+    folder: Path,
+    group: Group,
+) -> Elastic:
+    """`model` made elastic as in the first sitting, which `widths.json` keeps, and alike in all processes.
 
-    Another device may like another step, but what it goes on with has the widths of the first.
+    Another device may like other multiples for widths, and judge near ties of importance otherwise; but what
+    it goes on with has the widths and the orders of the first.
     """
-    path = folder / "widths.json"
-    kept = runlog.read_mapping(path).get("round_to") if path.is_file() else None
-    known = isinstance(kept, int) and kept >= 1
-    step = int(group.text(str(kept if known else preferred_step(device))))
-    if group.primary and not known:
-        runlog.write_json(path, {"schema_version": 1, "round_to": step})
-    return step
+    path, options = folder / "widths.json", settings.options
+    kept = runlog.read_mapping(path) if path.is_file() else {}
+    known = kept.get("round_to")
+    if not (isinstance(known, int) and known >= 1):
+        known = preferred_step(next(model.parameters()).device)
+    step = options.round_to or int(group.text(str(known)))
+
+    def made(orders: Mapping[str, Any]) -> Elastic:
+        return elastic(
+            model, batches[0][0], batches=batches, task=task, least=options.least, step=step,
+            depth=options.depth, orders=orders,
+        )  # fmt: skip
+
+    if group.primary:
+        orders = kept.get("orders")
+        net = made(orders if isinstance(orders, Mapping) else {})
+        runlog.write_json(path, {"schema_version": 1, "round_to": step, "orders": net.orders})
+        group.text(json.dumps(net.orders))
+        return net
+    return made(json.loads(group.text("")))
 
 
 def _say_what_it_cost(

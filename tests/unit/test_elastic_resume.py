@@ -20,8 +20,7 @@ from darts_core.autosearch.elastic_family import ElasticFamily
 from darts_core.autosearch.elastic_stage import Stage
 from darts_core.checkpoint import save_checkpoint
 from darts_core.data import load_data
-from darts_core.distributed import Group
-from darts_core.elastic import Sandwich, device_clock, elastic, fit, points, shrink
+from darts_core.elastic import Sandwich, device_clock, elastic, fit, points
 from darts_core.elastic.archive import Archive
 from darts_core.elastic.fit import fit_elastic
 from darts_core.elastic.points import given_network, write_points
@@ -154,13 +153,6 @@ def test_times_of_another_version_of_torch_are_taken_anew(
     # files of an older program tell nothing of versions
     assert clock.fits({**clock.described(), "versions": None})
     assert taken_alike({**again.to_dict(), "versions": {}}, again)
-
-
-def test_another_device_goes_on_with_the_widths_that_the_first_one_likes(tmp_path, monkeypatch):
-    for liked in (16, 8):
-        monkeypatch.setattr(shrink, "preferred_step", lambda device, liked=liked: liked)
-        assert shrink._step_of_widths(torch.device("cpu"), tmp_path, Group.alone()) == 16
-    assert read_json(tmp_path / "widths.json")["round_to"] == 16
 
 
 def test_finished_points_get_another_device_s_times_and_keep_their_networks(

@@ -1,5 +1,6 @@
 """What shrink is told: wrong settings end it before any work, unused ones are named, the others count."""
 
+import copy
 from dataclasses import replace
 from types import SimpleNamespace
 from typing import ClassVar
@@ -11,7 +12,9 @@ from test_elastic_shrink import CONFIG, Counting
 from torch import nn
 
 from darts_core.data import load_data
-from darts_core.elastic import Sandwich, elastic
+from darts_core.distributed import Group
+from darts_core.elastic import Sandwich, elastic, network
+from darts_core.elastic import shrink as growing
 from darts_core.elastic.archive import Judged
 from darts_core.elastic.choose import Chosen
 from darts_core.elastic.fit import fit_elastic
@@ -29,6 +32,8 @@ from darts_core.errors import (
 from darts_core.models import trust
 from darts_core.models.baselines import baseline
 from darts_core.prune.finetune import fine_tune
+from darts_core.prune.rounds import take_batches
+from darts_core.runlog import read_json
 from darts_core.settings import Export, Shrink, ShrinkOptions, Train
 from darts_core.stages.schema import ShrinkStage
 from darts_core.stages.shrink import _say_left_out, _wanted, check_shrink, shrink
@@ -237,3 +242,39 @@ def test_a_block_that_does_not_run_has_no_heads_to_set(first, tmp_path):
     opened = {"replaced": {"blocks.1.attention": "attention"}, "sizes": {SIZE: 3}}
     merged = described_point({**META, **opened}, {"replaced": {}, "sizes": {}})
     assert merged == {**META, **opened}
+
+
+def test_another_device_goes_on_with_the_widths_and_the_orders_of_the_first(tmp_path, monkeypatch):
+    bundle = load_data("digits", limit=160, test_limit=40)
+    torch.manual_seed(0)
+    given = baseline("resnet14", 10, 1, 4)
+    batches, nets = take_batches(bundle, 2, 8, CPU), []
+    settings = Shrink(options=ShrinkOptions())
+    judged, skipped = network.most_important_first, network.skip_losses
+    for liked in (16, 8):
+        monkeypatch.setattr(growing, "preferred_step", lambda device, liked=liked: liked)
+        nets.append(
+            growing._made_elastic(
+                copy.deepcopy(given), bundle.task, settings, batches, tmp_path, Group.alone()
+            )
+        )
+        # near ties fall the other way there
+        monkeypatch.setattr(
+            network, "most_important_first",
+            lambda *given: {name: order[::-1] for name, order in judged(*given).items()},
+        )  # fmt: skip
+        monkeypatch.setattr(
+            network, "skip_losses",
+            lambda *given: {block: -loss for block, loss in skipped(*given).items()},
+        )  # fmt: skip
+    assert read_json(tmp_path / "widths.json")["round_to"] == 16
+    assert nets[1].variables == nets[0].variables
+    assert nets[1].orders == nets[0].orders
+    assert any(variable.kind == "blocks" for variable in nets[0].variables)
+    for name, tensor in nets[0].model.state_dict().items():
+        assert torch.equal(nets[1].model.state_dict()[name], tensor)
+    (tmp_path / "widths.json").unlink()
+    anew = growing._made_elastic(
+        copy.deepcopy(given), bundle.task, settings, batches, tmp_path, Group.alone()
+    )
+    assert anew.variables != nets[0].variables

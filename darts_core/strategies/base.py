@@ -125,6 +125,11 @@ class Strategy:
         if self.exact_products and on_kernels and supernet.precision != "fp32":
             log.info("%s takes differences of gradients; cells run in fp32", type(self).__name__)
             supernet.use_path("fused", "fp32")
+        if self.exact_products and settings.precision == "bf16":
+            log.warning(
+                "%s takes differences of gradients, which bf16 would round away; it runs in fp32",
+                type(self).__name__,
+            )
         self.supernet = supernet
         self.settings = settings
         self.penalties = list(penalties)
@@ -220,7 +225,7 @@ class Strategy:
     def loss(self, batch: Batch, weights: Mapping[str, Tensor]) -> tuple[Tensor, Tensor]:
         """The task's loss and the outputs of the supernet under the given mixing weights."""
         images, targets = batch
-        if self.settings.precision == "bf16":
+        if self.settings.precision == "bf16" and not self.exact_products:
             with torch.autocast(images.device.type, dtype=torch.bfloat16):
                 logits = self.supernet(images, weights)
         else:

@@ -95,6 +95,8 @@ class Strategy:
     """What is learned; set by the loop before `setup`."""
     reducer: Reducer | None = None
     """Set in data-parallel search: all gradients pass through it."""
+    common: Callable[[nn.Module], object] | None = None
+    """Set in data-parallel search: makes a network that the strategy has made that of all processes."""
 
     supernet: Supernet
     settings: SearchSettings

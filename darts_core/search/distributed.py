@@ -16,6 +16,8 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, cast
 
+from torch import nn
+
 from darts_core.data import DataBundle
 from darts_core.distributed import Group, current_group
 from darts_core.distributed.sync_norm import Replaced, restore_norms, synchronize_norms
@@ -104,12 +106,19 @@ def search_distributed(
     own_norms: list[Replaced] = []
 
     def make_common() -> None:
+        if sync_batchnorm and getattr(supernet, "path", "plain") != "plain":
+            log.info(
+                "sync_batchnorm: the cells run as plain modules, whose norms can be synchronised"
+            )
+            supernet.use_path("plain")
         own_norms.extend(_make_common(supernet, sync_batchnorm, group))
 
     make_common()
     # stages of a progressive search make the network anew
     supernet.after_rebuild = make_common
     strategy.reducer = group.average
+    # those that train architectures alone make a network for each
+    strategy.common = lambda network: _make_common(network, sync_batchnorm, group)
     found = search(
         supernet,
         strategy,
@@ -127,15 +136,8 @@ def search_distributed(
     return found
 
 
-def _make_common(supernet: Supernet, sync_batchnorm: bool, group: Group) -> list[Replaced]:
-    """Give the supernet the first process's values; the norms that now are those of all processes."""
-    replaced: list[Replaced] = []
-    if sync_batchnorm:
-        if getattr(supernet, "path", "plain") != "plain":
-            log.info(
-                "sync_batchnorm: the cells run as plain modules, whose norms can be synchronised"
-            )
-            supernet.use_path("plain")
-        replaced = synchronize_norms(supernet)
-    group.send([*supernet.state_dict().values()])
+def _make_common(network: nn.Module, sync_batchnorm: bool, group: Group) -> list[Replaced]:
+    """Give a network the first process's values; the norms that now are those of all processes."""
+    replaced = synchronize_norms(network) if sync_batchnorm else []
+    group.send([*network.state_dict().values()])
     return replaced

@@ -95,6 +95,8 @@ class Strategy:
     """What is learned; set by the loop before `setup`."""
     reducer: Reducer | None = None
     """Set in data-parallel search: all gradients pass through it."""
+    common: Callable[[nn.Module], object] | None = None
+    """Set in data-parallel search: makes a network that the strategy has made that of all processes."""
 
     supernet: Supernet
     settings: SearchSettings
@@ -125,6 +127,11 @@ class Strategy:
         if self.exact_products and on_kernels and supernet.precision != "fp32":
             log.info("%s takes differences of gradients; cells run in fp32", type(self).__name__)
             supernet.use_path("fused", "fp32")
+        if self.exact_products and settings.precision == "bf16":
+            log.warning(
+                "%s takes differences of gradients, which bf16 would round away; it runs in fp32",
+                type(self).__name__,
+            )
         self.supernet = supernet
         self.settings = settings
         self.penalties = list(penalties)
@@ -220,7 +227,7 @@ class Strategy:
     def loss(self, batch: Batch, weights: Mapping[str, Tensor]) -> tuple[Tensor, Tensor]:
         """The task's loss and the outputs of the supernet under the given mixing weights."""
         images, targets = batch
-        if self.settings.precision == "bf16":
+        if self.settings.precision == "bf16" and not self.exact_products:
             with torch.autocast(images.device.type, dtype=torch.bfloat16):
                 logits = self.supernet(images, weights)
         else:

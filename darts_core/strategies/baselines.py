@@ -103,6 +103,8 @@ class RandomSearch(Strategy):
         self.candidate, self.measured = architecture, False
         network, device = fresh_network(self.supernet, architecture), self.supernet.progress.device
         self.network, self.diverged = network.to(device), self.diverged.new_zeros((), device=device)
+        if self.common is not None:
+            self.common(network)
         self.params = [param for param in network.parameters() if param.requires_grad]
         self.optimizer = params_optimizer(
             self.params,

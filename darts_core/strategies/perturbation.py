@@ -165,7 +165,9 @@ class PerturbationSelection(FirstOrder):
         return super().loss(batch, self.projected(weights))
 
     def predictor(self) -> Forward:
-        """What is left of the supernet."""
+        """What is left of the supernet; the pick where single architectures are trained."""
+        if self.supernet.relaxation.draws_one:
+            return super().predictor()
         weights = self.projected(self._final())
         return lambda images: self.supernet(images, weights)
 

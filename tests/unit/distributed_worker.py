@@ -16,7 +16,7 @@ from darts_core.search import SearchConfig
 from darts_core.search.distributed import search_distributed
 from darts_core.search.guards import GradientSimilarity
 from darts_core.spaces import get_space
-from darts_core.strategies import FirstOrder, SearchSettings, Unrolled
+from darts_core.strategies import FirstOrder, RandomSearch, SearchSettings, Unrolled
 from darts_core.supernet import Supernet
 from darts_core.supernet.paths import fuse, unfuse
 from darts_core.tasks import Classification
@@ -184,6 +184,13 @@ def main(folder):
     )
     said = [(finding.epoch, finding.message) for finding in guarded.findings]
     found["guarded"] = repr((said, guarded.stopped, guarded.architecture.text()))
+    # as scripts do that give each process other draws
+    torch.manual_seed(rank)
+    alone = RandomSearch(candidates=1)
+    net = Supernet(get_space("nasbench201"), channels=2, layers=1, num_classes=3)
+    config = SearchConfig(epochs=1, batch_size=8, evaluate=False)
+    search_distributed(net, alone, tiny_bundle(), config, sync_batchnorm=True)
+    found["candidate"] = [*alone.network.state_dict().values()]
     torch.save(found, f"{folder}/rank{rank}.pt")
     dist.destroy_process_group()
 

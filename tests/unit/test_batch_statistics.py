@@ -13,7 +13,7 @@ from darts_core.search import SearchConfig, search
 from darts_core.search.guards import fixed_batch
 from darts_core.search.measure import metric_on
 from darts_core.spaces import get_space
-from darts_core.strategies import FirstOrder
+from darts_core.strategies import FirstOrder, PerturbationSelection
 from darts_core.supernet import create_supernet, frozen_statistics, under_batch_statistics
 
 SIZES = {"channels": 4, "layers": 1, "num_classes": 3, "in_channels": 1}
@@ -90,6 +90,19 @@ def test_val_is_that_of_the_pick_where_single_architectures_are_trained(relax, s
     of_mixture = in_batches(lambda x: net.eval()(x, weights))
     assert found.val == pytest.approx(of_pick if single else of_mixture)
     assert of_pick != of_mixture, "the two must differ for this test to tell them apart"
+
+
+def test_val_is_that_of_the_pick_while_operations_are_decided_one_by_one():
+    net, strategy = supernet("nasbench201"), PerturbationSelection()
+    strategy.setup(net, SearchConfig())
+    # alpha prefers another operation on the edge that is decided
+    with torch.no_grad():
+        net.alpha["cell"][0, 3] = 1.0
+    strategy.chosen["cell"][0], strategy.decided = 2, 1
+    picked, x = strategy.current(), torch.randn(6, 1, 8, 8)
+    assert picked.cell("cell").edges[0] == (0, 1, net.space.ops[2])
+    expected = under_batch_statistics(net, net.one_hot(picked))(x)
+    assert torch.equal(strategy.predictor()(x), expected)
 
 
 def test_batches_that_judge_are_of_all_classes_where_the_samples_lie_class_by_class():

@@ -109,7 +109,8 @@ def test_with_synchronized_norms_the_step_is_that_of_one_process(ranks, kind):
 
 
 @pytest.mark.parametrize(
-    "case", ["FirstOrder/False", "Unrolled/False", "Unrolled/True", "Unrolled/batched"]
+    "case",
+    ["FirstOrder/False", "Unrolled/False", "Unrolled/True", "Unrolled/batched", "candidate"],
 )
 def test_processes_never_part(ranks, case):
     for other in ranks[1:]:

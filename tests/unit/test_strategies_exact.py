@@ -197,6 +197,26 @@ def test_alignment_gradient_equals_double_backward():
         assert float((e - f).norm()) < 1e-4 * scale
 
 
+def test_differences_of_gradients_are_taken_in_fp32_whatever_the_precision(caplog):
+    caplog.set_level("WARNING", logger="darts_core")
+    images, labels = batch()
+    data, found = (images.float(), labels), []
+    for precision in ("fp32", "bf16"):
+        net = supernet(layers=2).float()
+        strategy = ready(CellAlignment(), net, SearchSettings(precision=precision))
+        weights, cells = strategy.params_weights(data), strategy.cells()
+        own = [weights["cell"].clone().requires_grad_() for _ in cells]
+        with frozen_statistics(net), _own_weights(cells, own):
+            loss, _ = strategy.loss(data, weights)
+        by_cell = torch.autograd.grad(loss, own)
+        found.append(strategy.alignment_gradients(data, weights, cells, by_cell))
+    for one, other in zip(*found, strict=True):
+        assert (one is None and other is None) or torch.equal(one, other)
+    assert caplog.messages == [
+        "CellAlignment takes differences of gradients, which bf16 would round away; it runs in fp32"
+    ]
+
+
 def test_alignment_is_the_mean_cosine_of_all_pairs():
     a, b, c = torch.tensor([1.0, 0.0]), torch.tensor([1.0, 1.0]), torch.tensor([0.0, 2.0])
     half = 0.5**0.5

@@ -26,12 +26,12 @@ from darts_core.data import DataBundle
 from darts_core.errors import ConfigError, DartsError
 from darts_core.models.baselines import is_baseline
 from darts_core.models.named import is_named
-from darts_core.report import ModelRow, front_png
+from darts_core.report import ModelRow
 from darts_core.report.elements import OVERRIDES
 from darts_core.report.read import read_rows, read_settings
 from darts_core.runlog import config_hash, write_text
 from darts_core.settings import to_plain
-from darts_core.stages.fronts import is_element
+from darts_core.stages.fronts import draw_together, is_element
 from darts_core.stages.inputs import (
     Network,
     describe_network,
@@ -185,11 +185,8 @@ def join_rows(folder: Path, config: BenchStage) -> list[ModelRow]:
     if not rows or folder.parent == root:
         rows = rows or read_rows(folder / "results.json")
     write_text(root / "models.md", markdown_table(rows))
-    print_models(rows, title=rows[0].device)
-    try:
-        front_png(rows, root / "models.png")
-    except DartsError as error:
-        log.warning("no picture: %s", error)
+    print_models(rows, title=", ".join(dict.fromkeys(row.device for row in rows)))
+    draw_together(rows, root)
     keep_results(rows, config, f"{root.parent.name}-{root.name}", train=to_plain(config.train))
     return rows
 

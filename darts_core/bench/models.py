@@ -35,6 +35,7 @@ __all__ = [
     "bench_case",
     "saved_case",
     "saved_runs",
+    "seed_settings",
     "train_seeds",
 ]
 
@@ -141,6 +142,12 @@ def _train_one(
     )
 
 
+def seed_settings(case: ModelCase, bundle: Any, config: TrainConfig, seed: int) -> dict[str, Any]:
+    """What the folder of a seed is stamped by."""
+    return {"case": case.name, "meta": dict(case.meta), "train": vars(config),
+            "data": bundle.name, "seed": seed}  # fmt: skip
+
+
 def train_seeds(
     case: ModelCase,
     bundle: Any,
@@ -165,8 +172,7 @@ def train_seeds(
     runs = []
     for seed in seeds:
         place = Path(folder) / f"seed{seed}"
-        settings = {"case": case.name, "meta": dict(case.meta), "train": vars(config),
-                    "data": bundle.name, "seed": seed}  # fmt: skip
+        settings = seed_settings(case, bundle, config, seed)
         runs.append(_train_one(case, bundle, config, seed, device, place, settings))
         log.info("%s, seed %d: test %.4f", case.name, seed, runs[-1].test)
     return runs

@@ -21,13 +21,20 @@ _WIDE = 130
 _LEGEND = "`*` on the Pareto front beyond its standard error, `!` measured under foreign load."
 
 
-def _header(sizes: Sequence[int], metric: Metric, *, wide: bool) -> list[str]:
+def _header(rows: Sequence[ModelRow], *, wide: bool) -> list[str]:
+    metric, sizes = _metric(rows), batches(rows)
     test = "test %" if metric == ACCURACY else f"test {metric.axis}"
+    names = ["model", "runtime", *["device"] * (len(_by_device(rows)) > 1), "params"]
     if not wide:
-        ends = [name for size in sizes for name in (f"ms @{size}", "x")]
-        return ["model", "runtime", "params", test, *ends]
+        return [*names, test, *(name for size in sizes for name in (f"ms @{size}", "x"))]
     ends = [name for size in sizes for name in (f"ms, batch {size}", "5-95 %", "speed-up")]
-    return ["model", "runtime", "params", "MACs", test, "n", *ends]
+    return [*names, "MACs", test, "n", *ends]
+
+
+def _by_device(rows: Sequence[ModelRow]) -> list[list[ModelRow]]:
+    """The rows that compare with each other; of several such groups each row says where it was timed."""
+    devices = dict.fromkeys(row.device for row in rows)
+    return [[row for row in rows if row.device == device] for device in devices]
 
 
 def _metric(rows: Sequence[ModelRow]) -> Metric:
@@ -55,7 +62,7 @@ def _times(
         ends = f"{number(time.q05_ms)}-{number(time.q95_ms)}"
     base = reference(rows, row, size)
     speedup = "-"
-    if base is not None and base.latency[size].where == time.where and not time.flagged:
+    if base is not None and not time.flagged:
         speedup = f"{number(base.latency[size].median_ms / time.median_ms)}"
         if wide and base.runtime != row.runtime:
             speedup += f" vs {base.runtime}"
@@ -63,14 +70,14 @@ def _times(
 
 
 def _cells(rows: Sequence[ModelRow], *, wide: bool) -> list[list[str]]:
-    sizes = batches(rows)
-    fronts = {size: {id(row) for row in _front(rows, size)} for size in sizes}
+    sizes, groups = batches(rows), _by_device(rows)
+    fronts = {size: {id(row) for own in groups for row in _front(own, size)} for size in sizes}
     lines = []
     for row in rows:
         told = row.precision in ("fp32", "") or row.precision in row.runtime
         runtime = row.runtime if told else f"{row.runtime} {row.precision}"
         accuracy = accuracy_text(row).replace("–", "-").removesuffix(" %")
-        cells = [row.name, runtime, count_text(row.params)]
+        cells = [row.name, runtime, *[row.device] * (len(groups) > 1), count_text(row.params)]
         cells += [count_text(row.macs), accuracy, str(row.n)] if wide else [accuracy]
         for size in sizes:
             cells += _times(rows, row, size, on_front=id(row) in fronts[size], wide=wide)
@@ -94,8 +101,8 @@ def models_table(rows: Sequence[ModelRow], *, title: str = "", wide: bool = True
         caption=Text("* on the front beyond its error   ! measured under foreign load, in no front"),
         pad_edge=False, padding=(0, 1) if wide else (0, 1, 0, 0),
     )  # fmt: skip
-    for index, name in enumerate(_header(batches(rows), _metric(rows), wide=wide)):
-        table.add_column(name, justify="left" if index < 2 else "right")
+    for index, name in enumerate(_header(rows, wide=wide)):
+        table.add_column(name, justify="left" if index < 2 or name == "device" else "right")
     base = {row.name for size in batches(rows) if (row := baseline_row(rows, size)) is not None}
     for row, cells in zip(rows, _cells(rows, wide=wide), strict=True):
         # Text objects are not parsed for markup, so a hostile name prints as itself
@@ -117,7 +124,8 @@ def markdown_table(rows: Sequence[ModelRow]) -> str:
     def line(cells: Sequence[str]) -> str:
         return "| " + " | ".join(cell.strip().replace("|", "\\|") for cell in cells) + " |"
 
-    header = _header(batches(rows), _metric(rows), wide=True)
-    rule = ["---", "---", *["---:"] * (len(header) - 2)]
+    header = _header(rows, wide=True)
+    left = header.index("params")
+    rule = [*["---"] * left, *["---:"] * (len(header) - left)]
     lines = [line(cells) for cells in (header, rule, *_cells(rows, wide=True))]
     return "\n".join(lines) + f"\n\n{_LEGEND}\n"

@@ -16,6 +16,7 @@ from typing import Any
 
 from darts_core.commands.arguments import parse_arguments
 from darts_core.commands.compose import Session, compose, forced, session
+from darts_core.commands.growing import begins, counts
 from darts_core.commands.jobname import (
     default_job,
     job_and_version,
@@ -114,7 +115,11 @@ def _check_multirun(command: str, overrides: Sequence[str]) -> None:
 def _lead(args: argparse.Namespace, config: Stage, place: Session, ranks: Ranks | None) -> int:
     """Claim the version and run in it: in the only process, or the first one of torchrun's."""
     job = config.job or default_job(config, args.overrides)
-    stamp = _stamp(config, args.overrides if args.multirun else (), ranks.count if ranks else 1)
+
+    def stamp_of(one: Stage, words: Sequence[str]) -> str:
+        return _stamp(one, words, ranks.count if ranks else 1)
+
+    stamp = stamp_of(config, args.overrides if args.multirun else ())
     # a timing asked for again is taken again
     if isinstance(config, BenchStage) and config.what in ("step", "kernels"):
         stamp = f"{stamp}-{time.time_ns()}"
@@ -135,6 +140,7 @@ def _lead(args: argparse.Namespace, config: Stage, place: Session, ranks: Ranks 
         stamp=stamp,
         version=wanted,
         details=_details(command, args, ranks),
+        begins=lambda known: begins(known, config, args, place, stamp_of),
     )
     try:
         return _run(args, config, place, claimed, ranks)
@@ -264,7 +270,7 @@ def _report_elements(version: Path) -> None:
 def _stamp(config: Stage, swept: Sequence[str], processes: int = 1) -> str:
     """The hash of everything that decides the result; where it is written does not count."""
     content = {k: v for k, v in deciding(config).items() if k not in UNHASHED}
-    kept = [o for o in swept if key_of(o).partition(".")[0] not in UNHASHED]
+    kept = [o for o in swept if counts(o)]
     described = {"command": config.STAGE, "config": content, "overrides": kept}
     return config_hash(described if processes == 1 else {**described, "processes": processes})
 

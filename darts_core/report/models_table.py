@@ -28,10 +28,11 @@ def batches(rows: Sequence[ModelRow]) -> list[int]:
 def reference(rows: Sequence[ModelRow], row: ModelRow, batch: int) -> ModelRow | None:
     """The baseline row to compare `row` with: in the same runtime and precision, else its fastest.
 
-    One of other data is none. None where the baseline's time in the same runtime was taken under foreign
-    load: a slower runtime of the baseline is no rival then.
+    One of other data, or timed in another place, is none. None where the baseline's time in the same runtime
+    was taken under foreign load: a slower runtime of the baseline is no rival then.
     """
-    rows = [other for other in rows if other.data == row.data]
+    here = _where(row, batch)
+    rows = [other for other in rows if other.data == row.data and _where(other, batch) == here]
     fastest = baseline_row(rows, batch)
     if fastest is None:
         return None
@@ -46,6 +47,11 @@ def reference(rows: Sequence[ModelRow], row: ModelRow, batch: int) -> ModelRow |
     if not same:
         return fastest
     return None if same[0].latency[batch].flagged else same[0]
+
+
+def _where(row: ModelRow, batch: int) -> str | None:
+    """The place where a row was timed at `batch`; None where it was not."""
+    return (row.latency[batch].where or row.device) if batch in row.latency else None
 
 
 def _speedup(rows: Sequence[ModelRow], row: ModelRow, batch: int) -> tuple[str, str]:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import logging
 import os
+import shutil
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -17,7 +18,13 @@ from typing import Any
 import torch
 
 from darts_core.architecture import Architecture
-from darts_core.bench.models import ModelCase, bench_case, saved_case, train_seeds
+from darts_core.bench.models import (
+    ModelCase,
+    bench_case,
+    saved_case,
+    seed_settings,
+    train_seeds,
+)
 from darts_core.bench.results import slug, write_results
 from darts_core.bench.runtimes import available_runtimes, check_runtimes
 from darts_core.bench.table import markdown_table, print_models
@@ -26,12 +33,13 @@ from darts_core.data import DataBundle
 from darts_core.errors import ConfigError, DartsError
 from darts_core.models.baselines import is_baseline
 from darts_core.models.named import is_named
-from darts_core.report import ModelRow, front_png
+from darts_core.reading import read_text
+from darts_core.report import ModelRow
 from darts_core.report.elements import OVERRIDES
 from darts_core.report.read import read_rows, read_settings
-from darts_core.runlog import config_hash, write_text
-from darts_core.settings import to_plain
-from darts_core.stages.fronts import is_element
+from darts_core.runlog import config_hash, environment, read_mapping, write_bytes, write_text
+from darts_core.settings import TrainConfig, to_plain
+from darts_core.stages.fronts import draw_together, is_element
 from darts_core.stages.inputs import (
     Network,
     describe_network,
@@ -78,14 +86,11 @@ def compare(
     alone = bool(case.trained) or (folder / "policy.yaml").is_file()
     # of elements that run side by side one trains them, the others wait and take what it left
     with contextlib.nullcontext() if case.trained else FileLock(home / ".lock").held():
-        runs = train_seeds(
-            case,
-            bundle,
-            recipe(config, folder if alone else home),
-            seeds=range(config.seed, config.seed + options.seeds),
-            device=device,
-            folder=home,
-        )
+        settled = recipe(config, folder if alone else home)
+        seeds = range(config.seed, config.seed + options.seeds)
+        if _is_ours(config) and not case.trained:
+            _take_over(case, bundle, settled, seeds, home)
+        runs = train_seeds(case, bundle, settled, seeds=seeds, device=device, folder=home)
     rows = bench_case(
         case,
         runs,
@@ -101,6 +106,42 @@ def compare(
     return with_times(
         rows, device=device, batch_sizes=options.batch_sizes, seconds=config.bench.seconds
     )
+
+
+def _is_ours(config: BenchStage) -> bool:
+    """Whether all code of the network is of this program: what a user's file holds may have changed."""
+    text = str(config.model)
+    return not config.plugins and (is_baseline(text) or not is_named(text))
+
+
+def _take_over(
+    case: ModelCase, bundle: DataBundle, settled: TrainConfig, seeds: range, home: Path
+) -> None:
+    """Copy into `home` the seeds that another version of the job has trained alike."""
+    mark, versions = config_hash(bundle.marks), home.parent.parent.parent
+    for seed in seeds:
+        own = home / f"seed{seed}"
+        stamp = config_hash(seed_settings(case, bundle, settled, seed))
+        others = sorted(versions.glob(f"*/trained/{home.name}/{own.name}"), reverse=True)
+        alike = (place for place in others if _trained_alike(place, stamp, mark))
+        place = None if own.exists() else next(alike, None)
+        if place is not None:
+            shutil.copytree(place, own, ignore=shutil.ignore_patterns("result.json"))
+            # last: a copy that was cut off is none that has finished
+            write_bytes(own / "result.json", (place / "result.json").read_bytes())
+            log.info("%s, seed %d: trained already, taken from %s", case.name, seed, place)
+
+
+def _trained_alike(place: Path, stamp: str, mark: str) -> bool:
+    """Whether a seed was trained to its end with these settings, on these data, by this very program."""
+    try:
+        known = read_mapping(place / "result.json").get("data_mark")
+        if known != mark or read_text(place / "config.hash").strip() != stamp:
+            return False
+        then, now = read_mapping(place / "environment.json"), environment()
+    except DartsError:
+        return False
+    return all(then.get(key) == now[key] for key in ("packages", "commit"))
 
 
 def _case(config: BenchStage, root: Path, bundle: DataBundle) -> tuple[ModelCase, dict[str, Any]]:
@@ -185,11 +226,8 @@ def join_rows(folder: Path, config: BenchStage) -> list[ModelRow]:
     if not rows or folder.parent == root:
         rows = rows or read_rows(folder / "results.json")
     write_text(root / "models.md", markdown_table(rows))
-    print_models(rows, title=rows[0].device)
-    try:
-        front_png(rows, root / "models.png")
-    except DartsError as error:
-        log.warning("no picture: %s", error)
+    print_models(rows, title=", ".join(dict.fromkeys(row.device for row in rows)))
+    draw_together(rows, root)
     keep_results(rows, config, f"{root.parent.name}-{root.name}", train=to_plain(config.train))
     return rows
 

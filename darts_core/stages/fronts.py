@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from darts_core.bench.results import slug
 from darts_core.errors import DartsError
 from darts_core.metric import metric_of
 from darts_core.report import ModelRow, front_png, scatter_png
@@ -15,7 +16,7 @@ from darts_core.report.read import read_rows
 from darts_core.runlog import read_mapping, read_yaml
 from darts_core.store.record import RECORD
 
-__all__ = ["is_element", "run_front", "search_front"]
+__all__ = ["draw_together", "is_element", "run_front", "search_front"]
 
 log = logging.getLogger("darts_core")
 # what decides how a baseline is trained, and what of its study does not
@@ -89,10 +90,36 @@ def _in_the_sweep(row: ModelRow, element: Path, taken: set[str]) -> ModelRow:
     return row if plain else replace(row, name=f"{row.name} {element.name}")
 
 
+def draw_together(rows: Sequence[ModelRow], version: Path) -> Path | None:
+    """The rows of all elements as `models.png`; of several devices a picture each, `models_<device>.png`.
+
+    Returns:
+        the one picture; None where there is none, and none stays from when fewer elements had ended.
+    """
+    path = version / "models.png"
+    devices = dict.fromkeys(row.device for row in rows)
+    if len(devices) > 1:
+        path.unlink(missing_ok=True)
+        for device in devices:
+            own = [row for row in rows if row.device == device]
+            _draw(own, version / f"models_{slug(device)}.png")
+        return None
+    return _draw(rows, path)
+
+
+def _draw(rows: Sequence[ModelRow], path: Path) -> Path | None:
+    try:
+        return front_png(rows, path)
+    except DartsError as error:
+        path.unlink(missing_ok=True)
+        log.warning("no picture %s: %s", path.name, error)
+        return None
+
+
 def run_front(version: Path) -> Path | None:
     """After `run` in an element of a multirun: measured rows of all elements in one picture.
 
-    A baseline that several elements trained alike is drawn once.
+    A baseline that several elements trained alike is drawn once on a device.
     """
     rows: list[ModelRow] = []
     drawn: list[Any] = []
@@ -105,18 +132,14 @@ def run_front(version: Path) -> Path | None:
         except DartsError as error:
             log.warning("left out: %s", error)
             continue
-        baseline = ({row.name for row in found if row.baseline}, _baseline_of(element))
+        names = {(row.name, row.device) for row in found if row.baseline}
+        baseline = (names, _baseline_of(element))
         taken, again = {row.name for row in rows}, baseline in drawn
         drawn.append(baseline)
         rows += [
             _in_the_sweep(row, element, taken) for row in found if not (again and row.baseline)
         ]
-    if not rows:
-        return None
-    try:
-        picture = front_png(rows, version.parent / "models.png")
-    except DartsError as error:
-        log.warning("no picture: %s", error)
-        return None
-    log.info("front of the sweep: %s", picture)
+    picture = draw_together(rows, version.parent) if rows else None
+    if picture is not None:
+        log.info("front of the sweep: %s", picture)
     return picture

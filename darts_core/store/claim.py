@@ -7,7 +7,7 @@ import errno
 import logging
 import shlex
 import shutil
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -49,6 +49,10 @@ _FRESH = {
 }
 # folders of the version in which a command computes, beside the one of its own name
 _BESIDE = {"tune": ("policy",), "bench": ("trained", "given")}
+
+
+# whether what a record tells of a command is the beginning of the one that claims
+Begins = Callable[[Mapping[str, Any]], bool]
 
 
 @dataclass
@@ -163,13 +167,15 @@ def _make(store: Store, folder: Path) -> None:
         ) from error
 
 
-def _choose(store: Store, job: str, command: str, stamp: str, version: str | None) -> Path:
+def _choose(
+    store: Store, job: str, command: str, stamp: str, version: str | None, begins: Begins
+) -> Path:
     """The folder for this command: the newest with the same hash, else a new one."""
     folder = store.root / job
     if version is not None:
         known = (read_record(folder / version) or {"commands": {}})["commands"].get(command)
         # an empty record is what a claim that was killed half way wrote
-        if known and known.get("config_hash") != stamp:
+        if known and known.get("config_hash") != stamp and not begins(known):
             raise ConfigError(
                 f"{folder / version} holds {command}/ with other settings (hash "
                 f"{known.get('config_hash')}, now {stamp}); leave version= out to take the next "
@@ -208,6 +214,18 @@ def _name_unfinished(store: Store, job: str, command: str, details: Mapping[str,
             )
 
 
+def _name_begun(store: Store, job: str, command: str, begins: Begins) -> None:
+    """Say which version holds the beginning of this command, which is computed anew in another one."""
+    found = [v for v in reversed(store.versions(job)) if begins(v.command(command))]
+    for version in found[:1]:
+        log.warning(
+            "%s holds the beginning of this command: with version=%s it goes on there and computes only "
+            "what is new.",
+            version.label,
+            version.name,
+        )
+
+
 def _jobs(verb: str, version: Version) -> str:
     """The command line of a verb of `jobs`, which looks in `runs` unless it is told where."""
     root = version.path.parent.parent.resolve()
@@ -244,6 +262,7 @@ def claim(
     stamp: str,
     version: str | None = None,
     details: Mapping[str, Any] | None = None,
+    begins: Begins = lambda known: False,
 ) -> Claim:
     """Choose the version of `job` for this command and configuration, lock it, note what runs.
 
@@ -255,6 +274,8 @@ def claim(
         stamp: hash of the resolved configuration.
         version: forces one version; None takes the newest with the same hash, or the next number.
         details: kept beside the hash (the program with its arguments, the overrides as typed).
+        begins: whether a command with other settings, as it is recorded, is the beginning of this one, which
+            may then go on in the forced version.
 
     Raises:
         JobError: a name is not allowed, leads out of the root, or the job is of another kind.
@@ -276,9 +297,10 @@ def claim(
             sweep_unrecorded(folder)
             if version is None:
                 _sweep_empty(store, job)
-            path = _choose(store, job, command, stamp, version)
+            path = _choose(store, job, command, stamp, version, begins)
             if version is None and not path.exists():
                 _name_unfinished(store, job, command, details or {})
+                _name_begun(store, job, command, begins)
             if path.is_symlink():
                 raise JobError(f"version={path.name!r} is a link out of {folder}; choose another.")
             made = Version(path)
@@ -322,7 +344,9 @@ def _note(
     if read_job(version.path.parent) is None:
         write_job(version.path.parent, kind, name=version.job, description="")
     known = record["commands"].get(command)
-    finished = known is not None and known.get("state") == "succeeded"
+    # of a command that this one goes on from, the rest is to be computed
+    same_settings = known is not None and known.get("config_hash") == stamp
+    finished = known is not None and same_settings and known.get("state") == "succeeded"
     mine = Claim(store, version, command, bool(known), finished, lock)
     if finished:
         sweep_version(version.path)

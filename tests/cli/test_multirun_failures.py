@@ -3,6 +3,7 @@
 import pytest
 
 from darts_core import cli
+from darts_core.commands import hydra_app
 from darts_core.commands.compose import session
 from darts_core.commands.overrides import expand
 from darts_core.report.job_summary import stage_facts
@@ -71,6 +72,23 @@ def test_what_elements_would_not_find_or_not_do_is_refused(
     version = tmp_path / "runs" / "a" / "V001"
     assert sorted(path.name for path in version.iterdir() if path.is_dir()) == ["train"]
     assert (version / "report.html").read_text() == "own"
+
+
+def test_values_at_the_end_of_a_sweep_are_added_to_a_finished_version(
+    tmp_path, monkeypatch, capsys
+):
+    """Everything was trained again."""
+    monkeypatch.chdir(tmp_path)
+    ran = []
+    monkeypatch.setattr(hydra_app, "_multirun", lambda *given: ran.append(given[3].name))
+    monkeypatch.setattr(hydra_app, "_run_stage", lambda config, version: ran.append(config.seeds))
+    sweep = ["train", "-m", "architecture=resnet8", "job=a", "version=V001"]
+    # the last one would give elements that are there other numbers
+    for seeds, status in (("0,1", 0), ("0,1,2", 0), ("1,0", 2)):
+        assert cli.main([*sweep, f"seed={seeds}"]) == status
+    assert "holds train/ with other settings" in capsys.readouterr().err
+    assert [cli.main(["search", "version=V001", f"seeds={count}"]) for count in (2, 3)] == [0, 0]
+    assert ran == ["V001", "V001", 2, 3]
 
 
 def test_a_glob_and_a_range_are_checked_at_their_own_values():

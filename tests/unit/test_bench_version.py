@@ -5,13 +5,14 @@ from __future__ import annotations
 import json
 import logging
 import shutil
-from dataclasses import fields
+from dataclasses import fields, replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 
+from darts_core.bench.models import seed_settings
 from darts_core.bench.results import read_results
 from darts_core.bench.timed import Untimed
 from darts_core.commands.compose import compose, session
@@ -20,7 +21,7 @@ from darts_core.errors import ConfigError, ExportError
 from darts_core.export.manifest import sha256
 from darts_core.models.baselines import baseline
 from darts_core.report import ModelRow
-from darts_core.runlog import write_yaml
+from darts_core.runlog import RunFolder, config_hash, write_yaml
 from darts_core.settings import BenchOptions, to_plain
 from darts_core.stages import compare, models
 from darts_core.stages.bench import _READ, _say_unread, bench
@@ -307,3 +308,44 @@ def test_elements_of_a_multirun_share_the_networks_of_a_changed_policy(
     assert Path(first[0]).parent == first[1].resolve()
     assert "magnitude: 7" in Path(first[0]).read_text()
     assert FileLock(first[1] / ".lock").try_acquire()
+
+
+def test_a_seed_more_trains_one_more(
+    bundle: DataBundle, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Another version of the job trained all of them again, also where it is only timed otherwise."""
+    fresh: list[tuple[str, int]] = []
+
+    def trained(
+        case: Any, bundle: Any, config: Any, *, seeds: range, folder: Path, **_: Any
+    ) -> list[Any]:
+        for seed in seeds:
+            stamp = seed_settings(case, bundle, config, seed)
+            run = RunFolder.create(folder / f"seed{seed}", stamp, tensorboard=False)
+            if not run.finished:
+                fresh.append((folder.parent.parent.name, seed))
+                (run.path / "model.pt").write_text(folder.parent.parent.name)
+                run.finish(data_mark=config_hash(bundle.marks))
+        return []
+
+    monkeypatch.setattr(compare, "train_seeds", trained)
+    monkeypatch.setattr(compare, "bench_case", lambda *_, **__: [])
+
+    def measured(version: str, *words: str, seeds: int = 1, data: DataBundle = bundle) -> list[int]:
+        fresh.clear()
+        found = settings("model=resnet8", f"bench.options.seeds={seeds}", *words)
+        compare.compare(found, tmp_path / version / "0" / "bench", data, CPU)
+        assert {name for name, _ in fresh} <= {version}
+        return [seed for _, seed in fresh]
+
+    assert measured("V001", seeds=2) == [0, 1]
+    assert measured("V002", "bench.options.batch_sizes=[1]", seeds=3) == [2]
+    (kept,) = tmp_path.glob("V002/trained/*/seed1/model.pt")
+    assert kept.read_text() == "V001"
+    assert measured("V003", "train.epochs=3") == [0]
+    changed = replace(bundle, parts={**bundle.parts, "val": bundle.parts["val"][1:]})
+    assert measured("V004", data=changed) == [0]
+    # what a file of the user's holds may have changed
+    assert measured("V005", "plugins=[mine]") == [0]
+    monkeypatch.setattr(compare, "environment", lambda: {"packages": {}, "commit": None})
+    assert measured("V006") == [0]

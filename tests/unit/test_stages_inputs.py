@@ -228,9 +228,10 @@ def test_a_stage_is_stamped_by_what_it_reads_only() -> None:
     assert {"search", "seed", "data", "space"} <= set(own)
 
 
-def test_loggers_are_no_part_of_what_a_multirun_is_stamped_by() -> None:
+def test_loggers_and_launchers_are_no_part_of_what_a_multirun_is_stamped_by() -> None:
     found, words = config("search"), ["seed=0,1", "logger=wandb"]
     more = [*words, "logger.wandb.mode=online", "++logger.wandb.project=mine"]
+    more += ["hydra/launcher=slurm", "+hydra.launcher.gpus=1"]
     assert _stamp(found, more) == _stamp(found, words)
     assert _stamp(found, [*words, "search.epochs=1,2"]) != _stamp(found, words)
 

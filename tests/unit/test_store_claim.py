@@ -70,6 +70,23 @@ def test_a_forced_version_is_taken_and_refuses_other_settings(tmp_path: Path) ->
     assert _claim(tmp_path, "ccc").path.name == "V008"
 
 
+def test_a_forced_version_goes_on_with_what_began_there(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    def begins(known: Any) -> bool:
+        return known.get("config_hash") == "few"
+
+    _claim(tmp_path, "few").finish()
+    grown = _claim(tmp_path, "more", version="V001", begins=begins)
+    assert (grown.path.name, grown.resumes, grown.finished) == ("V001", True, False)
+    grown.finish()
+    assert _claim(tmp_path, "more").finished
+    assert not caplog.records
+    _claim(tmp_path, "few").finish()
+    assert _claim(tmp_path, "other", begins=begins).path.name == "V003"
+    assert "job/V002 holds the beginning of this command: with version=V002" in caplog.text
+
+
 def test_numbers_go_on_past_999(tmp_path: Path) -> None:
     (tmp_path / "job" / "V999").mkdir(parents=True)
     assert _claim(tmp_path, "aaa").path.name == "V1000"

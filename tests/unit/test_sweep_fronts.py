@@ -5,6 +5,7 @@ from types import SimpleNamespace
 
 import pytest
 
+from darts_core.bench.table import markdown_table
 from darts_core.report import ModelRow
 from darts_core.report.models_table import reference
 from darts_core.report.rows import Latency
@@ -78,7 +79,7 @@ def test_a_sweep_draws_every_baseline_that_was_trained_otherwise(tmp_path, monke
 def test_networks_of_one_name_are_told_apart_by_what_was_swept(tmp_path, monkeypatch):
     """Two trained networks are both "trained": pictures join one name, tables compare it."""
     monkeypatch.setattr(compare, "print_models", lambda *_, **__: None)
-    monkeypatch.setattr(compare, "front_png", lambda *_: None)
+    monkeypatch.setattr(fronts, "front_png", lambda *_: None)
     text = "Genotype(normal=[('sep_conv_3x3', 0), ('sep_conv_3x3', 1)])"
     elements = [
         ("trained", ["model=runs/a/V001/train", "runtime=eager"]),
@@ -112,3 +113,37 @@ def test_a_network_is_compared_with_the_baseline_on_its_own_data():
     ours = ModelRow("ours", latency=times, data="mnist")
     assert reference([*rows, ours], ours, 32) is rows[1]
     assert reference([rows[0], ours], ours, 32) is None
+
+
+def test_a_table_of_several_devices_names_them_and_each_has_a_picture(tmp_path, monkeypatch):
+    """Their rows looked alike, and the picture of what had ended first passed for one of all."""
+    drawn = {}
+    monkeypatch.setattr(fronts, "front_png", lambda rows, path: drawn.update({path.name: rows}))
+    rows = [
+        ModelRow("resnet8", accuracies=(0.9,), latency={1: Latency(ms, device=where)}, device=where,
+                 baseline=ms > 1)
+        for where, ms in (("CPU", 8.0), ("GPU", 4.0), ("GPU", 1.0))
+    ]  # fmt: skip
+    fronts.draw_together(rows[:1], tmp_path)
+    (tmp_path / "models.png").touch()
+    fronts.draw_together(rows, tmp_path)
+    assert not (tmp_path / "models.png").exists()
+    assert drawn == {"models.png": rows[:1], "models_cpu.png": rows[:1], "models_gpu.png": rows[1:]}
+    head, rule, *lines = markdown_table(rows).splitlines()[:5]
+    assert head.startswith("| model | runtime | device | params |")
+    assert rule.startswith("| --- | --- | --- | ---: |")
+    assert [line.split(" | ")[2] for line in lines] == ["CPU", "GPU", "GPU"]
+    assert [" *" in line for line in lines] == [True, False, True]
+    assert reference(rows, rows[2], 1) is rows[1]
+    assert "| device |" not in markdown_table(rows[1:])
+
+
+def test_what_does_not_compare_leaves_no_picture_of_what_had_ended_first(tmp_path):
+    times = {1: Latency(2.0, device="CPU")}
+    rows = [
+        ModelRow("ours", accuracies=(0.9,), latency=times, device="CPU", data=data)
+        for data in ("digits", "mnist")
+    ]
+    (tmp_path / "models.png").touch()
+    assert fronts.draw_together(rows, tmp_path) is None
+    assert not (tmp_path / "models.png").exists()

@@ -8,8 +8,10 @@ tracebacks.
 from __future__ import annotations
 
 import argparse
+import contextlib
 import importlib
 import os
+import select
 import sys
 from collections.abc import Sequence
 
@@ -36,6 +38,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     """
     utf8_streams()
     status = _run(list(sys.argv[1:] if argv is None else argv))
+    if status:
+        _let_go_of_output()
     if in_process_group():
         end_at_once(status)
     return status
@@ -49,12 +53,9 @@ def _run(argv: list[str]) -> int:
         return status
     except KeyboardInterrupt as stop:
         return _interrupted(stop)
-    except BrokenPipeError:
-        # the reader of our output (`| head`) has gone: nobody is left to tell, and Python's own flush
-        # at exit must not complain either
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return PIPE_CLOSED
     except Exception as error:
+        if isinstance(error, BrokenPipeError) and _reader_gone():
+            return PIPE_CLOSED  # `| head`: nobody is left to tell
         if os.environ.get("DARTS_DEBUG") == "1":
             raise
         sentence = sentence_of(error) or _of_users_code(error)
@@ -64,6 +65,25 @@ def _run(argv: list[str]) -> int:
         if not (isinstance(error, ConfigError) and _follows()):
             _tell(sentence)
         return USAGE
+
+
+def _reader_gone() -> bool:
+    """Whether who reads our output has ended; a pipe to a program that a plugin started breaks as well."""
+    for stream in (sys.stdout, sys.stderr):
+        with contextlib.suppress(OSError, ValueError):  # a stream without a number
+            poll = select.poll()
+            poll.register(stream.fileno(), 0)  # an end is told unasked
+            if poll.poll(0):
+                return True
+    return False
+
+
+def _let_go_of_output() -> None:
+    """Drop what cannot be written: Python's own flush at exit would complain, and end with status 120."""
+    try:
+        sys.stdout.flush()
+    except OSError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def _follows() -> bool:

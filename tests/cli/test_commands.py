@@ -246,3 +246,49 @@ def test_a_reader_that_stops_reading_gets_no_complaint() -> None:
         os.close(write_end)
     assert done.stderr == ""
     assert done.returncode == 141
+
+
+def test_who_stops_a_command_and_its_reader_at_once_gets_no_complaint(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Ctrl-C ends `| tee` too; Python's flush at exit would make of 130 a 120."""
+
+    def stopped(argv: list[str]) -> int:
+        print("a table")
+        raise KeyboardInterrupt
+
+    read_end, write_end = os.pipe()
+    os.close(read_end)
+    stream = os.fdopen(write_end, "w", encoding="utf-8")
+    with monkeypatch.context() as patch:
+        patch.setattr(sys, "stdout", stream)
+        patch.setattr(cli, "_dispatch", stopped)
+        assert cli.main(["jobs"]) == 130
+    stream.close()  # as at exit
+
+
+def test_a_pipe_that_breaks_elsewhere_is_told(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """As one to a decoder that a plugin's data set started: status 141 alone would be silence."""
+
+    def broken(argv: list[str]) -> int:
+        raise BrokenPipeError(32, "Broken pipe")
+
+    monkeypatch.setattr(cli, "_dispatch", broken)
+    monkeypatch.setattr("darts_core.crash.write_crash_report", lambda error, argv: None)
+    with open(os.devnull, "w", encoding="utf-8") as stream, monkeypatch.context() as patch:
+        patch.setattr(sys, "stdout", stream)
+        assert cli.main(["train"]) == 1
+    assert "unexpected BrokenPipeError: [Errno 32] Broken pipe" in capsys.readouterr().err
+
+
+def test_a_command_without_standard_streams_ends_well(monkeypatch: pytest.MonkeyPatch) -> None:
+    names = ("stdin", "stdout", "stderr")
+    with monkeypatch.context() as patch:
+        for name in names:
+            patch.setattr(sys, name, None)
+        statuses = [cli.main(["--version"]), cli.main(["lst"])]
+        for name in names:
+            getattr(sys, name).close()
+    assert statuses == [0, 2]

@@ -15,6 +15,7 @@ import select
 import sys
 from collections.abc import Sequence
 
+from darts_core import __version__
 from darts_core.commands.arguments import Parser
 from darts_core.commands.help import ARGPARSE, command_help, main_help
 from darts_core.commands.ranks import current_ranks, end_at_once, in_process_group
@@ -129,9 +130,7 @@ def _dispatch(argv: list[str]) -> int:
         print(main_help())
         return 0
     if argv[0] == "--version":
-        from importlib import metadata
-
-        print(f"darts-core {metadata.version('darts-core')}")
+        print(f"darts-core {__version__}")
         return 0
     if sys.platform == "win32":
         raise ConfigError(

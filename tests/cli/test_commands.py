@@ -9,6 +9,7 @@ import re
 import subprocess
 import sys
 import tomllib
+from importlib import metadata
 from pathlib import Path
 
 import pytest
@@ -132,6 +133,18 @@ def test_doctor_states_versions_device_and_kernel_path(capsys: pytest.CaptureFix
     extras = {*declared["project"]["optional-dependencies"]} - {"dev", "fuzz"}
     told = " ".join(use for _, use in doctor._OPTIONAL.values())
     assert {*re.findall(r"extra \[(\w+)\]", told)} == extras
+
+
+def test_the_version_is_told_in_a_checkout_that_is_not_installed(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def unknown(name: str) -> str:
+        raise metadata.PackageNotFoundError(name)
+
+    monkeypatch.setattr(metadata, "version", unknown)
+    assert cli.main(["--version"]) == 0
+    declared = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
+    assert capsys.readouterr().out == f"darts-core {declared['project']['version']}\n"
 
 
 def test_doctor_tells_of_a_torch_that_cannot_be_imported(

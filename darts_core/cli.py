@@ -137,6 +137,7 @@ def _dispatch(argv: list[str]) -> int:
             "darts-core runs on Linux and macOS: what it reads, locks and starts asks for calls that Windows "
             "lacks; run it in WSL (wsl --install)."
         )
+    _check_folder()
     keep_threads_within_quota()
     command, rest = argv[0], argv[1:]
     if command in COMMANDS:
@@ -149,6 +150,20 @@ def _dispatch(argv: list[str]) -> int:
     if command in ARGPARSE:
         return _run_argparse(command, rest)
     raise ConfigError(unknown_name("command", command, [*COMMANDS, *ARGPARSE]))
+
+
+def _check_folder() -> None:
+    """Refuse a current folder that is gone: torch's libraries end the process there without a word of it.
+
+    Raises:
+        ConfigError: it is.
+    """
+    try:
+        os.getcwd()
+    except FileNotFoundError:
+        raise ConfigError(
+            "The current folder has been deleted (or made anew); go to one that is there: cd FOLDER."
+        ) from None
 
 
 def _run_argparse(command: str, rest: list[str]) -> int:

@@ -280,6 +280,17 @@ def test_who_stops_a_command_and_its_reader_at_once_gets_no_complaint(
     stream.close()  # as at exit
 
 
+def test_a_folder_that_was_deleted_is_told(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "gone").mkdir()
+    os.chdir("gone")
+    (tmp_path / "gone").rmdir()
+    assert cli.main(["list", "baselines"]) == 2
+    assert "The current folder has been deleted" in capsys.readouterr().err
+
+
 def test_a_pipe_that_breaks_elsewhere_is_told(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

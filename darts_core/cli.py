@@ -59,7 +59,7 @@ def _run(argv: list[str]) -> int:
             return PIPE_CLOSED  # `| head`: nobody is left to tell
         if os.environ.get("DARTS_DEBUG") == "1":
             raise
-        sentence = sentence_of(error) or _of_users_code(error)
+        sentence = sentence_of(error) or _of_packages(error) or _of_users_code(error)
         if sentence is None:
             _tell_defect(error, argv)
             return 1
@@ -94,6 +94,12 @@ def _follows() -> bool:
     except ConfigError:  # what torchrun set is what is wrong
         return False
     return ranks is not None and not ranks.first
+
+
+def _of_packages(error: Exception) -> str | None:
+    from darts_core.commands.doctor import lacking_sentence
+
+    return lacking_sentence(error)
 
 
 def _of_users_code(error: Exception) -> str | None:

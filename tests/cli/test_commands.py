@@ -280,6 +280,25 @@ def test_who_stops_a_command_and_its_reader_at_once_gets_no_complaint(
     stream.close()  # as at exit
 
 
+def test_a_package_that_is_missing_is_no_defect(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """As after `pip install --no-deps`, which keeps a torch of one's own."""
+
+    def needs(argv: list[str]) -> int:
+        import kornia  # noqa: F401
+
+        return 0
+
+    monkeypatch.setattr(cli, "_dispatch", needs)
+    monkeypatch.setitem(sys.modules, "kornia", None)
+    assert cli.main(["train"]) == 2
+    assert capsys.readouterr().err == (
+        "darts-core: darts-core needs kornia, which is not installed here: pip install kornia; "
+        "`darts-core doctor` tells all that is missing.\n"
+    )
+
+
 def test_a_folder_that_was_deleted_is_told(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -110,8 +110,10 @@ def test_list_prints_names_with_descriptions(
     (tmp_path / "strategy" / "mine.yaml").write_text("_target_: a.b\ndescription: my own way\n")
     # no shell reads a ~ behind an equals sign
     monkeypatch.setenv("HOME", str(tmp_path))
+    (tmp_path / "loud_plugin.py").write_text("print('imported')\n")
+    monkeypatch.syspath_prepend(tmp_path)
     assert parse_arguments("search", ["--config-dir=~/own"]).config_dir == f"{tmp_path}/own"
-    assert cli.main(["list", "--json", "--config-dir=~"]) == 0
+    assert cli.main(["list", "--json", "--config-dir=~", "--plugins=loud_plugin"]) == 0
     found = json.loads(capsys.readouterr().out)
     assert "sep_conv_3x3" in found["ops"]
     assert {"darts", "nasbench201"} <= set(found["spaces"])

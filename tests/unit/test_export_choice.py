@@ -230,6 +230,12 @@ def test_what_the_process_that_times_warns_of_is_told(folder, monkeypatch, capsy
     row = json.loads(capsys.readouterr().out)
     assert row["warnings"] == ["ONNX Runtime runs on CPU instead of CUDA"]
     monkeypatch.setattr(serve_bench, "_in_fresh_process", lambda *_: row)
-    monkeypatch.setattr(serve_bench, "_is_native", lambda *_: False)
-    assert cli.main(["serve-bench", str(folder), "--runtime", "onnx"]) == 0
+    monkeypatch.setattr(serve_bench, "_is_native", lambda *_: print("as a module of hers"))
+    asked = ["serve-bench", str(folder), "--runtime", "onnx"]
+    assert cli.main(asked) == 0
     assert "onnx: ONNX Runtime runs on CPU instead of CUDA\n" in capsys.readouterr().err
+    # rows alone, where a program reads them
+    assert cli.main([*asked, "--json"]) == 0
+    told = capsys.readouterr()
+    assert json.loads(told.out) == row
+    assert "as a module of hers\n" in told.err

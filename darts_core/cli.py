@@ -1,8 +1,8 @@
 """The console command `darts-core`: picks the command, turns expected failures into one sentence.
 
-Exit status: 0 done; 2 a mistake in settings, data, files or code of the user's, told in one sentence on
-stderr; 130 stopped by Ctrl-C or SIGTERM with a checkpoint kept; 1 a defect of ours. `DARTS_DEBUG=1` shows
-tracebacks.
+Exit status: 0 done; 2 a mistake in settings, data, files or code of the user's, or a package that is not
+installed, told in one sentence on stderr; 130 stopped by Ctrl-C or SIGTERM with a checkpoint kept; 141 who
+read its output has gone; 1 a defect of ours. `DARTS_DEBUG=1` shows tracebacks.
 """
 
 from __future__ import annotations

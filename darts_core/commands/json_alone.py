@@ -6,6 +6,7 @@ import contextlib
 import sys
 from collections.abc import Callable, Iterator
 from functools import partial
+from typing import Any
 
 __all__ = ["json_alone"]
 
@@ -14,5 +15,8 @@ __all__ = ["json_alone"]
 def json_alone(wanted: bool) -> Iterator[Callable[[str], None]]:
     """A block with the function that prints on stdout; where `wanted`, all else printed goes to stderr."""
     say = partial(print, file=sys.stdout)
-    with contextlib.redirect_stdout(sys.stderr) if wanted else contextlib.nullcontext():
+    aside: contextlib.AbstractContextManager[Any] = contextlib.nullcontext()
+    if wanted:
+        aside = contextlib.redirect_stdout(sys.stderr)
+    with aside:
         yield say

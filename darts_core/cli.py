@@ -1,18 +1,21 @@
 """The console command `darts-core`: picks the command, turns expected failures into one sentence.
 
-Exit status: 0 done; 2 a mistake in settings, data, files or code of the user's, told in one sentence on
-stderr; 130 stopped by Ctrl-C or SIGTERM with a checkpoint kept; 1 a defect of ours. `DARTS_DEBUG=1` shows
-tracebacks.
+Exit status: 0 done; 2 a mistake in settings, data, files or code of the user's, or a package that is not
+installed, told in one sentence on stderr; 130 stopped by Ctrl-C or SIGTERM with a checkpoint kept; 141 who
+read its output has gone; 1 a defect of ours. `DARTS_DEBUG=1` shows tracebacks.
 """
 
 from __future__ import annotations
 
 import argparse
+import contextlib
 import importlib
 import os
+import select
 import sys
 from collections.abc import Sequence
 
+from darts_core import __version__
 from darts_core.commands.arguments import Parser
 from darts_core.commands.help import ARGPARSE, command_help, main_help
 from darts_core.commands.ranks import current_ranks, end_at_once, in_process_group
@@ -36,6 +39,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     """
     utf8_streams()
     status = _run(list(sys.argv[1:] if argv is None else argv))
+    if status:
+        _let_go_of_output()
     if in_process_group():
         end_at_once(status)
     return status
@@ -49,21 +54,37 @@ def _run(argv: list[str]) -> int:
         return status
     except KeyboardInterrupt as stop:
         return _interrupted(stop)
-    except BrokenPipeError:
-        # the reader of our output (`| head`) has gone: nobody is left to tell, and Python's own flush
-        # at exit must not complain either
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return PIPE_CLOSED
     except Exception as error:
+        if isinstance(error, BrokenPipeError) and _reader_gone():
+            return PIPE_CLOSED  # `| head`: nobody is left to tell
         if os.environ.get("DARTS_DEBUG") == "1":
             raise
-        sentence = sentence_of(error) or _of_users_code(error)
+        sentence = sentence_of(error) or _of_packages(error) or _of_users_code(error)
         if sentence is None:
             _tell_defect(error, argv)
             return 1
         if not (isinstance(error, ConfigError) and _follows()):
             _tell(sentence)
         return USAGE
+
+
+def _reader_gone() -> bool:
+    """Whether who reads our output has ended; a pipe to a program that a plugin started breaks as well."""
+    for stream in (sys.stdout, sys.stderr):
+        with contextlib.suppress(OSError, ValueError):  # a stream without a number
+            poll = select.poll()
+            poll.register(stream.fileno(), 0)  # an end is told unasked
+            if poll.poll(0):
+                return True
+    return False
+
+
+def _let_go_of_output() -> None:
+    """Drop what cannot be written: Python's own flush at exit would complain, and end with status 120."""
+    try:
+        sys.stdout.flush()
+    except OSError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def _follows() -> bool:
@@ -73,6 +94,12 @@ def _follows() -> bool:
     except ConfigError:  # what torchrun set is what is wrong
         return False
     return ranks is not None and not ranks.first
+
+
+def _of_packages(error: Exception) -> str | None:
+    from darts_core.commands.doctor import lacking_sentence
+
+    return lacking_sentence(error)
 
 
 def _of_users_code(error: Exception) -> str | None:
@@ -109,15 +136,14 @@ def _dispatch(argv: list[str]) -> int:
         print(main_help())
         return 0
     if argv[0] == "--version":
-        from importlib import metadata
-
-        print(f"darts-core {metadata.version('darts-core')}")
+        print(f"darts-core {__version__}")
         return 0
     if sys.platform == "win32":
         raise ConfigError(
             "darts-core runs on Linux and macOS: what it reads, locks and starts asks for calls that Windows "
             "lacks; run it in WSL (wsl --install)."
         )
+    _check_folder()
     keep_threads_within_quota()
     command, rest = argv[0], argv[1:]
     if command in COMMANDS:
@@ -130,6 +156,20 @@ def _dispatch(argv: list[str]) -> int:
     if command in ARGPARSE:
         return _run_argparse(command, rest)
     raise ConfigError(unknown_name("command", command, [*COMMANDS, *ARGPARSE]))
+
+
+def _check_folder() -> None:
+    """Refuse a current folder that is gone: torch's libraries end the process there without a word of it.
+
+    Raises:
+        ConfigError: it is.
+    """
+    try:
+        os.getcwd()
+    except FileNotFoundError:
+        raise ConfigError(
+            "The current folder has been deleted (or made anew); go to one that is there: cd FOLDER."
+        ) from None
 
 
 def _run_argparse(command: str, rest: list[str]) -> int:

@@ -125,7 +125,14 @@ def write_yaml(path: str | Path, value: Any) -> None:
 
 
 def utf8_streams() -> None:
-    """Let stdout and stderr write UTF-8 whatever the locale; what no text holds appears as escapes."""
+    """Let stdout and stderr write UTF-8 whatever the locale; what no text holds appears as escapes.
+
+    One that the process was started without (`>&-`, as some supervisors do) leads nowhere, as does stdin.
+    """
+    for name, mode in (("stdin", "r"), ("stdout", "w"), ("stderr", "w")):
+        if getattr(sys, name) is None:
+            # it takes the free number, under which libraries print: no file of ours must
+            setattr(sys, name, open(os.devnull, mode, encoding="utf-8"))  # noqa: SIM115
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(encoding="utf-8", errors="backslashreplace")

@@ -3,13 +3,18 @@
 from __future__ import annotations
 
 import ast
+import io
 import os
 import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
+from types import ModuleType
 
 import pytest
+
+from darts_core.autosearch import __main__ as engine
+from darts_core.study import table
 
 ROOT = Path(__file__).resolve().parent.parent
 PLACES = ("darts_core", "hydra_plugins", "kernels", "benchmarks", "examples")
@@ -82,6 +87,23 @@ def test_every_text_names_its_encoding() -> None:
         for call in locale_calls(ast.parse(path.read_text(encoding="utf-8")))
     ]
     assert found == [], "add encoding='utf-8'"
+
+
+@pytest.mark.parametrize("program", [engine, table])
+def test_the_other_programs_print_utf8_under_another_locale(
+    program: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """`jobs` reads the engine's answers and `job.log` as UTF-8; Latin-1 has another `ß`, and no `漢`."""
+    printed = io.BytesIO()
+    monkeypatch.setattr(sys, "stdout", io.TextIOWrapper(printed, encoding="latin-1"))
+    monkeypatch.setattr(engine, "_algorithms", lambda: print("Grüße, 漢字") or 0)
+    found = {"trials": [], "objectives": {}}
+    monkeypatch.setattr(table, "read_mapping", lambda _: found)
+    monkeypatch.setattr(table, "to_csv", lambda _: "Grüße, 漢字\n")
+    words = ["algorithms"] if program is engine else [str(tmp_path), "--csv"]
+    assert program.main(words) == 0
+    sys.stdout.flush()
+    assert printed.getvalue() == "Grüße, 漢字\n".encode()
 
 
 def test_commands_read_and_write_utf8_under_an_ascii_locale(tmp_path: Path) -> None:

@@ -15,6 +15,7 @@ from types import FrameType
 from typing import Any
 
 from darts_core.errors import sentence_of
+from darts_core.runlog import utf8_streams
 
 __all__ = ["main"]
 
@@ -107,6 +108,7 @@ def _interrupt(number: int, frame: FrameType | None) -> None:
 
 def main(argv: list[str]) -> int:
     """Run one command of the engine; returns the exit status."""
+    utf8_streams()  # as whoever started it reads what it prints, and job.log, whatever the locale
     try:
         if argv[:1] == ["check"]:
             return _check(json.load(sys.stdin))

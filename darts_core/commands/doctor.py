@@ -14,7 +14,7 @@ from typing import Any
 from darts_core.processors import usable_processors
 from darts_core.report.escape import plain_text
 
-__all__ = ["configure", "examine", "run"]
+__all__ = ["configure", "examine", "lacking_sentence", "run"]
 
 _REQUIRED = {
     "torch": "torch",
@@ -72,6 +72,21 @@ def run(args: argparse.Namespace) -> int:
     else:
         _print(found)
     return 1 if found["missing"] else 0
+
+
+def lacking_sentence(error: BaseException) -> str | None:
+    """The text to print where a package that each installation has is not here; None for another error.
+
+    A module within one that is here, of another version, is not meant.
+    """
+    name = error.name if isinstance(error, ModuleNotFoundError) else None
+    for package, module in _REQUIRED.items():
+        if module == name:
+            return (
+                f"darts-core needs {package}, which is not installed here: pip install {package}; "
+                "`darts-core doctor` tells all that is missing."
+            )
+    return None
 
 
 def _version(distribution: str, module: str) -> str | None:

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from darts_core.commands.arguments import add_plugins
+from darts_core.commands.json_alone import json_alone
 from darts_core.errors import ConfigError
 from darts_core.report.escape import plain_text
 from darts_core.runlog import read_yaml
@@ -56,11 +57,12 @@ def run(args: argparse.Namespace) -> int:
     for name in args.what:
         if name not in SECTIONS:
             raise ConfigError(unknown_name("thing to list", name, SECTIONS))
-    import_plugins(args.plugins)
-    sections = {name: collect(name, args.config_dir) for name in args.what or SECTIONS}
-    if args.json:
-        print(json.dumps(sections, indent=2))
-        return 0
+    with json_alone(args.json) as say:
+        import_plugins(args.plugins)
+        sections = {name: collect(name, args.config_dir) for name in args.what or SECTIONS}
+        if args.json:
+            say(json.dumps(sections, indent=2))
+            return 0
     for name, entries in sections.items():
         group = SECTIONS[name]
         print(f"{name}{f' ({group}=)' if group else ''}:")

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import argparse
 import json
+from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from darts_core.commands.arguments import add_plugins
 from darts_core.commands.given_model import SETTINGS_HELP, given_model
+from darts_core.commands.json_alone import json_alone
 
 if TYPE_CHECKING:
     from darts_core.export import Numbers
@@ -42,6 +44,11 @@ def configure(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Print the best classes of each file, or its numbers."""
+    with json_alone(args.json) as say:
+        return _answer(args, say)
+
+
+def _answer(args: argparse.Namespace, say: Callable[[str], None]) -> int:
     from darts_core.errors import ConfigError
     from darts_core.export import Numbers, predict
     from darts_core.report.escape import plain_text
@@ -57,25 +64,22 @@ def run(args: argparse.Namespace) -> int:
     prefer = args.prefer if given.exported else None
     for found in predict(model, files, runtime=runtime, prefer=prefer):
         if isinstance(found, Numbers):
-            _print_numbers(found, args.json)
+            say(_numbers_line(found, args.json))
             continue
         ranked = sorted(found.probabilities.items(), key=lambda item: -item[1])[: args.top]
         if args.json:
-            print(json.dumps(plain({"image": found.image, "classes": dict(ranked)})))
+            say(json.dumps(plain({"image": found.image, "classes": dict(ranked)})))
         else:
             classes = ", ".join(f"{plain_text(name)} {share:.3f}" for name, share in ranked)
-            print(f"{plain_text(found.image)}: {classes}")
+            say(f"{plain_text(found.image)}: {classes}")
     return 0
 
 
-def _print_numbers(found: Numbers, as_json: bool) -> None:
+def _numbers_line(found: Numbers, as_json: bool) -> str:
     from darts_core.report.escape import plain_text
     from darts_core.runlog import plain
 
     if as_json:
-        print(json.dumps(plain({"image": found.image, "values": found.values})))
-    else:
-        values = ", ".join(
-            f"{plain_text(name)} {value:.6g}" for name, value in found.values.items()
-        )
-        print(f"{plain_text(found.image)}: {values}")
+        return json.dumps(plain({"image": found.image, "values": found.values}))
+    values = ", ".join(f"{plain_text(name)} {value:.6g}" for name, value in found.values.items())
+    return f"{plain_text(found.image)}: {values}"

@@ -8,13 +8,13 @@ import logging
 import subprocess
 import sys
 import time
-from collections.abc import Mapping, Sequence
-from functools import partial
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from darts_core.commands.arguments import add_plugins
 from darts_core.commands.given_model import EAGER, SETTINGS_HELP, GivenModel, given_model
+from darts_core.commands.json_alone import json_alone
 from darts_core.device import require_device
 from darts_core.errors import ConfigError, ExportError
 from darts_core.report.escape import plain_text
@@ -56,6 +56,11 @@ def run(args: argparse.Namespace) -> int:
         raise ConfigError(
             f"--batch must be at least 1 and --seconds above 0, at most {_MOST_SECONDS}."
         )
+    with json_alone(args.json) as say:
+        return _time_each(args, say)
+
+
+def _time_each(args: argparse.Namespace, say: Callable[[str], None]) -> int:
     given = _given(args)
     wanted = _exported(given, args) if given.exported else _eager(given, args)
     failed, measured = 0, {}
@@ -63,7 +68,7 @@ def run(args: argparse.Namespace) -> int:
         row = _in_fresh_process(given, args, name)
         failed += "error" in row
         measured[name] = row.get("rows", {})
-        print(json.dumps(row) if args.json else _line(row))
+        say(json.dumps(row) if args.json else _line(row))
         for text in row.get("warnings", ()):
             print(f"{plain_text(name)}: {plain_text(text)}", file=sys.stderr)
     if failed and failed == len(wanted):
@@ -103,8 +108,6 @@ def _exported(given: GivenModel, args: argparse.Namespace) -> list[str]:
     from darts_core.errors import unknown_name
     from darts_core.export import read_manifest
 
-    # standard output is for rows alone, where they are to be read by a program
-    tell = partial(print, file=sys.stderr if args.json else None)
     folder = Path(given.place)
     artifacts = read_manifest(folder)["artifacts"]
     wanted = args.runtime or list(artifacts)
@@ -117,12 +120,12 @@ def _exported(given: GivenModel, args: argparse.Namespace) -> list[str]:
         from darts_core.export import tune_chunks
 
         for name, chunk in tune_chunks(folder).items():
-            tell(
+            print(
                 f"{plain_text(name)}: large batches {f'in pieces of {chunk}' if chunk else 'as a whole'}"
             )
     native = [n for n in wanted if not args.trust and _is_native(folder, artifacts[n])]
     for name in native:
-        tell(f"{plain_text(name)}: native code, left out; add --trust if you made it yourself")
+        print(f"{plain_text(name)}: native code, left out; add --trust if you made it yourself")
     return [name for name in wanted if name not in native]
 
 

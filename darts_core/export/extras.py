@@ -59,6 +59,8 @@ def _other_device(kind: str, device: torch.device) -> str | None:
 
 def missing(kind: str) -> str | None:
     """What artifacts of this kind need and this machine lacks; None where nothing is missing."""
+    if kind == "onnx" and importlib.util.find_spec("onnxruntime") is None:
+        return "ONNX Runtime is not installed (pip install onnxruntime)"
     if kind.startswith("openvino") and importlib.util.find_spec("openvino") is None:
         return 'OpenVINO is not installed (pip install "darts-core[openvino]")'
     if kind == "aoti" and not any(map(shutil.which, (os.environ.get("CXX", "g++"), "clang++"))):

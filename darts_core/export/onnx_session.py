@@ -90,6 +90,7 @@ def _tell_once(first: str, wanted: str) -> None:
 
 
 def _session(path: Path, wanted: list[Any], threads: int) -> Any:
+    providers()  # a sentence where it is absent
     import onnxruntime as ort
 
     options = ort.SessionOptions()

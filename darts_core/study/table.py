@@ -16,7 +16,14 @@ from pathlib import Path
 from typing import Any
 
 from darts_core.errors import DartsError, TuneError
-from darts_core.runlog import RunFolder, plain, read_mapping, write_json, write_text
+from darts_core.runlog import (
+    RunFolder,
+    plain,
+    read_mapping,
+    utf8_streams,
+    write_json,
+    write_text,
+)
 from darts_core.study.records import StudyResult, setting_columns
 
 __all__ = ["log_hparams", "main", "to_csv", "write_tables"]
@@ -80,6 +87,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     kind.add_argument("--json", action="store_true", help="the whole result (default)")
     kind.add_argument("--csv", action="store_true", help="one row a trial")
     args = parser.parse_args(argv)
+    utf8_streams()
     try:
         result = read_mapping(args.folder / "result.json")
         # the search of a script has both, too, of another kind

@@ -108,7 +108,7 @@ class BatchedDenseCell(PackedCell):
 
     def _joined(self, mixed: Tensor, states: Sequence[Tensor], mix_EK: Tensor) -> Tensor:
         """The next node: its mixed channels, and what passes the edges that enter it."""
-        from darts_kernels.partial import join_reference
+        from darts_kernels.join import join_reference
 
         layout = cast("DenseLayout", self.plan.layout)
         rows = [e for e, (_, target) in enumerate(layout.edges) if target == len(states)]

@@ -12,7 +12,7 @@ the node's),
 
 The kernels of the cell run on compact buffers of c channels, as if the rest did not exist; here their
 inputs are cut out of the whole states and their node sums joined with the rest. A pool is taken once a
-state, not once an edge.
+state, not once an edge. The reference is in `join.py`: a CPU, where there may be no Triton, runs it.
 
 Shapes: whole states [N, K c, H*s, W*s] and nodes [N, nodes K c, H, W] in one buffer; pooled
 [inputs, N, (K-1) c, H, W] and its argmax, int8; partial sums [E, (K-1) c, programs]. fp32 accumulation.
@@ -23,11 +23,9 @@ Source: PC-DARTS (arXiv:1907.05737), Eq. 2 and 4.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 import torch
-import torch.nn.functional as F
 import triton
 import triton.language as tl
 from torch import Tensor
@@ -42,33 +40,9 @@ __all__ = [
     "close_source",
     "cut_inputs",
     "join_node",
-    "join_reference",
     "open_gradients",
     "return_inputs",
 ]
-
-
-def join_reference(
-    mixed_NCHW: Tensor,
-    states: Sequence[Tensor],
-    strides: Sequence[int],
-    edge_weights: Tensor,
-    groups: int,
-) -> Tensor:
-    """The node from its mixed sum and the whole states that enter it; differentiable, any dtype."""
-    channels = mixed_NCHW.shape[1]
-    rest: Tensor | None = None
-    for weight, state, stride in zip(edge_weights, states, strides, strict=True):
-        passing = state[:, channels:]
-        if stride == 2:
-            passing = F.max_pool2d(passing, 2, 2, ceil_mode=True)
-        rest = weight * passing if rest is None else rest + weight * passing
-    if rest is None:
-        raise ValueError("A node needs at least one edge.")
-    joined = torch.cat([mixed_NCHW, rest], 1)
-    batch, _, height, width = joined.shape
-    joined = joined.view(batch, groups, channels, height, width).transpose(1, 2)
-    return joined.reshape(batch, groups * channels, height, width)
 
 
 @triton.jit(do_not_specialize=["batch"])

@@ -9,6 +9,7 @@ import re
 import subprocess
 import sys
 import tomllib
+from importlib import metadata
 from pathlib import Path
 
 import pytest
@@ -109,8 +110,10 @@ def test_list_prints_names_with_descriptions(
     (tmp_path / "strategy" / "mine.yaml").write_text("_target_: a.b\ndescription: my own way\n")
     # no shell reads a ~ behind an equals sign
     monkeypatch.setenv("HOME", str(tmp_path))
+    (tmp_path / "loud_plugin.py").write_text("print('imported')\n")
+    monkeypatch.syspath_prepend(tmp_path)
     assert parse_arguments("search", ["--config-dir=~/own"]).config_dir == f"{tmp_path}/own"
-    assert cli.main(["list", "--json", "--config-dir=~"]) == 0
+    assert cli.main(["list", "--json", "--config-dir=~", "--plugins=loud_plugin"]) == 0
     found = json.loads(capsys.readouterr().out)
     assert "sep_conv_3x3" in found["ops"]
     assert {"darts", "nasbench201"} <= set(found["spaces"])
@@ -132,6 +135,18 @@ def test_doctor_states_versions_device_and_kernel_path(capsys: pytest.CaptureFix
     extras = {*declared["project"]["optional-dependencies"]} - {"dev", "fuzz"}
     told = " ".join(use for _, use in doctor._OPTIONAL.values())
     assert {*re.findall(r"extra \[(\w+)\]", told)} == extras
+
+
+def test_the_version_is_told_in_a_checkout_that_is_not_installed(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def unknown(name: str) -> str:
+        raise metadata.PackageNotFoundError(name)
+
+    monkeypatch.setattr(metadata, "version", unknown)
+    assert cli.main(["--version"]) == 0
+    declared = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
+    assert capsys.readouterr().out == f"darts-core {declared['project']['version']}\n"
 
 
 def test_doctor_tells_of_a_torch_that_cannot_be_imported(
@@ -246,3 +261,79 @@ def test_a_reader_that_stops_reading_gets_no_complaint() -> None:
         os.close(write_end)
     assert done.stderr == ""
     assert done.returncode == 141
+
+
+def test_who_stops_a_command_and_its_reader_at_once_gets_no_complaint(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Ctrl-C ends `| tee` too; Python's flush at exit would make of 130 a 120."""
+
+    def stopped(argv: list[str]) -> int:
+        print("a table")
+        raise KeyboardInterrupt
+
+    read_end, write_end = os.pipe()
+    os.close(read_end)
+    stream = os.fdopen(write_end, "w", encoding="utf-8")
+    with monkeypatch.context() as patch:
+        patch.setattr(sys, "stdout", stream)
+        patch.setattr(cli, "_dispatch", stopped)
+        assert cli.main(["jobs"]) == 130
+    stream.close()  # as at exit
+
+
+def test_a_package_that_is_missing_is_no_defect(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """As after `pip install --no-deps`, which keeps a torch of one's own."""
+
+    def needs(argv: list[str]) -> int:
+        import kornia  # noqa: F401
+
+        return 0
+
+    monkeypatch.setattr(cli, "_dispatch", needs)
+    monkeypatch.setitem(sys.modules, "kornia", None)
+    assert cli.main(["train"]) == 2
+    assert capsys.readouterr().err == (
+        "darts-core: darts-core needs kornia, which is not installed here: pip install kornia; "
+        "`darts-core doctor` tells all that is missing.\n"
+    )
+
+
+def test_a_folder_that_was_deleted_is_told(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "gone").mkdir()
+    os.chdir("gone")
+    (tmp_path / "gone").rmdir()
+    assert cli.main(["list", "baselines"]) == 2
+    assert "The current folder has been deleted" in capsys.readouterr().err
+
+
+def test_a_pipe_that_breaks_elsewhere_is_told(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """As one to a decoder that a plugin's data set started: status 141 alone would be silence."""
+
+    def broken(argv: list[str]) -> int:
+        raise BrokenPipeError(32, "Broken pipe")
+
+    monkeypatch.setattr(cli, "_dispatch", broken)
+    monkeypatch.setattr("darts_core.crash.write_crash_report", lambda error, argv: None)
+    with open(os.devnull, "w", encoding="utf-8") as stream, monkeypatch.context() as patch:
+        patch.setattr(sys, "stdout", stream)
+        assert cli.main(["train"]) == 1
+    assert "unexpected BrokenPipeError: [Errno 32] Broken pipe" in capsys.readouterr().err
+
+
+def test_a_command_without_standard_streams_ends_well(monkeypatch: pytest.MonkeyPatch) -> None:
+    names = ("stdin", "stdout", "stderr")
+    with monkeypatch.context() as patch:
+        for name in names:
+            patch.setattr(sys, name, None)
+        statuses = [cli.main(["--version"]), cli.main(["lst"])]
+        for name in names:
+            getattr(sys, name).close()
+    assert statuses == [0, 2]

@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from darts_core.supernet.mixed_op import MixedOp
-from darts_kernels.partial import join_reference
+from darts_kernels.join import join_reference
 
 from .cells import check_cell, make_cell
 

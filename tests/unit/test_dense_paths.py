@@ -11,6 +11,7 @@ from path_cases import assert_same_state, batches, images
 from torch import nn
 
 from darts_core.ops import OPS, register_op
+from darts_core.relax import PartialChannels
 from darts_core.spaces import get_space
 from darts_core.strategies import FirstOrder, SearchSettings, Unrolled
 from darts_core.supernet import Supernet
@@ -178,6 +179,17 @@ def test_lean_sum_needs_no_triton_where_there_is_no_gpu(monkeypatch):
         monkeypatch.setitem(sys.modules, name, None)
     weight, x, base = torch.rand(()), torch.randn(3), torch.randn(3)
     assert torch.equal(lean_sum([(weight, x)], base), base + weight * x)
+
+
+def test_partial_channels_need_no_triton_where_there_is_no_gpu(monkeypatch):
+    for name in ("triton", "darts_kernels.partial"):
+        monkeypatch.setitem(sys.modules, name, None)
+    monkeypatch.delitem(sys.modules, "darts_kernels.join", raising=False)
+    space = get_space("nasbench201")
+    net = Supernet(space, channels=8, layers=1, in_channels=1, relaxation=PartialChannels())
+    assert net.use_path("auto") == "batched"
+    assert isinstance(net.cells[0], BatchedDenseCell)
+    assert net(torch.randn(2, 1, 8, 8)).isfinite().all()
 
 
 def test_lean_sum_takes_any_number_of_terms():

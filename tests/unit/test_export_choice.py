@@ -3,6 +3,7 @@
 import json
 import logging
 import re
+import sys
 from types import SimpleNamespace
 
 import pytest
@@ -47,6 +48,12 @@ def test_machine_code_is_for_its_own_device_and_needs_no_compiler(monkeypatch):
     for prefer, wanted in (("speed", "onnx_int8"), ("exact", "pt2")):
         assert choose(of_a_gpu, prefer, trust=True) == wanted
         assert choose(of_a_gpu, prefer, trust=True, device=torch.device("cpu")) == wanted
+
+
+def test_without_onnx_runtime_what_torch_runs_is_taken(monkeypatch):
+    monkeypatch.setitem(sys.modules, "onnxruntime", None)
+    wanted = {None: "pt2", "exact": "pt2", "speed": "pt2_bf16"}
+    assert {prefer: choose({"artifacts": ALL}, prefer) for prefer in wanted} == wanted
 
 
 def test_exact_is_full_precision_with_the_smallest_error():
@@ -230,6 +237,12 @@ def test_what_the_process_that_times_warns_of_is_told(folder, monkeypatch, capsy
     row = json.loads(capsys.readouterr().out)
     assert row["warnings"] == ["ONNX Runtime runs on CPU instead of CUDA"]
     monkeypatch.setattr(serve_bench, "_in_fresh_process", lambda *_: row)
-    monkeypatch.setattr(serve_bench, "_is_native", lambda *_: False)
-    assert cli.main(["serve-bench", str(folder), "--runtime", "onnx"]) == 0
+    monkeypatch.setattr(serve_bench, "_is_native", lambda *_: print("as a module of hers"))
+    asked = ["serve-bench", str(folder), "--runtime", "onnx"]
+    assert cli.main(asked) == 0
     assert "onnx: ONNX Runtime runs on CPU instead of CUDA\n" in capsys.readouterr().err
+    # rows alone, where a program reads them
+    assert cli.main([*asked, "--json"]) == 0
+    told = capsys.readouterr()
+    assert json.loads(told.out) == row
+    assert "as a module of hers\n" in told.err

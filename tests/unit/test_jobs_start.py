@@ -4,6 +4,7 @@ And stopping one where the disk is full.
 """
 
 import errno
+import io
 import os
 import shutil
 import signal
@@ -46,6 +47,18 @@ def test_an_interruption_before_it_has_a_version_ends_the_command(tmp_path, monk
     finally:
         started[0].kill()
         started[0].wait()
+
+
+def test_what_was_started_is_seen_through_a_pipe_before_it_ends(tmp_path, monkeypatch):
+    """`jobs create --wait | tee log`: a text in a buffer says nothing of where to look meanwhile."""
+    store, seen = Store(tmp_path), io.BytesIO()
+    store.create_job("a", kind="script")
+    with store.new_version("a", new_record("script", commands={"autosearch": {}})):
+        pass
+    monkeypatch.setattr(starting.control, "wait", lambda *_: seen.getvalue().count(b"started"))
+    monkeypatch.setattr(sys, "stdout", io.TextIOWrapper(seen, encoding="utf-8"))
+    child = SimpleNamespace(pid=7, returncode=0)
+    assert starting.follow(store, store.version("a"), child, "started", wait=True) == 1
 
 
 def test_a_databases_password_stands_in_no_list_of_processes_and_no_file(tmp_path, monkeypatch):

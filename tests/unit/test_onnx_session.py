@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 import torch
 
+from darts_core.errors import NotInstalledError
 from darts_core.export import onnx_session
 from darts_core.export.onnx_session import open_onnx, open_tensorrt
 
@@ -96,6 +97,12 @@ def test_a_gpu_session_reads_and_writes_torch_memory(tmp_path):
     before = found.clone()
     run(torch.zeros(2, 3, 4))
     assert torch.equal(found, before)  # an earlier result is not written over
+
+
+def test_without_onnx_runtime_a_file_is_refused_in_a_sentence(tmp_path, monkeypatch):
+    monkeypatch.setitem(sys.modules, "onnxruntime", None)
+    with pytest.raises(NotInstalledError, match="pip install onnxruntime"):
+        open_onnx(tmp_path / "m.onnx", CPU, 1, None)
 
 
 def test_on_a_cpu_and_for_outputs_of_unknown_size_nothing_is_bound(tmp_path):

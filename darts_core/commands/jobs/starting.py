@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shlex
+import sys
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -41,6 +42,7 @@ def follow(
         print(f"Look at it with: darts-core jobs --root {root} show {version.job}")
     if not wait:
         return 0
+    sys.stdout.flush()  # into `| tee` it would be seen at the end, hours later
     status = control.wait(process, version)
     if not version.path.is_dir():
         print(f"{version.label} had nothing to keep and is gone.")

@@ -33,7 +33,7 @@ def searched(tmp_path):
         (made / "autosearch" / "trials").mkdir(parents=True)
         (made / "autosearch" / "objectives.json").write_text(json.dumps(GOALS))
         (made / "config").mkdir()
-        (made / "config" / "1_job.yaml").write_text("search_algorithm: {type: tpe}\n")
+        (made / "config" / "1_job.yaml").write_text("search_algorithm: {type: tpe}\nseed: 1\n")
         for number in range(600):
             folder = made / "autosearch" / "trials" / f"t{number}"
             folder.mkdir()
@@ -72,7 +72,8 @@ def test_all_its_sections_are_there_and_none_has_a_style_of_its_own(searched):
     # the shell gets the user's words as they were
     assert "&#39;a b=c;d&#39;" in again
     assert "--budget 4x" in again
-    assert "search_algorithm: {type: tpe}" in again
+    # line by line, to be copied
+    assert "<pre>search_algorithm: {type: tpe}\nseed: 1\n</pre>" in again
 
 
 def test_idle_time_of_a_worker_is_stated():

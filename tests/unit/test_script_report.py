@@ -4,12 +4,15 @@ import errno
 import json
 import re
 import sys
+from pathlib import Path
 
 import pytest
 from job_rows import row
 
 from darts_core.autosearch.curves import trial_curves
-from darts_core.report.blocks import plain_table
+from darts_core.report.blocks import plain_table, records
+from darts_core.report.read import StageRun, VersionRun
+from darts_core.report.results import benchmark_section
 from darts_core.report.script_content import _headline
 from darts_core.report.script_pictures import as_trials
 from darts_core.report.slices import slices
@@ -103,6 +106,20 @@ def test_a_cell_that_holds_a_part_of_a_mapping_says_so():
     table = plain_table({"widths": {f"layer{n}": n for n in range(13)}, "few": {"a": 1}})
     assert "layer11=11 …</td>" in table
     assert "<td>a=1</td>" in table
+
+
+def test_a_benchmark_shows_what_it_measured_beside_any_number_of_settings():
+    names = ("space", "channels", "layers", "batch_size", "size", "relaxation", "seconds", "copy_gbs",
+             "captured", "error", "plain_error")  # fmt: skip
+    settings = dict.fromkeys(names, 8)
+    rows = [{"name": f"launch {n}", **settings, "median_ms": 1000.0 + n} for n in range(60)]
+    bench = StageRun("bench", Path(), config={"what": "step"}, result={"rows": rows})
+    body = benchmark_section(VersionRun(Path(), "job", "V001", {"bench": bench})).body
+    table, same = body.split("<details>")
+    assert re.findall("<th scope=col>([^<]*)", table) == ["name", "median ms"]
+    assert re.findall("<td>(1[0-9]+)<", table) == [str(1000 + n) for n in range(60)]
+    assert re.findall("<th scope=row>([^<]*)", same) == list(names)
+    assert ">1000 of 1200 rows, 60 of 61 columns.<" in records([dict.fromkeys(range(61), 0)] * 1200)
 
 
 def test_a_version_without_a_prepared_search_says_so(tmp_path):

@@ -44,6 +44,13 @@ def test_what_the_machine_refuses_is_a_sentence_and_no_defect(
         assert (answer.status_code, told in answer.text) == (status, True)
 
 
+def test_a_version_that_is_described_anew_stands_so_in_its_job_at_once(root):
+    client = site(root)
+    assert "<small>two" not in client.get("/jobs/one").text
+    Store(root).version("one").describe("two\nlines")
+    assert "<small>two\nlines</small>" in client.get("/jobs/one").text
+
+
 def test_a_page_beyond_the_last_one_is_the_last_one(root):
     client = site(root)
     text = client.get("/?page=7").text

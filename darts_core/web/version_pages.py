@@ -17,6 +17,7 @@ from darts_core.report.blocks import Section, callout, card, pair, plain_table
 from darts_core.report.charts import Line, line_chart
 from darts_core.report.html import Markup
 from darts_core.report.job_details import log_path, tail
+from darts_core.report.metric_units import headed
 from darts_core.report.page import Content
 from darts_core.report.progress import progress
 from darts_core.report.rows import finite
@@ -160,7 +161,7 @@ def _trials(version: Version, request: Request) -> Section | None:
     ]
     body = part(
         "trials_table",
-        columns=columns,
+        columns=[headed(name) for name in columns],
         rows=shown,
         asked=asked,
         states=states,
@@ -273,9 +274,9 @@ def _holding(path: Path, search: str) -> list[str]:
         with path.open("rb") as stream:
             stream.seek(max(0, stream.seek(0, 2) - _SEARCHED_BYTES))
             for line in stream:
-                text = line.decode("utf-8", "replace").rstrip("\n")
-                if wanted in text.lower():
-                    found.append(text[:500])
+                # a bar that is drawn over and over is one line to the file, and many to `tail`
+                texts = line.decode("utf-8", "replace").splitlines()
+                found += [text[:500] for text in texts if wanted in text.lower()]
     except OSError:
         return []
     return found[-_LINES:]

@@ -51,6 +51,14 @@ def test_a_version_that_is_described_anew_stands_so_in_its_job_at_once(root):
     assert "<small>two\nlines</small>" in client.get("/jobs/one").text
 
 
+def test_a_search_of_a_log_finds_each_state_of_a_bar_that_is_drawn_over(root):
+    bar = "\r".join(f"{percent}% {'#' * 300} loss {percent}" for percent in range(4))
+    (root / "one" / "V001" / "job.log").write_bytes(f"begun\r\n{bar}\r\n".encode())
+    text = site(root).get("/jobs/one/V001/log", params={"search": "loss 3"}).text
+    shown = text[text.index("<pre") : text.index("</pre>")]
+    assert shown.endswith(f">3% {'#' * 300} loss 3")
+
+
 def test_a_page_beyond_the_last_one_is_the_last_one(root):
     client = site(root)
     text = client.get("/?page=7").text

@@ -13,7 +13,7 @@ from darts_core.report.columns import Column
 from darts_core.report.compare_pipelines import pipeline_pictures
 from darts_core.report.front import Front, Key, Point
 from darts_core.report.html import Markup
-from darts_core.report.legend import SERIES_SHAPES
+from darts_core.report.legend import series_shape
 from darts_core.report.palette import series_colors
 from darts_core.report.svg_front import front_svg, key_html
 from darts_core.report.trials_front import Gains, search_front
@@ -81,7 +81,7 @@ def _fronts(found: Sequence[tuple[str, list[Row], Goals, Gains]], colors: Sequen
         if own is None:
             continue
         first = first or own
-        shape = SERIES_SHAPES[index % len(SERIES_SHAPES)]
+        shape = series_shape(index)
         keys.append(Key(shape, color, label))
         points += [
             replace(p, color=color, shape=shape, label=_bars(p), tip=f"{label}, {p.tip}")

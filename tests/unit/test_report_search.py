@@ -216,6 +216,11 @@ def test_the_network_of_the_pick_stands_beside_yours(tmp_path):
     assert "1.5 k" in drawn
     assert "4 k" in drawn
     assert choices_drawing({"a": 1, "b": {"options": []}}) == ""
+    # the chosen one of many long names is drawn, too
+    names = [f"InvertedResidual(kernel={n}, expansion=6)" for n in range(20)]
+    drawn = choices_drawing({"block": {"options": names, "chosen": names[-1]}})
+    assert drawn.count("<rect") == 20
+    assert drawn.count("fill-searched") == 1
     assert network_card(None, own) == network_card({"config": {"x": 1}}, None) == ""
 
 

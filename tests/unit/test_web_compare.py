@@ -17,6 +17,10 @@ def test_versions_of_several_jobs_are_compared(root):
     assert "best acc" in text
     assert "0.58" in text
     assert "None." in text  # their settings do not differ
+    assert "Not drawn" not in text
+    searched(root, "three", hostile="loss")
+    text = site(root).get("/compare?version=one/V001&version=two/V001&version=three/V001").text
+    assert "Not drawn, as other objectives were searched: three/V001." in text
     assert "Choose two versions" in site(root).get("/compare?version=one/V001").text
     assert site(root).get("/compare?version=one/V001&version=no/V001").status_code == 404
 

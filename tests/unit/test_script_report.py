@@ -17,10 +17,12 @@ from darts_core.report.script_content import _headline
 from darts_core.report.script_pictures import as_trials
 from darts_core.report.slices import slices
 from darts_core.report.timeline import timeline
+from darts_core.report.trials_front import search_front
 from darts_core.report.versions import content_of, write_version_report
 from darts_core.report.watching import watching
 from darts_core.store.jobs import Store
 from darts_core.store.record import new_record
+from darts_core.study.result_table import row_names
 
 GOALS = [{"metric": "acc", "mode": "max", "tolerance": 0.0}, {"metric": "ms", "mode": "min"}]
 
@@ -85,6 +87,24 @@ def test_idle_time_of_a_worker_is_stated():
     drawn = timeline(rows)
     assert re.findall(r"(\d+)% idle", drawn) == ["0", "75"]
     assert timeline([row(0, 0.5)]) == ""
+    # by their numbers, not by the alphabet; what is left out is counted
+    rows = [row(n, 0.5, ended=1.0, time_total_s=1.0, worker_index=n) for n in range(40)]
+    drawn = timeline(rows)
+    assert re.findall(r">cpu #(\d+)<", drawn) == [str(n) for n in range(32)]
+    assert "the first 32 of 40 workers" in drawn
+
+
+def test_trials_of_several_steps_are_called_in_pictures_as_in_the_table():
+    rows = [row(number, 0.5 + number / 10, step=step, phase="search", ended=2.0, time_total_s=1.0,
+                trial_id=f"{step}{number}", config={"x": number, "y": step})
+            for step in "ab" for number in (1, 2)]  # fmt: skip
+    names = ["1.1", "1.2", "2.1", "2.2"]
+    assert row_names(rows) == names
+    assert re.findall(r"<title>trial ([0-9.]+): done", timeline(rows)) == names
+    front = search_front(rows, GOALS)
+    assert [point.tip.partition(":")[0] for point in front.points] == [f"trial {n}" for n in names]
+    for _, drawn in slices(as_trials(rows, GOALS), label="acc"):
+        assert re.findall(r"<title>trial ([0-9.]+):", drawn) == names
 
 
 def test_slices_show_numbers_and_names_of_what_differs():

@@ -64,7 +64,7 @@ def timeline(rows: Sequence[Row]) -> Markup:
                 rx=2, class_=f"fill-{_COLORS.get(str(row.get('state')), 'none')}",
             )  # fmt: skip
             body.append(tag("g", tag("title", html_text(tip)) + bar))
-        busy = sum(last - first for _, first, last, *_ in own)
+        busy = sum(item[2] - item[1] for item in own)
         idle = max(0.0, 1.0 - busy / max(end - begin, 1e-9))
         body.append(text(x.stop + 8, top + 13, f"{idle:.0%} idle", class_="tick"))
     keys = [Key("square", color, word) for word, color in _WORDS.items()]

@@ -25,7 +25,7 @@ from darts_core.report.tables import clock, short, span
 from darts_core.report.versions import content_of
 from darts_core.store.record import LIVE, SCRIPT
 from darts_core.store.version import Version
-from darts_core.study.result_table import result_table
+from darts_core.study.result_table import result_table, row_names
 from darts_core.study.results import objectives, read_rows
 from darts_core.web.files import files_of
 from darts_core.web.shell import Site, kept_page, last_page, link, page_links, part, site_of, whole
@@ -182,7 +182,9 @@ def _trials(version: Version, request: Request) -> Section | None:
 def trial_page(request: Request) -> Response:
     """`/jobs/{job}/{version}/trials/{trial}`: one trial in full."""
     version, wanted = version_of(request), request.path_params["trial"]
-    row = next((r for r in read_rows(version.path) if r["trial_id"] == wanted), None)
+    rows = read_rows(version.path)
+    names = dict(zip((r["trial_id"] for r in rows), row_names(rows), strict=True))
+    row = next((r for r in rows if r["trial_id"] == wanted), None)
     if row is None:
         raise JobError(f"{version.label} has no trial {wanted[:40]!r}.")
 
@@ -202,7 +204,7 @@ def trial_page(request: Request) -> Response:
         body += _curves(iterations_of(folder))
         body += card(plain_table(facts), title="Everything known of it")
         return {
-            "heading": f"Trial {row['number']}: {row['state']}",
+            "heading": f"Trial {names[wanted].rstrip('*')}: {row['state']}",
             "topic": f"version:{version.label}",
             "here": "jobs",
             "job": version.job,

@@ -23,6 +23,8 @@ __all__ = [
     "records",
 ]
 
+_MOST_ROWS, _MOST_COLUMNS = 1000, 60
+
 
 @dataclass(frozen=True)
 class Section:
@@ -108,14 +110,21 @@ def plain_table(items: Mapping[str, Any] | Iterable[tuple[str, Any]]) -> Markup:
     return render("names", rows=rows) if rows else Markup()
 
 
-def records(items: Sequence[Mapping[str, Any]], *, most: int = 40) -> Markup:
-    """A table of mappings: one column a key that occurs, in order of first appearance."""
-    rows = [item for item in items if isinstance(item, Mapping)][:most]
-    keys = list(dict.fromkeys(str(key) for row in rows for key in row))[:12]
+def records(items: Sequence[Mapping[str, Any]]) -> Markup:
+    """A table of mappings: one column a key that occurs, in order of first appearance.
+
+    What a page cannot bear (behind 1000 rows or 60 columns) is counted below the table.
+    """
+    every = [item for item in items if isinstance(item, Mapping)]
+    known = list(dict.fromkeys(str(key) for row in every for key in row))
+    rows, keys = every[:_MOST_ROWS], known[:_MOST_COLUMNS]
     if not keys:
         return Markup()
-    return render(
+    table = render(
         "records",
         columns=[key.replace("_", " ") for key in keys],
         rows=[[value_text(row.get(key)) for key in keys] for row in rows],
     )
+    counts = ((len(rows), len(every), "rows"), (len(keys), len(known), "columns"))
+    cut = [f"{shown} of {of_all} {what}" for shown, of_all, what in counts if shown < of_all]
+    return table + (Markup('<p class="note">{}.</p>').format(", ".join(cut)) if cut else "")

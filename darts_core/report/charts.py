@@ -97,6 +97,12 @@ def thin(points: Sequence[tuple[float, float]], most: int = 400) -> list[tuple[f
     return kept if not points or kept[-1] == points[-1] else [*kept, points[-1]]
 
 
+def _fitting(label: str, room: float) -> str:
+    """A label, or as much of its end as `room` pixels hold."""
+    limit = int(len(label) * min(1.0, room / max(text_width(label, 12), 1)))
+    return label if limit >= len(label) else "…" + label[-max(limit - 2, 4) :]
+
+
 def line_chart(
     lines: Sequence[Line],
     *,
@@ -119,8 +125,10 @@ def line_chart(
     if not kept:
         return Markup()
     named = [item for item in kept if item.label and not item.faint]
-    room = max((text_width(item.label, 12) for item in named), default=0) + 18
-    left, right, top, bottom = 56.0, width - max(room, 16), 30.0, height - 46
+    # a long name is cut before it takes the room of the lines; the hover text has all of it
+    wide = max((text_width(item.label, 12) for item in named), default=0)
+    room = min(wide, 0.4 * width)
+    left, right, top, bottom = 56.0, width - room - 18, 30.0, height - 46
     xs = [x for item in kept for x, _ in item.points]
     ys = [y for item in kept for _, y in item.points] + ([level[1]] if level else [])
     if from_zero and y_range is None:
@@ -163,7 +171,7 @@ def line_chart(
             text(
                 x_scale(x) + 9,
                 at + 4,
-                item.label,
+                _fitting(item.label, room),
                 tip=f"{item.label}: {shown} at {number(x)}",
                 class_=f"label t-{item.color}",
             )
@@ -193,8 +201,7 @@ def bars(items: Sequence[Bar], *, title: str, width: float = 560, row: float = 2
     for i, bar in enumerate(items):
         y = i * row + 6
         tip = f"{bar.label}: {bar.shown}"
-        limit = int(len(bar.label) * min(1.0, (left - 16) / max(text_width(bar.label, 12), 1)))
-        label = bar.label if limit >= len(bar.label) else "…" + bar.label[-max(limit - 2, 4) :]
+        label = _fitting(bar.label, left - 16)
         body.append(
             text(left - 10, y + (row - 10) / 2 + 1, label, tip=bar.label, class_="bar-label end")
         )

@@ -7,13 +7,13 @@ from dataclasses import replace
 from typing import Any
 
 from darts_core.errors import JobError
-from darts_core.report.blocks import card, pair
+from darts_core.report.blocks import callout, card, pair
 from darts_core.report.charts import Line, line_chart
 from darts_core.report.columns import Column
 from darts_core.report.compare_pipelines import pipeline_pictures
 from darts_core.report.front import Front, Key, Point
 from darts_core.report.html import Markup
-from darts_core.report.legend import SERIES_SHAPES
+from darts_core.report.legend import series_shape
 from darts_core.report.palette import series_colors
 from darts_core.report.svg_front import front_svg, key_html
 from darts_core.report.trials_front import Gains, search_front
@@ -31,6 +31,7 @@ def compare_pictures(columns: Sequence[Column]) -> Markup:
 def _scripts(columns: Sequence[Column]) -> Markup:
     """Best so far and fronts of the searches of scripts among the versions that share their objectives."""
     found: list[tuple[str, list[Row], Goals, Gains]] = []
+    others: list[str] = []
     for version in [column.version for column in columns]:
         if version.kind != SCRIPT:
             continue
@@ -41,8 +42,13 @@ def _scripts(columns: Sequence[Column]) -> Markup:
         goals = ended["objectives"]
         if not found or _names(goals) == _names(found[0][2]):
             found.append((version.label, read_rows(version.path), goals, ended["gain"]))
+        else:
+            others.append(version.label)
+    # their numbers mean something else
+    told = f"Not drawn, as other objectives were searched: {', '.join(others)}."
+    left = callout(told) if others else Markup()
     if len(found) < 2:
-        return Markup()
+        return left
     colors = series_colors(len(found))
     lines = [
         Line(label, _so_far(rows, goals), color, steps=True)
@@ -51,7 +57,7 @@ def _scripts(columns: Sequence[Column]) -> Markup:
     metric = str(found[0][2][0]["metric"]).replace("_", " ")
     curves = line_chart(lines, x_label="trial", y_label=metric, title="Best so far of each version",
                         width=1060)  # fmt: skip
-    return pair(card(curves, title="Best so far")) + _fronts(found, colors)
+    return pair(card(curves, title="Best so far")) + _fronts(found, colors) + left
 
 
 def _names(goals: Goals) -> list[Any]:
@@ -81,7 +87,7 @@ def _fronts(found: Sequence[tuple[str, list[Row], Goals, Gains]], colors: Sequen
         if own is None:
             continue
         first = first or own
-        shape = SERIES_SHAPES[index % len(SERIES_SHAPES)]
+        shape = series_shape(index)
         keys.append(Key(shape, color, label))
         points += [
             replace(p, color=color, shape=shape, label=_bars(p), tip=f"{label}, {p.tip}")

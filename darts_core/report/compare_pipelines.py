@@ -11,7 +11,7 @@ from darts_core.report.charts import Line, line_chart
 from darts_core.report.columns import Column
 from darts_core.report.front import Axis, Front, Key, Point
 from darts_core.report.html import Markup
-from darts_core.report.legend import SERIES_SHAPES
+from darts_core.report.legend import series_shape
 from darts_core.report.models_front import comparable_rows, models_front
 from darts_core.report.models_table import batches
 from darts_core.report.palette import series_colors
@@ -85,7 +85,7 @@ def _models(runs: Sequence[tuple[str, VersionRun]]) -> Markup:
         if own is None:
             continue
         axes = axes or (own.x, own.y)
-        color, shape = series_colors(len(fronts))[index], SERIES_SHAPES[index % len(SERIES_SHAPES)]
+        color, shape = series_colors(len(fronts))[index], series_shape(index)
         keys.append(Key(shape, color, label))
         points += [
             replace(p, color=color, shape=shape, series="", tip=f"{label}, {p.tip}")

@@ -13,6 +13,7 @@ from darts_core.report.job_summary import stage_facts
 from darts_core.report.read import flatten, read_settings
 from darts_core.report.variables import without_variables
 from darts_core.store.record import SCRIPT
+from darts_core.study.metric_names import names_of
 from darts_core.study.results import figure, summary
 
 __all__ = ["different_settings", "reported", "results_table"]
@@ -57,8 +58,10 @@ def results_of(column: Column, metrics: Sequence[str]) -> dict[str, Any]:
     if best is not None:
         for goal in found["objectives"]:
             figures[f"best {goal['metric']}"] = best["values"].get(goal["metric"])
+        told = reported(best)
         for metric in metrics:
-            figures[f"best {metric}"] = reported(best).get(metric)
+            known = (told[name] for name in names_of(metric) if told.get(name) is not None)
+            figures[f"best {metric}"] = next(known, None)
         figures["best settings"] = best["config"]
     for item in found["gain"]:
         figures[f"gain {item['metric']}"] = item["difference"]
@@ -71,8 +74,19 @@ def results_of(column: Column, metrics: Sequence[str]) -> dict[str, Any]:
 
 
 def results_table(columns: Sequence[Column], metrics: Sequence[str]) -> dict[str, list[Any]]:
-    """Name of a figure -> its value in each column; `metrics` are shown of each best trial too."""
-    return _rows([results_of(column, metrics) for column in columns])
+    """Name of a figure -> its value in each column; `metrics` are shown of each best trial too.
+
+    Raises:
+        JobError: none of the columns has one of the metrics.
+    """
+    table = _rows([results_of(column, metrics) for column in columns])
+    for metric in metrics:
+        if all(value is None for value in table.get(f"best {metric}", ())):
+            raise JobError(
+                f"No best trial of these versions has reported {metric[:80]!r}; name another metric "
+                "that the script reports (a pipeline's figures all stand there as they are)."
+            )
+    return table
 
 
 def different_settings(columns: Sequence[Column]) -> dict[str, list[Any]]:

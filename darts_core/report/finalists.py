@@ -25,14 +25,14 @@ def finalists_html(stage: StageRun) -> Markup:
     rungs = [str(rung) for rung in told.get("rungs") or ()]
     places = [(place, row) for place, row in enumerate(bracket) if isinstance(row, Mapping)]
     places.sort(key=lambda item: (item[0] != told.get("winner"), *_far(item[1], rungs, metric)))
-    table = records([_shown(place + 1, row, rungs, metric) for place, row in places], most=100)
+    table = records([_shown(place + 1, row, rungs, metric) for place, row in places])
     texts = [{"no.": place + 1, "architecture": row.get("architecture")} for place, row in places]
     title = f"{len(places)} finalists, halved on val; the first was chosen"
     seeds, seconds = finite(told.get("seeds")), finite(told.get("device_seconds"))
     if seeds is not None and seconds is not None:
         each = f"mean of {number(seeds)} trainings each, " if seeds > 1 else ""
         title += f" ({each}{duration(seconds)} in all)"
-    return card(table + details("Their architectures", records(texts, most=100)), title=title)
+    return card(table + details("Their architectures", records(texts)), title=title)
 
 
 def _far(row: Mapping[str, Any], rungs: Sequence[str], metric: Metric) -> list[float]:

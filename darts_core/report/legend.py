@@ -8,10 +8,10 @@ from darts_core.report.front import Key
 from darts_core.report.html import Markup, render
 from darts_core.report.svg import line, tag
 
-__all__ = ["SERIES_SHAPES", "legend", "mark"]
+__all__ = ["legend", "mark", "series_shape"]
 
 # one a series; "star" is the baseline's
-SERIES_SHAPES = ("circle", "square", "diamond", "triangle", "hexagon", "pentagon", "cross")
+_SERIES_SHAPES = ("circle", "square", "diamond", "triangle", "hexagon", "pentagon", "cross")
 
 _SHAPES: dict[str, list[tuple[float, float]]] = {
     "square": [(-0.9, -0.9), (0.9, -0.9), (0.9, 0.9), (-0.9, 0.9)],
@@ -24,6 +24,12 @@ _SHAPES: dict[str, list[tuple[float, float]]] = {
     "cross": [(-0.4, -1.2), (0.4, -1.2), (0.4, -0.4), (1.2, -0.4), (1.2, 0.4), (0.4, 0.4),
               (0.4, 1.2), (-0.4, 1.2), (-0.4, 0.4), (-1.2, 0.4), (-1.2, -0.4), (-0.4, -0.4)],
 }  # fmt: skip
+
+
+def series_shape(index: int) -> str:
+    """The shape of a series; where the colours begin anew each has another one than before."""
+    count = len(_SERIES_SHAPES)
+    return _SERIES_SHAPES[(index + index // count) % count]
 
 
 def mark(shape: str, x: float, y: float, size: float, **attributes: object) -> str:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-__all__ = ["metric_label", "unit"]
+__all__ = ["headed", "metric_label", "unit"]
 
 _UNITS = {"latency": "ms", "time_total_s": "s", "time_left_s": "s", "memory_mib": "MiB"}
 _ENDINGS = {"_ms": "ms", "_s": "s", "_seconds": "s", "_mib": "MiB", "_mb": "MB"}
@@ -12,6 +12,12 @@ def unit(metric: str) -> str:
     """The unit of a metric by its name; "" where the name says none."""
     known = _UNITS.get(metric)
     return known or next((u for ending, u in _ENDINGS.items() if metric.endswith(ending)), "")
+
+
+def headed(column: str) -> str:
+    """A column of a table as its head names it: `time_total_s (s)`."""
+    found = unit(column)
+    return f"{column} ({found})" if found else column
 
 
 def metric_label(metric: str, mode: str | None = None) -> str:

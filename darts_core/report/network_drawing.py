@@ -23,7 +23,7 @@ __all__ = ["backbone_stages", "choices_drawing", "network_card", "stages_drawing
 
 _CODE = re.compile(r"[12]{1,200}(-[12]{1,200}){0,15}")
 _SHAPE = re.compile(r"\d{1,3}x\d{1,5}(-\d{1,3}x\d{1,5}){0,15}")
-_MOST_BLOCKS, _WIDTH = 200, 1060
+_MOST_BLOCKS, _MOST_CHOICES, _WIDTH = 200, 1000, 1060
 _FAMILY = ("sep", "conv", "skip", "pool", "dil", "other")
 
 
@@ -78,29 +78,29 @@ def stages_drawing(networks: Mapping[str, str]) -> Markup:
 def choices_drawing(choices: Mapping[str, Any]) -> Markup:
     """Each choice, `{"options": [...], "chosen": ...}` by label, as a row of options, one filled."""
     rows = []
-    for label, item in list(choices.items())[:60]:
+    for label, item in list(choices.items())[:_MOST_CHOICES]:
         options = item.get("options") if isinstance(item, Mapping) else None
         if isinstance(options, list) and options:
-            rows.append((str(label), [str(o) for o in options[:16]], str(item.get("chosen"))))
+            rows.append((str(label), [str(o) for o in options], str(item.get("chosen"))))
     if not rows:
         return Markup()
     left = min(max(text_width(label, 12) for label, _, _ in rows), _WIDTH * 0.4) + 24
-    body = []
-    for index, (label, options, chosen) in enumerate(rows):
-        y, x = 6 + index * 30.0, left
+    body, y = [], 6.0
+    for label, options, chosen in rows:
+        x = left
         body.append(text(left - 12, y + 15, label, class_="bar-label end"))
         for option in options:
             wide = text_width(option, 12) + 18
-            if x + wide > _WIDTH:
-                break
+            # any of them may be the chosen one: what has no room stands in the next line
+            if x > left and x + wide > _WIDTH:
+                x, y = left, y + 26.0
             look = "fill-searched" if option == chosen else "hollow s-none"
             body.append(rect(x, y, wide, 22, rx=6, class_=look, tip=f"{label}: {option}"))
             mark = "state-text t-paper" if option == chosen else "tick mid"
             body.append(text(x + wide / 2, y + 15.5, option, class_=mark))
             x += wide + 8
-    return drawing(
-        _WIDTH, 6 + len(rows) * 30.0, "".join(body), label="What was chosen in the network"
-    )
+        y += 30.0
+    return drawing(_WIDTH, y, "".join(body), label="What was chosen in the network")
 
 
 def _kept(row: Mapping[str, Any] | None) -> Mapping[str, Any]:

@@ -102,7 +102,8 @@ def _widths(content: Any) -> Markup:
     drawn = bars(items, title="Channels kept in every layer", width=1060, row=20)
     kept = sum(last for _, _, last in layers) / max(sum(first for _, first, _ in layers), 1)
     if len(items) > 24:
-        drawn = details(f"{len(items)} layers", drawn)
+        of_all = f" of {len(layers)}" if len(layers) > len(items) else ""
+        drawn = details(f"{len(items)}{of_all} layers", drawn)
     return card(drawn, title=f"Channels kept: {percent(kept)} of all")
 
 

@@ -7,7 +7,17 @@ from collections.abc import Mapping, Sequence
 from darts_core.errors import DartsError
 from darts_core.metric import ACCURACY, Metric
 from darts_core.report.aim import aim_searched, aim_sentence, aimed_batch
-from darts_core.report.blocks import Section, callout, card, count_text, duration, pair, records
+from darts_core.report.blocks import (
+    Section,
+    callout,
+    card,
+    count_text,
+    details,
+    duration,
+    pair,
+    plain_table,
+    records,
+)
 from darts_core.report.escape import plain_text
 from darts_core.report.family import family_headline
 from darts_core.report.html import Markup, render
@@ -53,7 +63,14 @@ def benchmark_section(run: VersionRun) -> Section | None:
     rows = bench.result.get("rows") if bench is not None else None
     if bench is None or _what(bench) == "models" or not isinstance(rows, list) or not rows:
         return None
-    return Section("result", f"Benchmark: {_what(bench)}", card(records(rows)))
+    found = [row for row in rows if isinstance(row, Mapping)]
+    first = found[0] if len(found) > 1 else {}
+    # the settings that all were measured with would push the times out of sight
+    same = {k: v for k, v in first.items() if all(k in row and row[k] == v for row in found)}
+    body = card(records([{k: v for k, v in row.items() if k not in same} for row in found]))
+    if same:
+        body += details("The same in every row", card(plain_table(same)))
+    return Section("result", f"Benchmark: {_what(bench)}", body)
 
 
 def final_row(rows: Sequence[ModelRow], batch: int, *, flagged: bool = False) -> ModelRow | None:

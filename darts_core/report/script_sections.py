@@ -15,7 +15,7 @@ from darts_core.report.blocks import Section, callout, card, details, plain_tabl
 from darts_core.report.charts import Bar, bars
 from darts_core.report.html import render
 from darts_core.report.job_details import resources_text
-from darts_core.report.metric_units import unit
+from darts_core.report.metric_units import headed
 from darts_core.report.resource_curves import resource_curves
 from darts_core.report.tables import cost_text, short, span
 from darts_core.runlog import read_jsonl
@@ -56,7 +56,7 @@ def trials_section(rows: Sequence[Row], goals: Goals) -> Section | None:
     kept = [c for c in columns if c not in ("additional_data",)]
     body = render(
         "trials",
-        columns=[name + (f" ({found})" if (found := unit(name)) else "") for name in kept],
+        columns=[headed(name) for name in kept],
         rows=[[short(row.get(c)) for c in kept] for row in table[:_MOST_ROWS]],
     )
     note = "* is your configuration, c1, c2 … are the confirming runs over fresh seeds."

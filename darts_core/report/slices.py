@@ -60,7 +60,7 @@ def _slice(trials: Sequence[Trial], name: str, label: str) -> Markup:
             body += text(x(at), y.start + 18, shown, tip=kind, class_="tick mid")
     for trial, at in zip(have, places, strict=True):
         own = trial.is_baseline
-        tip = f"{'your configuration' if own else f'trial {trial.number}'}: {number(trial.value or 0.0, 4)}"
+        tip = f"{'your configuration' if own else trial.name}: {number(trial.value or 0.0, 4)}"
         look = "mark fill-baseline" if own else "mark fill-searched"
         shape = mark("star" if own else "circle", at, y(trial.value or 0.0), 4.6, class_=look)
         body += tag("g", tag("title", html_text(tip)) + shape)

@@ -59,6 +59,7 @@ def _ops(stage: StageRun) -> list[Any] | None:
 _SHOWN = {
     "epoch", "time", "seconds", "loss", "train_loss", "alpha_loss", "val_loss", "learning_rate",
 }  # fmt: skip
+_MOST_OTHERS = 24
 
 
 def _others(stage: StageRun) -> Markup:
@@ -66,16 +67,16 @@ def _others(stage: StageRun) -> Markup:
     names = dict.fromkeys(str(key) for row in stage.metrics for key in row)
     judged = {f"{split}_{stage.metric.name}" for split in ("train", "alpha", "val")}
     left = [n for n in names if n not in _SHOWN | judged and not n.startswith("guard/")]
-    pictures: list[Markup] = []
-    for name in left:
-        points = series(stage.metrics, name)
-        if len(points) > 1 and len(pictures) < 8:
-            drawn = line_chart([Line("", points, "sep")], x_label="epoch", y_label=name, title=name,
-                               height=210)  # fmt: skip
-            pictures.append(card(drawn, title=name.replace("_", " ")))
-    if not pictures:
+    found = [(name, points) for name in left if len(points := series(stage.metrics, name)) > 1]
+    if not found:
         return Markup()
-    return details("More measurements", pair(*pictures))
+    pictures = []
+    for name, points in found[:_MOST_OTHERS]:
+        drawn = line_chart([Line("", points, "sep")], x_label="epoch", y_label=name, title=name,
+                           height=210)  # fmt: skip
+        pictures.append(card(drawn, title=name.replace("_", " ")))
+    cut = f" ({_MOST_OTHERS} of {len(found)})" if len(found) > _MOST_OTHERS else ""
+    return details(f"More measurements{cut}", pair(*pictures))
 
 
 def _title(metric: Metric) -> str:

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from darts_core.report.read import StageRun, mapping_at
 from darts_core.report.rows import finite
+from darts_core.study.records import Constraint, meets
 
 __all__ = ["study_so_far"]
 
@@ -22,8 +23,9 @@ def study_so_far(stage: StageRun) -> Mapping[str, Any]:
         return stage.result
     folders = stage.folder / "trials"
     names = sorted(path.name for path in folders.iterdir()) if folders.is_dir() else []
-    trials = [_trial(folders / name) for name in names if name.isdigit()]
-    given = mapping_at(stage.folder / "study.json", []).get("objectives")
+    about = mapping_at(stage.folder / "study.json", [])
+    given, bounds = about.get("objectives"), _bounds(about.get("constraints"))
+    trials = [_trial(folders / name, bounds) for name in names if name.isdigit()]
     # [[name, direction], ...]
     pairs = given if isinstance(given, list) else []
     goals = {str(p[0]): str(p[1]) for p in pairs if isinstance(p, list) and len(p) == 2}
@@ -31,7 +33,27 @@ def study_so_far(stage: StageRun) -> Mapping[str, Any]:
     return {**stage.result, **{name: value for name, value in found.items() if value}}
 
 
-def _trial(folder: Path) -> dict[str, Any]:
+def _bounds(given: Any) -> list[Constraint]:
+    """The constraints of a study: metric, sign and bound of each."""
+    rows = [row for row in given if isinstance(row, list)] if isinstance(given, list) else []
+    return [
+        (str(row[0]), str(row[1]), bound)
+        for row in rows
+        if len(row) == 3 and (bound := finite(row[2])) is not None
+    ]
+
+
+def _feasible(metrics: Any, bounds: Sequence[Constraint]) -> bool:
+    """Whether an ended trial keeps the constraints; one that they cannot be judged by does not."""
+    found = metrics if isinstance(metrics, Mapping) else {}
+    return all(
+        (value := finite(found.get(bound[0]))) is not None
+        and meets({bound[0]: value}, [bound])[0] <= 0
+        for bound in bounds
+    )
+
+
+def _trial(folder: Path, bounds: Sequence[Constraint]) -> dict[str, Any]:
     """One trial as a study's result lists it; empty where its settings are not written yet."""
     settings = mapping_at(folder / "config.yaml", [])
     if not isinstance(settings.get("params"), dict):
@@ -45,4 +67,5 @@ def _trial(folder: Path) -> dict[str, Any]:
         "state": str(ended.get("state") or "unfinished"),
         "value": finite(values[0]) if values else None,
         "values": values,
+        "feasible": ended.get("state") != "complete" or _feasible(ended.get("metrics"), bounds),
     }

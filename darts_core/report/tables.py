@@ -7,6 +7,7 @@ import io
 import json
 import math
 import time
+import unicodedata
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -86,12 +87,20 @@ def cost_text(cost: Mapping[str, Mapping[str, Any]]) -> str:
 def _text(columns: Sequence[str], rows: Sequence[Mapping[str, Any]]) -> str:
     cells = [[short(row.get(column)) for column in columns] for row in rows]
     heads = [neutral(column) for column in columns]
-    widths = [max([len(h), *(len(line[i]) for line in cells)]) for i, h in enumerate(heads)]
-    lines = ["  ".join(h.ljust(w) for h, w in zip(heads, widths, strict=True)).rstrip()]
-    lines += [
-        "  ".join(c.ljust(w) for c, w in zip(line, widths, strict=True)).rstrip() for line in cells
-    ]
-    return "\n".join(lines)
+    lines = [heads, *cells]
+    widths = [max(map(_columns, column)) for column in zip(*lines, strict=True)]
+    return "\n".join(
+        "  ".join(c + " " * (w - _columns(c)) for c, w in zip(line, widths, strict=True)).rstrip()
+        for line in lines
+    )
+
+
+def _columns(text: str) -> int:
+    """How many columns of a terminal a text takes: Chinese letters are two wide, accents have no room."""
+    if text.isascii():
+        return len(text)
+    seen = [c for c in text if unicodedata.category(c) not in ("Mn", "Me")]
+    return len(seen) + sum(unicodedata.east_asian_width(c) in "WF" for c in seen)
 
 
 def _csv(columns: Sequence[str], rows: Sequence[Mapping[str, Any]]) -> str:

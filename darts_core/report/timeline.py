@@ -10,23 +10,27 @@ from darts_core.report.html import Markup
 from darts_core.report.legend import legend
 from darts_core.report.rows import finite
 from darts_core.report.svg import Scale, drawing, line, number, rect, tag, text
+from darts_core.study.result_table import row_names
 from darts_core.study.results import Row
 
 __all__ = ["timeline"]
 
 _COLORS = {"done": "searched", "stopped": "pool", "failed": "bad", "running": "good"}
 _WORDS = {"done": "searched", "stopped early": "pool", "failed": "bad"}
-_LANE = 26.0
+_LANE, _MOST_LANES = 26.0, 32
 
 
-def _spans(rows: Sequence[Row]) -> list[tuple[str, float, float, Row]]:
-    """(worker, begin, end, row) of every trial whose times are known."""
+Lane = tuple[str, int]
+
+
+def _spans(rows: Sequence[Row]) -> list[tuple[Lane, float, float, str, Row]]:
+    """(worker, begin, end, name, row) of every trial whose times are known."""
     found = []
-    for row in rows:
+    for row, name in zip(rows, row_names(rows), strict=True):
         ended, spent = finite(row.get("ended")), finite(row.get("time_total_s"))
         if ended is not None and spent is not None and spent >= 0:
-            lane = f"{row.get('device') or 'cpu'} #{row.get('worker_index', 0)}"
-            found.append((lane, ended - spent, ended, row))
+            lane = (str(row.get("device") or "cpu"), int(finite(row.get("worker_index")) or 0))
+            found.append((lane, ended - spent, ended, name, row))
     return found
 
 
@@ -35,7 +39,8 @@ def timeline(rows: Sequence[Row]) -> Markup:
     spans = _spans(rows)
     if not spans:
         return Markup()
-    lanes = sorted({lane for lane, *_ in spans})[:32]
+    every = sorted({lane for lane, *_ in spans})
+    lanes = every[:_MOST_LANES]
     begin, end = min(s[1] for s in spans), max(s[2] for s in spans)
     width = 560.0
     height = 30 + _LANE * len(lanes) + 40
@@ -44,23 +49,22 @@ def timeline(rows: Sequence[Row]) -> Markup:
     body = [line(x.start, bottom, x.stop, bottom, class_="axis")]
     for at in x.ticks(5):
         body.append(text(x(at), bottom + 16, number(at), class_="tick mid"))
-    body.append(
-        text(
-            (x.start + x.stop) / 2, bottom + 34, "seconds since the start", class_="axis-title mid"
-        )
-    )
+    said = "seconds since the start"
+    if len(lanes) < len(every):
+        said += f" (the first {len(lanes)} of {len(every)} workers)"
+    body.append(text((x.start + x.stop) / 2, bottom + 34, said, class_="axis-title mid"))
     for index, lane in enumerate(lanes):
         own = [item for item in spans if item[0] == lane]
         top = 16 + _LANE * index
-        body.append(text(x.start - 8, top + 13, lane, class_="tick end"))
-        for _, first, last, row in own:
-            tip = f"trial {row.get('number')}: {row.get('state')}, {number(last - first)} s"
+        body.append(text(x.start - 8, top + 13, f"{lane[0]} #{lane[1]}", class_="tick end"))
+        for _, first, last, name, row in own:
+            tip = f"trial {name}: {row.get('state')}, {number(last - first)} s"
             bar = rect(
                 x(first - begin), top, max(x(last - begin) - x(first - begin) - 0.6, 0.8), _LANE - 10,
                 rx=2, class_=f"fill-{_COLORS.get(str(row.get('state')), 'none')}",
             )  # fmt: skip
             body.append(tag("g", tag("title", html_text(tip)) + bar))
-        busy = sum(last - first for _, first, last, _ in own)
+        busy = sum(item[2] - item[1] for item in own)
         idle = max(0.0, 1.0 - busy / max(end - begin, 1e-9))
         body.append(text(x.stop + 8, top + 13, f"{idle:.0%} idle", class_="tick"))
     keys = [Key("square", color, word) for word, color in _WORDS.items()]

@@ -9,6 +9,7 @@ from darts_core.report.front import YOURS, Axis, Front, Key, Point
 from darts_core.report.metric_units import metric_label
 from darts_core.report.svg import number
 from darts_core.report.trials import Trial
+from darts_core.study.result_table import row_names
 from darts_core.study.results import Goals, Row, row_values, search_rows
 
 __all__ = ["SEED_MARKS", "YOURS", "fresh_seeds", "search_front", "trials_front"]
@@ -54,12 +55,13 @@ def search_front(
     """
     points = []
     whole = any(row["state"] == "done" and row_values(row, goals[:2]) for row in search_rows(rows))
+    names = dict(zip((id(row) for row in rows), row_names(rows), strict=True))
     for row in search_rows(rows):
         values = row_values(row, goals[:2])
         if values is not None and len(values) == 2:
             points.append(
                 _point(
-                    f"trial {row['number']}",
+                    f"trial {names[id(row)]}",
                     values[1],
                     values[0],
                     baseline=bool(row.get("is_baseline")),

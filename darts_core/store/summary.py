@@ -8,7 +8,7 @@ from typing import Any
 
 from darts_core.errors import ResumeError
 from darts_core.runlog import read_json, write_json
-from darts_core.store.record import SCRIPT
+from darts_core.store.record import RECORD, SCRIPT
 from darts_core.store.version import Version
 
 __all__ = ["read_summary", "write_summary"]
@@ -57,9 +57,15 @@ def write_summary(
 
 
 def read_summary(version: Version) -> dict[str, Any] | None:
-    """The summary; None when none was written, it is damaged, or another program's."""
+    """The summary; None when none was written, it is damaged, another program's, or of an earlier state.
+
+    A version that was stopped, went on and was stopped again is in the state that its summary names.
+    """
+    path = version.path / _SUMMARY
     try:
-        content = read_json(version.path / _SUMMARY)
+        if path.stat().st_mtime_ns < (version.path / RECORD).stat().st_mtime_ns:
+            return None
+        content = read_json(path)
     except (ResumeError, OSError):
         return None
     if not isinstance(content, dict):

@@ -13,6 +13,7 @@ from darts_core.errors import TuneError
 __all__ = [
     "IS_BASELINE",
     "OUTSIDE",
+    "Constraint",
     "StudyResult",
     "TrialRecord",
     "check_constrained",

@@ -55,8 +55,12 @@ def compare_page(request: Request) -> Response:
         values["columns"] = [
             {"label": c.label, "link": f"/jobs/{c.version.label}"} for c in columns
         ]
+        try:
+            results = results_table(columns, [metric] if metric else [])
+        except JobError as error:
+            results, values["problem"] = results_table(columns, []), str(error)
         for name, table in (
-            ("results", results_table(columns, [metric] if metric else [])),
+            ("results", results),
             ("settings", different_settings(columns)),
         ):
             values[name] = [

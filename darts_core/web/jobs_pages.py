@@ -47,10 +47,11 @@ def shown_row(row: Mapping[str, Any], version: Version, *, of_job: bool = False)
             left = span(far.seconds_left) if far.seconds_left is not None else ""
             share, done = far.share, far.text
     place = f"/jobs/{row['job']}/{row['version']}"
+    title = row["version"] if of_job else row["job"]
     return {
         **row,
         "label": f"{row['job']}/{row['version']}",
-        "title": row["version"] if of_job else row["job"],
+        "title": title,
         "description": row["version_description"] if of_job else row["description"],
         "link": place if of_job else f"/jobs/{row['job']}",
         "share": share,
@@ -59,7 +60,7 @@ def shown_row(row: Mapping[str, Any], version: Version, *, of_job: bool = False)
         "value": short(row["value"]) if row["value"] is not None else "–",
         "baseline": short(row["baseline"]) if row["baseline"] is not None else "–",
         "metric": (row["metric"] or "").replace("_", " "),
-        "course": sparkline_svg(row["course"], f"course of {row['job']}"),
+        "course": sparkline_svg(row["course"], f"course of {title}"),
         "device": row["device"] or "–",
         "started": clock(row["started"] or row["created"]),
         "duration": span(row["duration"]) if row["duration"] is not None else "–",

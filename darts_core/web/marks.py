@@ -27,7 +27,7 @@ _SKIPPED = {
 }
 _DEPTH = 4
 _LIST_SECONDS = 30
-_MARKED = ("version.json", "log.txt", "job.log")
+_MARKED = ("version.json", "description.txt", "log.txt", "job.log")
 
 
 def _walk(folder: str, depth: int) -> Iterator[str]:

@@ -61,6 +61,9 @@ def order(options: WebOptions, verb: str, fields: Fields) -> Order:
             raise ConfigError(
                 f"The field {name[:40]} holds half of a character (a lone surrogate)."
             )
+    # browsers end each line of a text area so; a page would show the first half as an escape, and a form
+    # that is filled with it send it back as text
+    fields = {name: value.replace("\r\n", "\n") for name, value in fields.items()}
     made = VERBS[verb](options, fields)
     words = ("jobs", f"--root={options.store.root}", *made.words)
     return Order(words, made.files, made.shows)
@@ -151,7 +154,7 @@ def _described(fields: Fields) -> tuple[tuple[str, ...], dict[str, str]]:
     words += _lines(fields.get("settings", ""), "--set")
     words += _lines(fields.get("arguments", ""), "--arg")
     if fields.get("file", "").strip():
-        files["job.yaml"] = fields["file"].replace("\r\n", "\n")
+        files["job.yaml"] = fields["file"]
         words.append("--config={folder}/job.yaml")
     return tuple(words), files
 

@@ -17,6 +17,7 @@ from darts_core.report.blocks import Section, callout, card, pair, plain_table
 from darts_core.report.charts import Line, line_chart
 from darts_core.report.html import Markup
 from darts_core.report.job_details import log_path, tail
+from darts_core.report.metric_units import headed
 from darts_core.report.page import Content
 from darts_core.report.progress import progress
 from darts_core.report.rows import finite
@@ -24,7 +25,7 @@ from darts_core.report.tables import clock, short, span
 from darts_core.report.versions import content_of
 from darts_core.store.record import LIVE, SCRIPT
 from darts_core.store.version import Version
-from darts_core.study.result_table import result_table
+from darts_core.study.result_table import result_table, row_names
 from darts_core.study.results import objectives, read_rows
 from darts_core.web.files import files_of
 from darts_core.web.shell import Site, kept_page, last_page, link, page_links, part, site_of, whole
@@ -160,7 +161,7 @@ def _trials(version: Version, request: Request) -> Section | None:
     ]
     body = part(
         "trials_table",
-        columns=columns,
+        columns=[headed(name) for name in columns],
         rows=shown,
         asked=asked,
         states=states,
@@ -181,7 +182,9 @@ def _trials(version: Version, request: Request) -> Section | None:
 def trial_page(request: Request) -> Response:
     """`/jobs/{job}/{version}/trials/{trial}`: one trial in full."""
     version, wanted = version_of(request), request.path_params["trial"]
-    row = next((r for r in read_rows(version.path) if r["trial_id"] == wanted), None)
+    rows = read_rows(version.path)
+    names = dict(zip((r["trial_id"] for r in rows), row_names(rows), strict=True))
+    row = next((r for r in rows if r["trial_id"] == wanted), None)
     if row is None:
         raise JobError(f"{version.label} has no trial {wanted[:40]!r}.")
 
@@ -201,7 +204,7 @@ def trial_page(request: Request) -> Response:
         body += _curves(iterations_of(folder))
         body += card(plain_table(facts), title="Everything known of it")
         return {
-            "heading": f"Trial {row['number']}: {row['state']}",
+            "heading": f"Trial {names[wanted].rstrip('*')}: {row['state']}",
             "topic": f"version:{version.label}",
             "here": "jobs",
             "job": version.job,
@@ -273,9 +276,9 @@ def _holding(path: Path, search: str) -> list[str]:
         with path.open("rb") as stream:
             stream.seek(max(0, stream.seek(0, 2) - _SEARCHED_BYTES))
             for line in stream:
-                text = line.decode("utf-8", "replace").rstrip("\n")
-                if wanted in text.lower():
-                    found.append(text[:500])
+                # a bar that is drawn over and over is one line to the file, and many to `tail`
+                texts = line.decode("utf-8", "replace").splitlines()
+                found += [text[:500] for text in texts if wanted in text.lower()]
     except OSError:
         return []
     return found[-_LINES:]

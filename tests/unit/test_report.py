@@ -129,12 +129,13 @@ def test_every_further_number_is_drawn(tmp_path: Path) -> None:
     folder = tmp_path / "job" / "V001"
     fixture.make_search(folder / "search", epochs=3)
     path = folder / "search" / "metrics.jsonl"
-    rows = [{**json.loads(line), "expected_latency_ms": 3.0 - i}
+    rows = [{**json.loads(line), "expected_latency_ms": 3.0 - i, **{f"m{n}": i for n in range(30)}}
             for i, line in enumerate(path.read_text().splitlines())]  # fmt: skip
     write_text(path, "".join(json.dumps(row) + "\n" for row in rows))
     text = " ".join(parse(write_report(folder)).words)
     assert "expected latency ms" in text
-    assert "More measurements" in text
+    assert "m9" in text
+    assert re.search(r"More measurements \(24 of \d+\)", text)
 
 
 def test_unfinished_and_damaged_stages_are_named(tmp_path: Path) -> None:

@@ -2,6 +2,7 @@
 
 import argparse
 import json
+import os
 from pathlib import Path
 
 import pytest
@@ -17,7 +18,7 @@ from darts_core.report.comparison import different_settings, results_table
 from darts_core.report.job_details import version_details
 from darts_core.report.job_rows import picked
 from darts_core.report.job_summary import seen_summary, stage_facts
-from darts_core.report.tables import short
+from darts_core.report.tables import render, short
 from darts_core.report.versions import content_of, write_version_report
 from darts_core.runlog import read_json, write_json, write_yaml
 from darts_core.store.jobs import Store
@@ -140,6 +141,24 @@ def test_what_stands_in_environment_variables_is_on_no_page_of_a_pipeline(store)
 def test_large_numbers_are_written_out():
     written = [short(value) for value in (193_340.0, 2_914_816.0, 99_999.0, -1e5, 3e15, 0.97912345)]
     assert written == ["193340", "2914816", "99999", "-100000", "3e+15", "0.97912"]
+
+
+def test_wide_letters_and_accents_leave_the_columns_of_a_table_in_line():
+    rows = [{"name": name, "value": "x"} for name in ("ab", "猫", "e\u0301\u0301", "か\u3099")]
+    assert render(("name", "value"), rows).splitlines() == [
+        "name  value", "ab    x", "猫    x", "e\u0301\u0301     x", "か\u3099    x",
+    ]  # fmt: skip
+
+
+def test_a_version_that_went_on_and_was_stopped_again_is_listed_with_what_it_has_now(store):
+    version = store.version("one")
+    version.set_state("stopped", "train")
+    assert seen_summary(version, "stopped")["best"] == 0.9
+    os.utime(version.path / "summary.json", (1.0, 1.0))  # before it went on
+    version.set_state("stopped")
+    result = version.path / "train" / "result.json"
+    write_json(result, {**read_json(result), "test_accuracy": 0.95})
+    assert seen_summary(version, "stopped")["best"] == 0.95
 
 
 def test_a_multirun_is_listed_and_taken_by_the_element_that_is_best_on_val(store, capsys, tmp_path):

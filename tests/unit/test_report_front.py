@@ -6,6 +6,8 @@ import re
 import pytest
 
 from darts_core.report.front import Axis, Front, Key, Point
+from darts_core.report.legend import series_shape
+from darts_core.report.palette import series_colors
 from darts_core.report.svg_front import front_svg, key_html
 from darts_core.report.trials import read_trials
 from darts_core.report.trials_front import trials_front
@@ -73,6 +75,11 @@ def test_spreads_are_bars_and_the_baseline_a_cross_with_its_corner() -> None:
     assert drawn.count('class="base-line"') == 2
     assert "better in both" in drawn
     assert front.wide
+
+
+def test_many_series_differ_in_colour_or_shape() -> None:
+    looks = zip(series_colors(49), map(series_shape, range(49)), strict=True)
+    assert len(set(looks)) == 49
 
 
 def test_names_and_keys_are_escaped_everywhere() -> None:

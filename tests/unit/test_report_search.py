@@ -146,6 +146,15 @@ def test_a_trial_of_one_iteration_is_a_dot_and_a_level_crosses_the_plot():
         [Line("", [(0, 5.0), (1, 6.0)], "sep")], x_label="x", y_label="y", title="t", from_zero=True
     )
     assert ">0<" in low
+    # the name of a job may have 120 characters: it takes two fifths of the picture, the lines the rest
+    long = f"{'a' * 115}/V001"
+    drawn = line_chart(
+        [Line(long, [(0, 1.0), (9, 2.0)], "sep")], x_label="x", y_label="y", title="t"
+    )
+    assert re.findall(r'd="M([0-9.]+) [0-9.]+ L([0-9.]+) ', drawn) == [("56.00", "318.00")]
+    shown = re.findall(r"</title>(…a+/V001)</text>", drawn)
+    assert [len(name) < 40 for name in shown] == [True]
+    assert f"<title>{long}: 2 at 9</title>" in drawn
 
 
 def test_units_stand_where_the_name_knows_them():
@@ -207,6 +216,11 @@ def test_the_network_of_the_pick_stands_beside_yours(tmp_path):
     assert "1.5 k" in drawn
     assert "4 k" in drawn
     assert choices_drawing({"a": 1, "b": {"options": []}}) == ""
+    # the chosen one of many long names is drawn, too
+    names = [f"InvertedResidual(kernel={n}, expansion=6)" for n in range(20)]
+    drawn = choices_drawing({"block": {"options": names, "chosen": names[-1]}})
+    assert drawn.count("<rect") == 20
+    assert drawn.count("fill-searched") == 1
     assert network_card(None, own) == network_card({"config": {"x": 1}}, None) == ""
 
 

@@ -38,6 +38,23 @@ def test_a_page_shows_a_study_that_runs(tmp_path):
     assert "Best settings (trial 0)" in section.body
 
 
+def test_a_trial_of_a_study_that_runs_may_break_a_constraint(tmp_path):
+    stage = _study(tmp_path)
+    about = {
+        "objectives": [["val_accuracy", "maximize"]],
+        "constraints": [["latency_ms", "<=", 5.0]],
+    }
+    write_json(tmp_path / "study.json", about)
+    for number, (value, metrics) in enumerate(((0.5, {"latency_ms": 4.0}), (0.9, {"latency_ms": 9.0}),
+                                               (0.8, {}))):  # fmt: skip
+        told = {"state": "complete", "values": [value], "metrics": metrics}
+        write_json(tmp_path / "trials" / f"{number:04d}" / "result.json", told)
+    assert [t["feasible"] for t in study_so_far(stage)["trials"]] == [True, False, False]
+    section = tune_section(VersionRun(tmp_path, "job", "V001", {"tune": stage}))
+    assert "Best settings (trial 0)" in section.body
+    assert "outside the constraints" in section.body
+
+
 def test_a_share_is_shown_in_per_cent_whatever_it_is_called(tmp_path):
     stage, name = _study(tmp_path), "mean_average_precision"
     write_json(tmp_path / "study.json", {"objectives": [[f"val_{name}", "maximize"]]})

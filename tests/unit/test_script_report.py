@@ -4,20 +4,25 @@ import errno
 import json
 import re
 import sys
+from pathlib import Path
 
 import pytest
 from job_rows import row
 
 from darts_core.autosearch.curves import trial_curves
-from darts_core.report.blocks import plain_table
+from darts_core.report.blocks import plain_table, records
+from darts_core.report.read import StageRun, VersionRun
+from darts_core.report.results import benchmark_section
 from darts_core.report.script_content import _headline
 from darts_core.report.script_pictures import as_trials
 from darts_core.report.slices import slices
 from darts_core.report.timeline import timeline
+from darts_core.report.trials_front import search_front
 from darts_core.report.versions import content_of, write_version_report
 from darts_core.report.watching import watching
 from darts_core.store.jobs import Store
 from darts_core.store.record import new_record
+from darts_core.study.result_table import row_names
 
 GOALS = [{"metric": "acc", "mode": "max", "tolerance": 0.0}, {"metric": "ms", "mode": "min"}]
 
@@ -33,7 +38,7 @@ def searched(tmp_path):
         (made / "autosearch" / "trials").mkdir(parents=True)
         (made / "autosearch" / "objectives.json").write_text(json.dumps(GOALS))
         (made / "config").mkdir()
-        (made / "config" / "1_job.yaml").write_text("search_algorithm: {type: tpe}\n")
+        (made / "config" / "1_job.yaml").write_text("search_algorithm: {type: tpe}\nseed: 1\n")
         for number in range(600):
             folder = made / "autosearch" / "trials" / f"t{number}"
             folder.mkdir()
@@ -72,7 +77,8 @@ def test_all_its_sections_are_there_and_none_has_a_style_of_its_own(searched):
     # the shell gets the user's words as they were
     assert "&#39;a b=c;d&#39;" in again
     assert "--budget 4x" in again
-    assert "search_algorithm: {type: tpe}" in again
+    # line by line, to be copied
+    assert "<pre>search_algorithm: {type: tpe}\nseed: 1\n</pre>" in again
 
 
 def test_idle_time_of_a_worker_is_stated():
@@ -81,6 +87,24 @@ def test_idle_time_of_a_worker_is_stated():
     drawn = timeline(rows)
     assert re.findall(r"(\d+)% idle", drawn) == ["0", "75"]
     assert timeline([row(0, 0.5)]) == ""
+    # by their numbers, not by the alphabet; what is left out is counted
+    rows = [row(n, 0.5, ended=1.0, time_total_s=1.0, worker_index=n) for n in range(40)]
+    drawn = timeline(rows)
+    assert re.findall(r">cpu #(\d+)<", drawn) == [str(n) for n in range(32)]
+    assert "the first 32 of 40 workers" in drawn
+
+
+def test_trials_of_several_steps_are_called_in_pictures_as_in_the_table():
+    rows = [row(number, 0.5 + number / 10, step=step, phase="search", ended=2.0, time_total_s=1.0,
+                trial_id=f"{step}{number}", config={"x": number, "y": step})
+            for step in "ab" for number in (1, 2)]  # fmt: skip
+    names = ["1.1", "1.2", "2.1", "2.2"]
+    assert row_names(rows) == names
+    assert re.findall(r"<title>trial ([0-9.]+): done", timeline(rows)) == names
+    front = search_front(rows, GOALS)
+    assert [point.tip.partition(":")[0] for point in front.points] == [f"trial {n}" for n in names]
+    for _, drawn in slices(as_trials(rows, GOALS), label="acc"):
+        assert re.findall(r"<title>trial ([0-9.]+):", drawn) == names
 
 
 def test_slices_show_numbers_and_names_of_what_differs():
@@ -102,6 +126,20 @@ def test_a_cell_that_holds_a_part_of_a_mapping_says_so():
     table = plain_table({"widths": {f"layer{n}": n for n in range(13)}, "few": {"a": 1}})
     assert "layer11=11 …</td>" in table
     assert "<td>a=1</td>" in table
+
+
+def test_a_benchmark_shows_what_it_measured_beside_any_number_of_settings():
+    names = ("space", "channels", "layers", "batch_size", "size", "relaxation", "seconds", "copy_gbs",
+             "captured", "error", "plain_error")  # fmt: skip
+    settings = dict.fromkeys(names, 8)
+    rows = [{"name": f"launch {n}", **settings, "median_ms": 1000.0 + n} for n in range(60)]
+    bench = StageRun("bench", Path(), config={"what": "step"}, result={"rows": rows})
+    body = benchmark_section(VersionRun(Path(), "job", "V001", {"bench": bench})).body
+    table, same = body.split("<details>")
+    assert re.findall("<th scope=col>([^<]*)", table) == ["name", "median ms"]
+    assert re.findall("<td>(1[0-9]+)<", table) == [str(1000 + n) for n in range(60)]
+    assert re.findall("<th scope=row>([^<]*)", same) == list(names)
+    assert ">1000 of 1200 rows, 60 of 61 columns.<" in records([dict.fromkeys(range(61), 0)] * 1200)
 
 
 def test_a_version_without_a_prepared_search_says_so(tmp_path):

@@ -17,6 +17,17 @@ def test_versions_of_several_jobs_are_compared(root):
     assert "best acc" in text
     assert "0.58" in text
     assert "None." in text  # their settings do not differ
+    assert "Not drawn" not in text
+    searched(root, "three", hostile="loss")
+    text = site(root).get("/compare?version=one/V001&version=two/V001&version=three/V001").text
+    assert "Not drawn, as other objectives were searched: three/V001." in text
+    # a metric is found under its other names; one that nobody has reported is said to be none
+    two = "/compare?version=one/V001&version=two/V001&metric="
+    assert "<th scope=row>best accuracy</th><td>0.55</td>" in site(root).get(f"{two}accuracy").text
+    text = site(root).get(f"{two}nothing").text
+    assert "No best trial of these versions has reported &#39;nothing&#39;" in text
+    assert "best acc" in text
+    assert site(root).get(f"/api{two}nothing").status_code == 404
     assert "Choose two versions" in site(root).get("/compare?version=one/V001").text
     assert site(root).get("/compare?version=one/V001&version=no/V001").status_code == 404
 

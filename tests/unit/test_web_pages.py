@@ -111,6 +111,7 @@ def test_trials_are_sorted_filtered_and_paged_by_the_address(tmp_path):
     assert len(numbers("")) == 50
     assert numbers("?page=3")[-1] == 0
     assert numbers("?sort=ms")[0] == 0  # an objective keeps its own direction
+    assert "<th scope=col>time_total_s (s)</th>" in client.get("/jobs/one/V001").text
     assert numbers("?search=x7")[0] == 79
     assert numbers("?state=failed") == []
     assert numbers("?page=99999999999999999999") == numbers("")

@@ -307,6 +307,8 @@ def test_no_value_of_a_form_can_pass_for_an_option(root):
     SavedParams(Store(root)).save("kept", {}, [])
     for verb, fields, words in (
         ("edit", {"description": "--root=/tmp"}, ("edit", "one", "--description=--root=/tmp")),
+        # as browsers send the lines of a text area
+        ("edit", {"description": "a\r\nb"}, ("edit", "one", "--description=a\nb")),
         ("save-params", {"saved": "a", "description": "--job=other"},
          ("params", "save", "a", "--job=one/V001", "--description=--job=other")),
         ("new-version", {"settings": "--notify=evil", "arguments": "--python=x", "budget": "--wait",

@@ -44,6 +44,37 @@ def test_what_the_machine_refuses_is_a_sentence_and_no_defect(
         assert (answer.status_code, told in answer.text) == (status, True)
 
 
+def test_a_version_that_is_described_anew_stands_so_in_its_job_at_once(root):
+    client = site(root)
+    assert "<small>two" not in client.get("/jobs/one").text
+    Store(root).version("one").describe("two\nlines")
+    assert "<small>two\nlines</small>" in client.get("/jobs/one").text
+
+
+def test_a_search_of_a_log_finds_each_state_of_a_bar_that_is_drawn_over(root):
+    bar = "\r".join(f"{percent}% {'#' * 300} loss {percent}" for percent in range(4))
+    (root / "one" / "V001" / "job.log").write_bytes(f"begun\r\n{bar}\r\n".encode())
+    text = site(root).get("/jobs/one/V001/log", params={"search": "loss 3"}).text
+    shown = text[text.index("<pre") : text.index("</pre>")]
+    assert shown.endswith(f">3% {'#' * 300} loss 3")
+
+
+def test_a_trial_s_page_is_headed_as_the_table_calls_it(root):
+    file = root / "one" / "V001" / "autosearch" / "trials" / "t3" / "result.json"
+    told = {"phase": "confirm", "confirms": "best", "seed": 2}
+    file.write_text(json.dumps(json.loads(file.read_text()) | told))
+    client = site(root)
+    assert '/trials/t3">c1</a>' in client.get("/jobs/one/V001").text
+    assert "<h1>Trial c1: done</h1>" in client.get("/jobs/one/V001/trials/t3").text
+    assert "<h1>Trial 0: done</h1>" in client.get("/jobs/one/V001/trials/t0").text
+
+
+def test_the_small_curves_of_a_job_are_read_out_under_their_versions(root):
+    client = site(root)
+    assert "<title>course of one</title>" in client.get("/").text
+    assert "<title>course of V001</title>" in client.get("/jobs/one").text
+
+
 def test_a_page_beyond_the_last_one_is_the_last_one(root):
     client = site(root)
     text = client.get("/?page=7").text

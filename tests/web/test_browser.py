@@ -119,6 +119,11 @@ def test_a_new_version_with_other_settings_and_both_compared(page):
     page.open("/jobs/mine")
     for box in page.every("input[type=checkbox]"):
         box.click()
+    # the rows are exchanged while nothing of them has the focus: what is marked stays so
+    page.driver.execute_script("document.activeElement.blur()")
+    Store(page.runs).version("mine", "V001").describe("described meanwhile")
+    page.until(lambda: "described meanwhile" in page.text(), "the description")
+    assert [box.is_selected() for box in page.every("input[type=checkbox]")] == [True, True]
     page.picture("job")
     page.press("Compare the marked versions")
     page.until(lambda: "Settings that differ" in page.text(), "the comparison")

@@ -16,6 +16,20 @@
     [...to.querySelectorAll("details")].forEach((item, index) => { if (open[index]) item.open = true; });
   };
 
+  /* what was marked or typed and not sent yet; hidden fields hold nothing of a person's */
+  const entered = (part) => [...part.querySelectorAll("input:not([type=hidden]), textarea")].filter(
+    (item) => item.checked !== item.defaultChecked || item.value !== item.defaultValue);
+
+  const putBack = (part, items) => {
+    const fields = [...part.querySelectorAll("input, textarea")];
+    for (const item of items) {
+      const box = item.type === "checkbox";
+      const same = fields.find((one) => one.id === item.id && one.name === item.name && (!box || one.value === item.value));
+      if (!same) continue;
+      if (box) same.checked = item.checked; else same.value = item.value;
+    }
+  };
+
   /* sections come and go with what there is to show */
   const comeAndGo = (page) => {
     const here = document.getElementById("sections"), there = page.getElementById("sections");
@@ -41,7 +55,10 @@
       /* what is being used is left alone until the next change */
       if (focus && focus !== document.body && part.contains(focus)) continue;
       keepOpen(part, other);
-      if (part.innerHTML !== other.innerHTML) part.innerHTML = other.innerHTML;
+      if (part.innerHTML === other.innerHTML) continue;
+      const kept = entered(part);
+      part.innerHTML = other.innerHTML;
+      putBack(part, kept);
     }
     document.title = page.title;
     document.body.dataset.mark = page.body.dataset.mark;

@@ -238,12 +238,20 @@ def _orders(
 ) -> dict[str, Sequence[Any]]:
     """Width's name -> its channels, the most important first, as they are `known` where they are."""
     fitting = {
-        width.name: list(known[width.name])
+        width.name: order
         for width in widths
-        if known is not None and sorted(known.get(width.name, ())) == [*range(width.options[-1])]
+        if (order := _known_order(known, width.name, range(width.options[-1])))
     }
     left = [width for width in widths if width.name not in fitting]
     return {**fitting, **(most_important_first(model, left, batches, task) if left else {})}
+
+
+def _known_order(known: Orders | None, name: str, of: Sequence[Any]) -> list[Any]:
+    """The order that is known of these, empty where none is; what a file holds may be anything."""
+    order = (known or {}).get(name)
+    if isinstance(order, (list, tuple)) and sorted(order, key=str) == sorted(of, key=str):
+        return [*order]
+    return []
 
 
 def _with_ordered_blocks(
@@ -254,9 +262,8 @@ def _with_ordered_blocks(
     orders = dict(found.orders)
     for variable in found.variables:
         if isinstance(variable, Depth):
-            before = list((known or {}).get(variable.name, ()))
-            if sorted(before) == sorted(variable.blocks):
-                variable = replace(variable, order=tuple(before))
+            if order := _known_order(known, variable.name, variable.blocks):
+                variable = replace(variable, order=tuple(order))
             elif batches:
                 variable = _by_loss(found, variable, batches, task)
             orders[variable.name] = variable.order

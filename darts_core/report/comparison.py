@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -13,8 +14,9 @@ from darts_core.report.job_summary import stage_facts
 from darts_core.report.read import flatten, read_settings
 from darts_core.report.variables import without_variables
 from darts_core.store.record import SCRIPT
+from darts_core.store.version import Version
 from darts_core.study.metric_names import names_of
-from darts_core.study.results import figure, summary
+from darts_core.study.results import figure, objectives, read_rows, summary
 
 __all__ = ["different_settings", "reported", "results_table"]
 
@@ -77,16 +79,29 @@ def results_table(columns: Sequence[Column], metrics: Sequence[str]) -> dict[str
     """Name of a figure -> its value in each column; `metrics` are shown of each best trial too.
 
     Raises:
-        JobError: none of the columns has one of the metrics.
+        JobError: none of the versions knows one of the metrics.
     """
     table = _rows([results_of(column, metrics) for column in columns])
     for metric in metrics:
-        if all(value is None for value in table.get(f"best {metric}", ())):
+        # `best loss` of a script, `train test_accuracy` of a pipeline
+        shown = [row for name, row in table.items() if f" {name}".endswith(f" {metric}")]
+        if all(value is None for row in shown for value in row) and not any(
+            _knows(column.version, metric) for column in columns
+        ):
             raise JobError(
-                f"No best trial of these versions has reported {metric[:80]!r}; name another metric "
-                "that the script reports (a pipeline's figures all stand there as they are)."
+                f"No trial of these versions has reported {metric[:80]!r}; name another metric that the "
+                "script reports (a pipeline's figures all stand there as they are)."
             )
     return table
+
+
+def _knows(version: Version, metric: str) -> bool:
+    """Whether any trial of a script has reported a metric, or its search is for it."""
+    names = {*names_of(metric)}
+    with contextlib.suppress(JobError):
+        if any(goal["metric"] in names for goal in objectives(version.path)):
+            return True
+    return any(not names.isdisjoint(reported(row)) for row in read_rows(version.path))
 
 
 def different_settings(columns: Sequence[Column]) -> dict[str, list[Any]]:

@@ -40,6 +40,8 @@ from darts_core.report.verdict import (
 
 __all__ = ["benchmark_section", "final_row", "headline", "model_rows", "results_section", "tiles"]
 
+_FEW_COLUMNS = 12
+
 
 def model_rows(run: VersionRun) -> tuple[list[ModelRow], str]:
     """The bench rows of a version, or none with the sentence that says why."""
@@ -64,8 +66,9 @@ def benchmark_section(run: VersionRun) -> Section | None:
     if bench is None or _what(bench) == "models" or not isinstance(rows, list) or not rows:
         return None
     found = [row for row in rows if isinstance(row, Mapping)]
-    first = found[0] if len(found) > 1 else {}
-    # the settings that all were measured with would push the times out of sight
+    # settings that all were measured with would push the times out of sight; where there are few columns,
+    # what is the same may have been measured
+    first = found[0] if len(found) > 1 and len(found[0]) > _FEW_COLUMNS else {}
     same = {k: v for k, v in first.items() if all(k in row and row[k] == v for row in found)}
     body = card(records([{k: v for k, v in row.items() if k not in same} for row in found]))
     if same:

@@ -273,6 +273,8 @@ def test_another_device_goes_on_with_the_widths_and_the_orders_of_the_first(tmp_
     assert any(variable.kind == "blocks" for variable in nets[0].variables)
     for name, tensor in nets[0].model.state_dict().items():
         assert torch.equal(nets[1].model.state_dict()[name], tensor)
+    for damaged in (None, 5, "ab", [0, 0], [0, None], {"0": 1, "1": 0}):
+        assert network._known_order({"a": damaged}, "a", range(2)) == []
     (tmp_path / "widths.json").unlink()
     anew = growing._made_elastic(
         copy.deepcopy(given), bundle.task, settings, batches, tmp_path, Group.alone()

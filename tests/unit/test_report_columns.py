@@ -39,9 +39,12 @@ def store(tmp_path):
 
 
 def test_a_multirun_is_compared_element_by_element(store, capsys):
-    args = argparse.Namespace(job="one", versions=["many"], metric=[], picture=None, form="json")
+    asked = {"job": "one", "versions": ["many"], "picture": None, "form": "json"}
+    args = argparse.Namespace(**asked, metric=["test_accuracy", "train val_accuracy"])
     assert run_compare(store, args) == 0
     rows = {row.pop("row"): row for row in json.loads(capsys.readouterr().out)}
+    with pytest.raises(JobError, match="No trial of these versions has reported 'nothing'"):
+        run_compare(store, argparse.Namespace(**asked, metric=["nothing"]))
     assert list(rows["state"]) == ["one/V001", "many/V001/0", "many/V001/1", "many/V001/10"]
     assert list(rows["train test_accuracy"].values()) == [0.9, 0.9, 0.91, 0.92]
     assert list(rows["train.seed"].values()) == [0, 0, 1, 2]

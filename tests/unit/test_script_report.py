@@ -140,6 +140,11 @@ def test_a_benchmark_shows_what_it_measured_beside_any_number_of_settings():
     assert re.findall("<td>(1[0-9]+)<", table) == [str(1000 + n) for n in range(60)]
     assert re.findall("<th scope=row>([^<]*)", same) == list(names)
     assert ">1000 of 1200 rows, 60 of 61 columns.<" in records([dict.fromkeys(range(61), 0)] * 1200)
+    # two strategies that find the same stand with what they found
+    rows = [{"strategy": name, "accuracy_mean": 0.9437} for name in ("darts", "gdas")]
+    bench = StageRun("bench", Path(), config={"what": "tabular"}, result={"rows": rows})
+    body = benchmark_section(VersionRun(Path(), "job", "V001", {"bench": bench})).body
+    assert body.count(">0.9437<") == 2
 
 
 def test_a_version_without_a_prepared_search_says_so(tmp_path):

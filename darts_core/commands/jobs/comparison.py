@@ -14,6 +14,7 @@ from darts_core.report.tables import render
 from darts_core.store.jobs import Store
 from darts_core.store.record import SCRIPT
 from darts_core.store.version import Version
+from darts_core.study.metric_names import under_names
 from darts_core.study.results import (
     figure,
     objectives,
@@ -112,7 +113,8 @@ def _picture(compared: Sequence[Column], args: argparse.Namespace) -> None:
         goals = [{"metric": metric, "mode": "max"}]
         columns[label] = []
         for row in search_rows(read_rows(version.path)):
-            values = row_values({**row, "values": reported(row)}, goals)
+            told = under_names(reported(row), (metric,))
+            values = row_values({**row, "values": told}, goals)
             if values is not None:
                 columns[label].append(values[0])
                 if row.get("is_baseline"):

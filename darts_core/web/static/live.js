@@ -17,16 +17,21 @@
   };
 
   /* what was marked or typed and not sent yet; hidden fields hold nothing of a person's */
-  const entered = (part) => [...part.querySelectorAll("input:not([type=hidden]), textarea")].filter(
-    (item) => item.checked !== item.defaultChecked || item.value !== item.defaultValue);
+  const entered = (part) => [...part.querySelectorAll("input:not([type=hidden]), textarea, select")].filter(
+    (item) => item.type === "select-one"
+      ? item.selectedIndex !== Math.max(0, [...item.options].findIndex((one) => one.defaultSelected))
+      : item.checked !== item.defaultChecked || item.value !== item.defaultValue);
 
   const putBack = (part, items) => {
-    const fields = [...part.querySelectorAll("input, textarea")];
+    const fields = [...part.querySelectorAll("input, textarea, select")];
     for (const item of items) {
       const box = item.type === "checkbox";
       const same = fields.find((one) => one.id === item.id && one.name === item.name && (!box || one.value === item.value));
       if (!same) continue;
-      if (box) same.checked = item.checked; else same.value = item.value;
+      if (box) { same.checked = item.checked; continue; }
+      /* an option that is there no more would leave nothing chosen */
+      if (same.type === "select-one" && ![...same.options].some((one) => one.value === item.value)) continue;
+      same.value = item.value;
     }
   };
 

@@ -73,18 +73,20 @@ def _reader_gone() -> bool:
     for stream in (sys.stdout, sys.stderr):
         with contextlib.suppress(OSError, ValueError):  # a stream without a number
             poll = select.poll()
-            poll.register(stream.fileno(), 0)  # an end is told unasked
-            if poll.poll(0):
+            # asked for nothing, macOS would not tell of an end either
+            poll.register(stream.fileno(), select.POLLOUT)
+            if any(events & (select.POLLERR | select.POLLHUP) for _, events in poll.poll(0)):
                 return True
     return False
 
 
 def _let_go_of_output() -> None:
     """Drop what cannot be written: Python's own flush at exit would complain, and end with status 120."""
-    try:
-        sys.stdout.flush()
-    except OSError:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    for stream in (sys.stdout, sys.stderr):
+        try:
+            stream.flush()
+        except OSError:
+            os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
 
 
 def _follows() -> bool:
@@ -124,7 +126,12 @@ def _tell_defect(error: Exception, argv: list[str]) -> None:
 
 def _tell(sentence: str) -> None:
     """Print `sentence` on stderr: what it quotes of files and names prints only, and steers nothing."""
-    print(f"darts-core: {plain_text(sentence, limit=_LONGEST)}", file=sys.stderr)
+    _print_error(f"darts-core: {plain_text(sentence, limit=_LONGEST)}")
+
+
+def _print_error(text: str) -> None:
+    with contextlib.suppress(OSError):  # of `2>&1 | tee` the reader may have gone: the status tells
+        print(text, file=sys.stderr)
 
 
 def _dispatch(argv: list[str]) -> int:
@@ -192,9 +199,9 @@ def _interrupted(stop: KeyboardInterrupt) -> int:
         return INTERRUPTED
     again = os.environ.get("DARTS_RESUME_COMMAND")
     detail = f" {stop}" if str(stop) else ""
-    print(f"\ndarts-core: stopped.{plain_text(detail, limit=_LONGEST)}", file=sys.stderr)
+    _print_error(f"\ndarts-core: stopped.{plain_text(detail, limit=_LONGEST)}")
     if again:
-        print(f"Go on with:  {plain_text(again, limit=_LONGEST)}", file=sys.stderr)
+        _print_error(f"Go on with:  {plain_text(again, limit=_LONGEST)}")
     return INTERRUPTED
 
 

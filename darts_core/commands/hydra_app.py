@@ -16,7 +16,7 @@ from typing import Any
 
 from darts_core.commands.arguments import parse_arguments
 from darts_core.commands.compose import Session, compose, forced, session
-from darts_core.commands.growing import begins, counts
+from darts_core.commands.growing import beginning, counts
 from darts_core.commands.jobname import (
     default_job,
     job_and_version,
@@ -116,8 +116,8 @@ def _lead(args: argparse.Namespace, config: Stage, place: Session, ranks: Ranks 
     """Claim the version and run in it: in the only process, or the first one of torchrun's."""
     job = config.job or default_job(config, args.overrides)
 
-    def stamp_of(one: Stage, words: Sequence[str]) -> str:
-        return _stamp(one, words, ranks.count if ranks else 1)
+    def stamp_of(one: Stage, words: Sequence[str], *, launcher: bool = False) -> str:
+        return _stamp(one, words, ranks.count if ranks else 1, launcher=launcher)
 
     stamp = stamp_of(config, args.overrides if args.multirun else ())
     # a timing asked for again is taken again
@@ -132,6 +132,9 @@ def _lead(args: argparse.Namespace, config: Stage, place: Session, ranks: Ranks 
         configure_logging(found.version.path)
         _call(args, config, place, found.folder)
         return 0
+    older = stamp_of(config, args.overrides, launcher=True) if args.multirun else stamp
+    if older != stamp and _has(Store(config.out), job, command, older):
+        stamp = older  # a version that an older program left goes on
     claimed = claim(
         config.out,
         job,
@@ -140,7 +143,7 @@ def _lead(args: argparse.Namespace, config: Stage, place: Session, ranks: Ranks 
         stamp=stamp,
         version=wanted,
         details=_details(command, args, ranks),
-        begins=lambda known: begins(known, config, args, place, stamp_of),
+        begins=beginning(config, args, place, stamp_of),
     )
     try:
         return _run(args, config, place, claimed, ranks)
@@ -267,10 +270,17 @@ def _report_elements(version: Path) -> None:
         log.info("report: %s", write_multirun_report(version))
 
 
-def _stamp(config: Stage, swept: Sequence[str], processes: int = 1) -> str:
+def _has(store: Store, job: str, command: str, stamp: str) -> bool:
+    found = (record["commands"].get(command) or {} for _, record in store.records(job))
+    return any(known.get("config_hash") == stamp for known in found)
+
+
+def _stamp(
+    config: Stage, swept: Sequence[str], processes: int = 1, *, launcher: bool = False
+) -> str:
     """The hash of everything that decides the result; where it is written does not count."""
     content = {k: v for k, v in deciding(config).items() if k not in UNHASHED}
-    kept = [o for o in swept if counts(o)]
+    kept = [o for o in swept if counts(o, launcher=launcher)]
     described = {"command": config.STAGE, "config": content, "overrides": kept}
     return config_hash(described if processes == 1 else {**described, "processes": processes})
 

@@ -37,7 +37,7 @@ from darts_core.reading import read_text
 from darts_core.report import ModelRow
 from darts_core.report.elements import OVERRIDES
 from darts_core.report.read import read_rows, read_settings
-from darts_core.runlog import config_hash, environment, read_mapping, write_bytes, write_text
+from darts_core.runlog import config_hash, environment, read_mapping, write_text
 from darts_core.settings import TrainConfig, to_plain
 from darts_core.stages.fronts import draw_together, is_element
 from darts_core.stages.inputs import (
@@ -125,10 +125,17 @@ def _take_over(
         others = sorted(versions.glob(f"*/trained/{home.name}/{own.name}"), reverse=True)
         alike = (place for place in others if _trained_alike(place, stamp, mark))
         place = None if own.exists() else next(alike, None)
-        if place is not None:
-            shutil.copytree(place, own, ignore=shutil.ignore_patterns("result.json"))
-            # last: a copy that was cut off is none that has finished
-            write_bytes(own / "result.json", (place / "result.json").read_bytes())
+        if place is None:
+            continue
+        half = home / ".taken"  # whose copy was cut off is no seed that has begun
+        shutil.rmtree(half, ignore_errors=True)
+        try:
+            shutil.copytree(place, half)
+            half.rename(own)
+        except OSError as error:  # that version may be deleted meanwhile
+            shutil.rmtree(half, ignore_errors=True)
+            log.warning("%s cannot be copied, so that it is trained anew: %s", place, error)
+        else:
             log.info("%s, seed %d: trained already, taken from %s", case.name, seed, place)
 
 

@@ -49,8 +49,6 @@ _FRESH = {
 }
 # folders of the version in which a command computes, beside the one of its own name
 _BESIDE = {"tune": ("policy",), "bench": ("trained", "given")}
-
-
 # whether what a record tells of a command is the beginning of the one that claims
 Begins = Callable[[Mapping[str, Any]], bool]
 
@@ -216,14 +214,15 @@ def _name_unfinished(store: Store, job: str, command: str, details: Mapping[str,
 
 def _name_begun(store: Store, job: str, command: str, begins: Begins) -> None:
     """Say which version holds the beginning of this command, which is computed anew in another one."""
-    found = [v for v in reversed(store.versions(job)) if begins(v.command(command))]
-    for version in found[:1]:
-        log.warning(
-            "%s holds the beginning of this command: with version=%s it goes on there and computes only "
-            "what is new.",
-            version.label,
-            version.name,
-        )
+    for version, record in reversed(store.records(job)):
+        if begins(record["commands"].get(command) or {}):
+            log.warning(
+                "%s holds the beginning of this command: with version=%s it goes on there and computes "
+                "only what is new.",
+                version.label,
+                version.name,
+            )
+            return
 
 
 def _jobs(verb: str, version: Version) -> str:

@@ -263,10 +263,11 @@ def test_a_reader_that_stops_reading_gets_no_complaint() -> None:
     assert done.returncode == 141
 
 
+@pytest.mark.parametrize("names", [("stdout",), ("stdout", "stderr")])
 def test_who_stops_a_command_and_its_reader_at_once_gets_no_complaint(
-    monkeypatch: pytest.MonkeyPatch,
+    names: tuple[str, ...], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Ctrl-C ends `| tee` too; Python's flush at exit would make of 130 a 120."""
+    """Ctrl-C ends `| tee` and `2>&1 | tee` too; Python's flush at exit would make of 130 a 120."""
 
     def stopped(argv: list[str]) -> int:
         print("a table")
@@ -274,12 +275,19 @@ def test_who_stops_a_command_and_its_reader_at_once_gets_no_complaint(
 
     read_end, write_end = os.pipe()
     os.close(read_end)
-    stream = os.fdopen(write_end, "w", encoding="utf-8")
+    # stderr writes each line at once
+    streams = {
+        name: os.fdopen(os.dup(write_end), "w", 1 if name == "stderr" else -1, encoding="utf-8")
+        for name in names
+    }
+    os.close(write_end)
     with monkeypatch.context() as patch:
-        patch.setattr(sys, "stdout", stream)
+        for name, stream in streams.items():
+            patch.setattr(sys, name, stream)
         patch.setattr(cli, "_dispatch", stopped)
         assert cli.main(["jobs"]) == 130
-    stream.close()  # as at exit
+    for stream in streams.values():
+        stream.close()  # as at exit
 
 
 def test_a_package_that_is_missing_is_no_defect(

@@ -3,9 +3,10 @@
 import pytest
 
 from darts_core import cli
-from darts_core.commands import hydra_app
+from darts_core.commands import growing, hydra_app
 from darts_core.commands.compose import session
 from darts_core.commands.overrides import expand
+from darts_core.errors import DartsError
 from darts_core.report.job_summary import stage_facts
 from darts_core.store.jobs import Store
 from darts_core.store.record import new_record
@@ -89,6 +90,33 @@ def test_values_at_the_end_of_a_sweep_are_added_to_a_finished_version(
     assert "holds train/ with other settings" in capsys.readouterr().err
     assert [cli.main(["search", "version=V001", f"seeds={count}"]) for count in (2, 3)] == [0, 0]
     assert ran == ["V001", "V001", 2, 3]
+
+
+def test_a_multirun_that_an_older_program_stamped_by_its_launcher_goes_on(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    ran = []
+
+    def cut_off(*given):
+        ran.append(given[3].name)
+        (given[3] / "0" / "train").mkdir(parents=True, exist_ok=True)
+        (given[3] / "0" / "train" / "model.pt").touch()
+        raise DartsError("cut off")
+
+    monkeypatch.setattr(hydra_app, "_multirun", cut_off)
+    sweep = ["train", "-m", "architecture=resnet8", "job=a", "hydra/launcher=basic"]
+    with monkeypatch.context() as older:
+        older.setattr(hydra_app, "counts", lambda text, **_: growing.counts(text, launcher=True))
+        assert cli.main([*sweep, "seed=0,1"]) == 2
+    assert cli.main([*sweep, "seed=0,1"]) == 2
+    assert cli.main([*sweep, "seed=0,1,2", "version=V001"]) == 2
+    assert ran == ["V001"] * 3
+
+
+@pytest.mark.parametrize("word", ["logger=none,csv", "+hydra.sweeper.params.seed='0,1'"])
+def test_what_numbers_elements_besides_their_settings_begins_no_other_sweep(word):
+    with session():
+        assert len(growing._elements(["seed=0,1", "logger=none"])) == 2
+        assert growing._elements(["seed=0,1", word]) == []
 
 
 def test_a_glob_and_a_range_are_checked_at_their_own_values():

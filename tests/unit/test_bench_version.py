@@ -342,6 +342,9 @@ def test_a_seed_more_trains_one_more(
     assert measured("V002", "bench.options.batch_sizes=[1]", seeds=3) == [2]
     (kept,) = tmp_path.glob("V002/trained/*/seed1/model.pt")
     assert kept.read_text() == "V001"
+    with monkeypatch.context() as patch:  # its version is deleted meanwhile
+        patch.setattr(shutil, "copytree", lambda *_: Path("gone").rename("away"))
+        assert measured("V002b") == [0]
     assert measured("V003", "train.epochs=3") == [0]
     changed = replace(bundle, parts={**bundle.parts, "val": bundle.parts["val"][1:]})
     assert measured("V004", data=changed) == [0]

@@ -55,7 +55,9 @@ def test_what_was_started_is_seen_through_a_pipe_before_it_ends(tmp_path, monkey
     store.create_job("a", kind="script")
     with store.new_version("a", new_record("script", commands={"autosearch": {}})):
         pass
-    monkeypatch.setattr(starting.control, "wait", lambda *_: seen.getvalue().count(b"started"))
+    monkeypatch.setattr(
+        starting.control, "wait", lambda *_: seen.getvalue().count(b"started (process 7)")
+    )
     monkeypatch.setattr(sys, "stdout", io.TextIOWrapper(seen, encoding="utf-8"))
     child = SimpleNamespace(pid=7, returncode=0)
     assert starting.follow(store, store.version("a"), child, "started", wait=True) == 1

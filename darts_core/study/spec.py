@@ -14,7 +14,7 @@ from darts_core.study.budget import Budget
 from darts_core.study.pruners import PRUNERS, check_pruner
 from darts_core.study.ranking import Ranking
 from darts_core.study.records import parse_constraints
-from darts_core.study.samplers import SAMPLERS, check_sampler, grid_size, named
+from darts_core.study.samplers import SAMPLERS, check_sampler, grid_size, named, say_few_whole
 from darts_core.study.space import SearchDimension, check_params, parse_space, space_to_dict
 from darts_core.study.trial import unboxed
 
@@ -161,6 +161,7 @@ class StudySpec:
         for params in spec.enqueue:
             check_params(params, dimensions)
         spec.check()
+        say_few_whole(spec.sampler, spec.pruner)
         for name, value in (spec.baseline or {}).items():
             _say_whole(space.get(name), dimensions.get(name), value)
         return spec

@@ -12,7 +12,9 @@ from tune_cases import SPACE, curve
 
 from darts_core.errors import TuneError
 from darts_core.study import current_trial, run_study
+from darts_core.study.budget import Budget
 from darts_core.study.child import _plain
+from darts_core.study.spec import StudySpec
 
 
 def test_an_exception_fails_its_trial_only_and_keeps_the_traceback(tmp_path):
@@ -152,3 +154,22 @@ def test_the_current_trial_is_known_inside_only(tmp_path):
     run_study(objective, SPACE, folder=tmp_path, trials=1)
     assert seen == [True]
     assert current_trial() is None
+
+
+@pytest.mark.parametrize(
+    ("sampler", "pruner", "told"),
+    [
+        ("evolution", "default", True),
+        ("gp", "hyperband", True),
+        ("gp", "none", False),
+        ("tpe", "default", False),
+        ({"name": "cmaes", "consider_pruned_trials": True}, "asha", False),
+    ],
+)
+def test_a_sampler_that_learns_from_whole_trials_alone_is_told_of_beside_a_pruner_that_leaves_few(
+    tmp_path, caplog, sampler, pruner, told
+):
+    StudySpec.make(SPACE, Budget(trials=20), folder=tmp_path, sampler=sampler, pruner=pruner)
+    assert (
+        f"the sampler {sampler} learns from trials that ran to their end" in caplog.text
+    ) == told

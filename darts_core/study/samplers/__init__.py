@@ -6,6 +6,7 @@ would have drawn.
 
 from __future__ import annotations
 
+import logging
 import math
 import warnings
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -21,7 +22,18 @@ from darts_core.study.accounts import imported
 from darts_core.study.records import OUTSIDE
 from darts_core.study.space import SearchDimension
 
-__all__ = ["SAMPLERS", "Drawing", "build", "check_sampler", "grid_size", "make_sampler", "named"]
+__all__ = [
+    "SAMPLERS",
+    "Drawing",
+    "build",
+    "check_sampler",
+    "grid_size",
+    "make_sampler",
+    "named",
+    "say_few_whole",
+]
+
+log = logging.getLogger("darts_core")
 
 
 @dataclass(frozen=True)
@@ -218,6 +230,9 @@ SAMPLERS: dict[str, Callable[..., Any]] = {
     "nsga3": partial(_nsga, "NSGAIIISampler"),
 }
 _ONE_OBJECTIVE = ("acquisition", "anneal", "evolution", "cmaes")
+# those that look at no trial which was stopped, and the pruners that stop most of them
+_OF_WHOLE_TRIALS = (*_ONE_OBJECTIVE, "gp", "nsga2", "nsga3")
+_STOP_MOST = ("asha", "hyperband")
 
 
 def check_sampler(name: str, objectives: int) -> None:
@@ -231,6 +246,20 @@ def check_sampler(name: str, objectives: int) -> None:
         raise TuneError(
             f"The sampler {name!r} takes one objective, but the study has {objectives}; use "
             f"{', '.join(several[:-1])} or {several[-1]}."
+        )
+
+
+def say_few_whole(sampler: Mapping[str, Any], pruner: Mapping[str, Any]) -> None:
+    """Say that a sampler learns little beside a pruner which leaves it few trials to learn from."""
+    name, stops = sampler["name"], pruner["name"]
+    learns = name not in _OF_WHOLE_TRIALS or sampler.get("consider_pruned_trials")
+    if not learns and stops in _STOP_MOST:
+        log.warning(
+            "the sampler %s learns from trials that ran to their end alone, of which the pruner %s leaves "
+            "few: it will hardly do better than random draws; take the pruner none, or the sampler tpe, "
+            "which learns from stopped trials, too",
+            name,
+            stops,
         )
 
 

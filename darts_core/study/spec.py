@@ -63,6 +63,24 @@ def _say_whole(node: Any, dimension: SearchDimension | None, own: Any) -> None:
         )
 
 
+def _say_idle(params: Mapping[str, Any], space: Mapping[str, SearchDimension]) -> None:
+    """Say which values of a setting to be tried count for nothing, as their conditions do not hold in it."""
+    idle: list[str] = []
+    for name, dimension in space.items():  # conditions come after what they depend on
+        if name in params and any(
+            other in idle or (other in params and params[other] not in admitted)
+            for other, admitted in dimension.when
+        ):
+            idle.append(name)
+    if idle:
+        log.warning(
+            "of the setting %s, which is to be tried, %s does not count: its condition (when) does not hold "
+            "there",
+            dict(params),
+            ", ".join(idle),
+        )
+
+
 def _unboxed(params: Mapping[str, Any]) -> dict[str, Any]:
     """A setting, its numbers Python's own: a space holds no others, and neither do the study's files."""
     return {name: unboxed(value) for name, value in params.items()}
@@ -160,6 +178,7 @@ class StudySpec:
         )
         for params in spec.enqueue:
             check_params(params, dimensions)
+            _say_idle(params, dimensions)
         spec.check()
         say_few_whole(spec.sampler, spec.pruner)
         for name, value in (spec.baseline or {}).items():

@@ -136,6 +136,21 @@ def test_enqueued_settings_are_checked():
 
 
 @pytest.mark.parametrize(
+    ("params", "idle"),
+    [
+        ({"optimizer": "adamw", "momentum": 0.6, "lr": 0.01}, True),
+        ({"optimizer": "sgd", "momentum": 0.6}, False),
+        ({"momentum": 0.6}, False),
+    ],
+)
+def test_a_value_to_be_tried_whose_condition_does_not_hold_is_said_not_to_count(
+    tmp_path, caplog, params, idle
+):
+    StudySpec.make(SPACE, Budget(trials=1), folder=tmp_path, enqueue=[params])
+    assert ("which is to be tried, momentum does not count" in caplog.text) == idle
+
+
+@pytest.mark.parametrize(
     ("name", "given"),
     [
         ("batch_size", {"low": 16, "high": 64}),

@@ -20,7 +20,7 @@ from darts_core.errors import TuneError
 from darts_core.report.png_front import save_front
 from darts_core.report.trials import read_trials
 from darts_core.report.trials_front import trials_front
-from darts_core.runlog import environment, read_mapping, read_yaml, write_json, write_yaml
+from darts_core.runlog import read_mapping, read_yaml
 from darts_core.study.budget import Budget
 from darts_core.study.engines import Elsewhere, run_trials
 from darts_core.study.launch import RelaunchLimit, left, watching
@@ -34,6 +34,7 @@ from darts_core.study.study import announce, open_study, summarize
 from darts_core.study.table import log_hparams, write_tables
 from hydra_plugins.darts_ray_launcher._config import RAY_TARGET, cluster_of_launcher
 from hydra_plugins.darts_slurm_launcher._config import SLURM_TARGET, queue_of_launcher
+from hydra_plugins.darts_sweeper._described import describe
 from hydra_plugins.darts_sweeper._overrides import spell, split, with_numbers
 from hydra_plugins.darts_sweeper._trial import HydraTrial, WorkerTask, device_in
 
@@ -86,7 +87,8 @@ def run_sweep(
     trial = HydraTrial.pack(task_function, config, hydra_context, fixed, tuple(spec.objectives))
     workers = plain["workers"]
     ledger = open_study(spec, warm_start=plain["warm_start"])
-    _describe(spec.folder, config)
+    # a version of our own commands is gone on with under the same settings alone
+    describe(spec.folder, config, None if trial.reuse_process else spec.space)
     forecast = announce(ledger, workers)
     if ledger.unfinished():
         with _stoppable():
@@ -100,14 +102,6 @@ def run_sweep(
     log.info("best settings: %s", best)
     log.info("the study is in %s (result.json, trials.csv, best.yaml)", spec.folder)
     return result.best_value
-
-
-def _describe(folder: Path, config: DictConfig) -> None:
-    """What every stage leaves in its folder: the configuration and the environment."""
-    plain: Any = OmegaConf.to_container(config, resolve=False)
-    plain.pop("hydra", None)
-    write_yaml(folder / "config.yaml", plain)
-    write_json(folder / "environment.json", environment())
 
 
 @contextlib.contextmanager

@@ -16,6 +16,7 @@ from darts_core.study.space import parse_space
 from hydra_plugins.darts_ray_launcher._config import RAY_TARGET
 from hydra_plugins.darts_slurm_launcher._config import SLURM_TARGET
 from hydra_plugins.darts_sweeper._config import DartsSweeperConfig
+from hydra_plugins.darts_sweeper._described import describe
 from hydra_plugins.darts_sweeper._overrides import split
 from hydra_plugins.darts_sweeper._sweep import _as_begun, _defaults, _settings, _spec, _yaml_space
 from hydra_plugins.darts_sweeper._trial import HydraTrial
@@ -225,3 +226,26 @@ def test_the_users_own_choice_of_a_swept_group_is_its_name(tmp_path):
     own = {"augment": "none", "+db/engine": "lite", "optimizer": None, "train.momentum": 0.9}
     assert _defaults(space, config) == own
     assert all(parse_space(space)[name].contains(value) for name, value in own.items())
+
+
+def test_a_sweep_that_goes_on_with_other_settings_says_which(tmp_path, caplog):
+    def goes_on(**changes):
+        caplog.clear()
+        node = {
+            "lr": 0.1,
+            "kind": {"name": "a"},
+            "epochs": 5,
+            "width": float("nan"),
+            "hydra": {"a": 1},
+        }
+        describe(
+            tmp_path, OmegaConf.create({**node, "tune": {"trials": 3}, **changes}), ["+lr", "kind"]
+        )
+        return caplog.text
+
+    assert goes_on() == goes_on() == ""
+    # more trials, Hydra's own settings, and what the trials vary
+    assert goes_on(tune={"trials": 9}, hydra={}, lr=0.2, kind={"name": "b"}) == ""
+    assert "goes on with another data.name, epochs than" in goes_on(epochs=50, data={"name": "x"})
+    assert "another data.name, epochs than" in goes_on()
+    assert goes_on() == ""

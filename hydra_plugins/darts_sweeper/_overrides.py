@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import shlex
 from collections.abc import Mapping, Sequence
 from decimal import Decimal
 from typing import Any
@@ -20,7 +21,7 @@ from hydra.core.override_parser.types import (
 
 from darts_core.errors import TuneError
 
-__all__ = ["spell", "split", "with_numbers"]
+__all__ = ["spell", "split", "with_numbers", "words"]
 
 _TAGS = ("log",)
 # a text to YAML, a number to Hydra and to whoever writes it
@@ -107,6 +108,11 @@ def spell(value: Any) -> str:
     if _PLAIN.fullmatch(text) and text.lower() not in ("null", "true", "false", "nan", "inf"):
         return text
     return QuotedString(text, Quote.single).with_quotes()
+
+
+def words(params: Mapping[str, Any]) -> str:
+    """Settings as overrides to paste behind a command: a shell takes away no quotes but its own."""
+    return shlex.join(f"{name}={spell(value)}" for name, value in params.items())
 
 
 def with_numbers(node: Any) -> Any:

@@ -35,7 +35,7 @@ from darts_core.study.table import log_hparams, write_tables
 from hydra_plugins.darts_ray_launcher._config import RAY_TARGET, cluster_of_launcher
 from hydra_plugins.darts_slurm_launcher._config import SLURM_TARGET, queue_of_launcher
 from hydra_plugins.darts_sweeper._described import describe
-from hydra_plugins.darts_sweeper._overrides import spell, split, with_numbers
+from hydra_plugins.darts_sweeper._overrides import split, with_numbers, words
 from hydra_plugins.darts_sweeper._trial import HydraTrial, WorkerTask, device_in
 
 __all__ = ["run_sweep"]
@@ -98,8 +98,7 @@ def run_sweep(
     _picture(result, spec.folder / "front.png")
     if plain["tensorboard"]:
         log_hparams(result, spec.folder)
-    best = " ".join(f"{name}={spell(value)}" for name, value in result.best_params.items())
-    log.info("best settings: %s", best)
+    log.info("best settings: %s", words(result.best_params))
     log.info("the study is in %s (result.json, trials.csv, best.yaml)", spec.folder)
     return result.best_value
 

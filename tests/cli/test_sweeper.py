@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shlex
 import signal
 import subprocess
 import sys
@@ -17,7 +18,7 @@ from omegaconf import OmegaConf
 from darts_core.errors import TuneError
 from darts_core.study.space import parse_space
 from darts_core.study.table import main as table
-from hydra_plugins.darts_sweeper._overrides import spell, split
+from hydra_plugins.darts_sweeper._overrides import spell, split, words
 from hydra_plugins.darts_sweeper._sweep import _settings
 
 
@@ -84,6 +85,14 @@ def test_values_survive_the_way_through_an_override(value):
     override = OverridesParser.create().parse_override(f"x={spell(value)}")
     assert override.value() == value
     assert type(override.value()) is type(value)
+    # and through a shell, into which the best settings are pasted
+    (pasted,) = shlex.split(words({"x": value}))
+    assert OverridesParser.create().parse_override(pasted).value() == value
+
+
+def test_plain_settings_are_shown_without_quotes():
+    shown = words({"train.learning_rate": 0.05, "+kind": "a", "sizes": [1, 2], "name": "a b"})
+    assert shown == "train.learning_rate=0.05 +kind=a 'sizes=[1,2]' 'name='\"'\"'a b'\"'\"''"
 
 
 @pytest.mark.parametrize(

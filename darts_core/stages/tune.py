@@ -187,8 +187,18 @@ def _on_the_same_data(folder: Path, bundle: DataBundle) -> None:
 
 
 def _judged(config: TuneStage, task: Task) -> tuple[str, str]:
-    """(metric, direction) of the study: as given, else the task's on val; less of what a network costs."""
+    """(metric, direction) of the study: as given, else the task's on val; less of what a network costs.
+
+    Objectives go before both, which is said where one is given beside them.
+    """
     options, own = config.tune.options, f"val_{task.metric.name}"
+    beside = {"metric": options.metric, "direction": options.direction}
+    given = [f"tune.options.{name}={value}" for name, value in beside.items() if value is not None]
+    if options.objectives and given:
+        log.warning(
+            "%s does not count beside tune.options.objectives, by which the trials are judged",
+            " ".join(given),
+        )
     metric = options.metric or own
     usual = task.metric.direction if metric == own else "minimize"
     return metric, options.direction or usual

@@ -37,6 +37,15 @@ def test_less_of_what_a_network_costs_is_better(task, options, judged):
     assert _judged(stage(**options), task) == judged
 
 
+@pytest.mark.parametrize("options", [{}, {"metric": "val_r2"}, {"direction": "maximize"}])
+def test_a_metric_beside_objectives_is_said_not_to_count(caplog, options):
+    two = {"val_r2": "maximize", "params": "minimize"}
+    _judged(stage(**options), NUMBERS)
+    assert caplog.text == ""
+    _judged(stage(**options, objectives=two), NUMBERS)
+    assert caplog.text.count("does not count beside tune.options.objectives") == len(options)
+
+
 @pytest.mark.parametrize(
     ("options", "words"),
     [

@@ -62,6 +62,7 @@ def tune(config: TuneStage, folder: Path, *, beside: Path | None = None) -> dict
     metric, direction = _judged(config, task)
     check_metrics(options, task)
     space = _varied(settings.space, len(bundle.split(SPLITS)), folder, beside)
+    _say_unread(config, space, folder, bundle)
     _on_the_same_data(folder, bundle)
     training_seconds = settings.training_seconds or one_training(config, folder)
     found = run_study(
@@ -184,6 +185,27 @@ def _on_the_same_data(folder: Path, bundle: DataBundle) -> None:
         write_json(path, {"schema_version": 1, "mark": bundle.mark})
     elif path.is_file():
         check_data(path, read_mapping(path).get("mark"), bundle.mark)
+
+
+def _say_unread(
+    config: TuneStage, space: Mapping[str, Any], folder: Path, bundle: DataBundle
+) -> None:
+    """Say which sizes are varied though the network is not made by them: trials would differ in name only."""
+    varied = [name for name in ("channels", "layers", "auxiliary") if name in space]
+    if not varied:
+        return
+    network = find_network(config, folder.parent, bundle)
+    read: tuple[str, ...] = ()
+    # a saved one is as it is; a hand-designed one has a width, one of the user's own no such setting
+    if network.saved is None:
+        read = ("channels",) if "baseline" in network.meta else (*network.meta.get("build", ()),)
+    unread = [name for name in varied if name not in read]
+    if unread:
+        log.warning(
+            "tune.space varies %s, which changes nothing: %s is not made by it; leave it out of tune.space",
+            ", ".join(unread),
+            network.name,
+        )
 
 
 def _judged(config: TuneStage, task: Task) -> tuple[str, str]:

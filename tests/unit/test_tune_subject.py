@@ -81,3 +81,25 @@ def test_what_is_tuned_is_told_by_the_network_and_its_data(monkeypatch):
     assert here == there
     # a journal lies in the command's own folder
     assert subject(monkeypatch, storage=None) is None
+
+
+@pytest.mark.parametrize(
+    ("meta", "saved", "unread"),
+    [
+        ({"build": {"channels": 16, "layers": 8, "auxiliary": False}}, None, ""),
+        ({"build": {"channels": 16, "layers": 8}}, Path("train/model.pt"), "channels, layers"),
+        ({"baseline": {"name": "resnet8", "width": 8}}, None, "layers"),
+        ({"model": {"name": "mine:net"}}, None, "channels, layers"),
+    ],
+)
+def test_sizes_that_the_network_is_not_made_by_are_said_to_change_nothing(
+    monkeypatch, caplog, meta, saved, unread
+):
+    found = Network(None, meta, saved=saved)
+    monkeypatch.setattr(module, "find_network", lambda *_: found)
+    config, space = from_plain(TuneStage, {}), {"channels": [8, 16], "layers": [4, 8]}
+    module._say_unread(config, {"momentum": [0.8, 0.9]}, Path("V001/tune"), None)
+    assert caplog.text == ""
+    module._say_unread(config, space, Path("V001/tune"), None)
+    assert (f"varies {unread}, which changes nothing" in caplog.text) == bool(unread)
+    assert bool(caplog.text) == bool(unread)

@@ -24,6 +24,7 @@ from darts_core.stages.tune import check_metrics
 from darts_core.study.budget import Budget
 from darts_core.study.engines import elsewhere
 from darts_core.study.spec import StudySpec
+from darts_core.study.warm_start import check_source
 from darts_core.train.trainer import Trainer
 
 __all__ = ["check_later", "check_on_data"]
@@ -45,7 +46,7 @@ def check_later(config: Pipeline, version: Path) -> None:
         LatencyError: a budget of shrink, or what it picks, is none.
         PruneError: the budget of pruning is none.
         TuneError: the study could not begin: its space, sampler, pruner, objectives, constraints, settings to
-            try first or budget; ray and slurm are both set, or a value of ray is wrong.
+            try first, folder to start from or budget; ray and slurm are both set, or a value of ray is wrong.
     """
     _check_study(config, version / "tune")
     if config.reduce == "shrink":
@@ -69,10 +70,11 @@ def _check_study(config: Pipeline, folder: Path) -> None:
     refuse_password(study.warm_start, "tune.warm_start")
     if (folder / "study.json").is_file():
         return  # it has begun: an older program may have let more pass, and the stage goes on with that
-    StudySpec.make(
+    limits = (study.trials, study.epochs, study.device_seconds, study.trainings)
+    spec = StudySpec.make(
         recipe_space(study.space),
         # of a budget in trainings it is the number that can be wrong
-        Budget(study.trials, study.epochs, study.device_seconds, study.trainings, 1.0),
+        Budget(*limits, training_seconds=1.0, epochs_per_trial=config.train.epochs),
         folder="tune",
         sampler=study.sampler,
         pruner=study.pruner,
@@ -81,6 +83,9 @@ def _check_study(config: Pipeline, folder: Path) -> None:
         constraints=options.constraints,
         enqueue=study.enqueue,
     )
+    spec.check_options()
+    if study.warm_start is not None:
+        check_source(study.warm_start)
 
 
 def check_on_data(config: Pipeline, bundle: DataBundle) -> None:

@@ -11,10 +11,18 @@ from typing import Any
 
 from darts_core.errors import TuneError
 from darts_core.study.budget import Budget
-from darts_core.study.pruners import PRUNERS, check_pruner
+from darts_core.study.pruners import PRUNERS, check_pruner, make_pruner
 from darts_core.study.ranking import Ranking
 from darts_core.study.records import parse_constraints
-from darts_core.study.samplers import SAMPLERS, check_sampler, grid_size, named, say_few_whole
+from darts_core.study.samplers import (
+    SAMPLERS,
+    Drawing,
+    check_sampler,
+    grid_size,
+    make_sampler,
+    named,
+    say_few_whole,
+)
 from darts_core.study.space import SearchDimension, check_params, parse_space, space_to_dict
 from darts_core.study.trial import unboxed
 
@@ -202,6 +210,15 @@ class StudySpec:
             grid_size(self.space)
         check_sampler(self.sampler["name"], len(self.objectives))
         check_pruner(self.pruner["name"], self.ranking)
+
+    def check_options(self) -> None:
+        """Refuse options that the sampler or the pruner does not take.
+
+        Raises:
+            TuneError: names them.
+        """
+        make_sampler(self.sampler, Drawing(self.seed, 0, self.space, self.budget.trials))
+        make_pruner(self.pruner, self.ranking, self.budget.epochs_per_trial)
 
     @property
     def ranking(self) -> Ranking:

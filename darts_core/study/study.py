@@ -24,7 +24,6 @@ from darts_core.study.ray_cluster import RayCluster
 from darts_core.study.records import IS_BASELINE, OUTSIDE, StudyResult, TrialRecord, flat_rows
 from darts_core.study.resources import device_of, device_share
 from darts_core.study.runner import Objective, leave_unguarded
-from darts_core.study.samplers import Drawing, make_sampler
 from darts_core.study.space import check_params
 from darts_core.study.spec import StudySpec
 from darts_core.study.warm_start import add_knowledge
@@ -130,10 +129,10 @@ def open_study(
         known: Optuna's trials that a new study begins with, in the order of their numbers.
 
     Raises:
-        TuneError: the storage is in use by another study's space, or the sampler refuses an option.
+        TuneError: the storage is in use by another study's space, or the sampler or pruner refuses an option.
     """
     # what it refuses is said here, before anything is made, and not by each worker
-    make_sampler(spec.sampler, Drawing(spec.seed, 0, spec.space, spec.budget.trials))
+    spec.check_options()
     ledger = Ledger(spec)
     with ledger.books.held():
         new = not ledger.study.user_attrs.get("ready")

@@ -17,7 +17,7 @@ from darts_core.study.records import Constraint, meets
 from darts_core.study.spec import StudySpec
 from darts_core.study.storage import open_storage
 
-__all__ = ["add_knowledge"]
+__all__ = ["add_knowledge", "check_source"]
 
 log = logging.getLogger("darts_core")
 # samplers that draw a setting without looking at the others
@@ -79,6 +79,16 @@ def add_knowledge(ledger: Ledger, source: str | Path) -> None:
         )
 
 
+def check_source(text: str) -> None:
+    """Refuse a folder that holds no study; a database is looked into by who reads it.
+
+    Raises:
+        TuneError: it holds none.
+    """
+    if "://" not in text and not (Path(text) / "study.journal").is_file():
+        raise TuneError(f"There is no study in {text} to start from (no study.journal in it).")
+
+
 def _study_at(text: str, spec: StudySpec) -> Any:
     """The study in a folder, or in a database where it is the only one or is named."""
     shown, name = masked(text), ""
@@ -88,8 +98,7 @@ def _study_at(text: str, spec: StudySpec) -> Any:
         user, at, rest = text.rpartition("@")
         address, _, name = rest.partition("#")
         url = user + at + address
-    elif not (Path(text) / "study.journal").is_file():
-        raise TuneError(f"There is no study in {text} to start from (no study.journal in it).")
+    check_source(text)
     storage = open_storage(Path(text), url)
     # this study may lie in the same database
     own = spec.study_name if url is not None and masked(url) == spec.storage else None

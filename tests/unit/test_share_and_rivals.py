@@ -8,7 +8,7 @@ import torch
 from test_aim import pipeline
 
 from darts_core.commands.compose import compose, session
-from darts_core.errors import ConfigError, DartsError
+from darts_core.errors import ConfigError, DartsError, TuneError
 from darts_core.runlog import read_json, write_json
 from darts_core.stages import aim, rivals
 from darts_core.stages.cost import baseline_of
@@ -125,6 +125,23 @@ def test_a_rival_that_is_none_is_refused_before_any_work(
 ) -> None:
     with pytest.raises(DartsError, match=words):
         rivals.check_rivals(pipeline(f"bench.rivals=[{given}]"), tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("given", "words"),
+    [
+        ("tune.sampler={name: tpe, kappa: 3}", "The sampler 'tpe' refuses"),
+        ("tune.pruner={name: asha, cost_share: 2}", "cost_share=2 must lie between 0 and 1"),
+        ("tune.warm_start=nowhere", "There is no study in nowhere to start from"),
+    ],
+)
+def test_a_study_that_could_not_begin_is_refused_before_the_search(
+    tmp_path: Path, given: str, words: str
+) -> None:
+    with pytest.raises(TuneError, match=words):
+        check_later(pipeline(given), tmp_path)
+    write_json(tmp_path / "tune" / "study.json", {})
+    check_later(pipeline(given), tmp_path)
 
 
 def test_a_study_that_an_older_program_began_is_not_refused_by_what_begins_now(

@@ -134,12 +134,11 @@ def test_bad_descriptions_are_sentences(tmp_path, options, words):
         run_study(curve, SPACE, folder=tmp_path, trials=1, **options)
 
 
-def test_what_a_sampler_refuses_is_said_before_anything_is_made(tmp_path):
-    with pytest.raises(TuneError, match="The sampler 'tpe' refuses"):
-        run_study(
-            curve, SPACE, folder=tmp_path / "s", trials=4, workers=2,
-            sampler={"name": "tpe", "kappa": 3},
-        )  # fmt: skip
+@pytest.mark.parametrize(("kind", "name"), [("sampler", "tpe"), ("pruner", "asha")])
+def test_what_a_sampler_or_pruner_refuses_is_said_before_anything_is_made(tmp_path, kind, name):
+    refused = {kind: {"name": name, "kappa": 3}}
+    with pytest.raises(TuneError, match=f"The {kind} '{name}' refuses"):
+        run_study(curve, SPACE, folder=tmp_path / "s", trials=4, workers=2, **refused)
     assert not (tmp_path / "s").exists()
 
 

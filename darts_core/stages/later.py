@@ -21,9 +21,11 @@ from darts_core.stages.schema import Pipeline, ShrinkStage
 from darts_core.stages.shrink import check_shrink
 from darts_core.stages.train import SPLITS
 from darts_core.stages.tune import check_metrics
+from darts_core.study.artifacts import artifacts_of
 from darts_core.study.budget import Budget
 from darts_core.study.engines import elsewhere
 from darts_core.study.spec import StudySpec
+from darts_core.study.storage import open_storage
 from darts_core.study.warm_start import check_source
 from darts_core.train.trainer import Trainer
 
@@ -46,7 +48,8 @@ def check_later(config: Pipeline, version: Path) -> None:
         LatencyError: a budget of shrink, or what it picks, is none.
         PruneError: the budget of pruning is none.
         TuneError: the study could not begin: its space, sampler, pruner, objectives, constraints, settings to
-            try first, folder to start from or budget; ray and slurm are both set, or a value of ray is wrong.
+            try first, folder to start from or budget; its database or the place of its artifacts cannot be
+            opened; ray and slurm are both set, or a value of ray is wrong.
     """
     _check_study(config, version / "tune")
     if config.reduce == "shrink":
@@ -86,6 +89,9 @@ def _check_study(config: Pipeline, folder: Path) -> None:
     spec.check_options()
     if study.warm_start is not None:
         check_source(study.warm_start)
+    if options.storage is not None:
+        open_storage(folder, options.storage)
+    artifacts_of(options.artifacts, spec.study_name)
 
 
 def check_on_data(config: Pipeline, bundle: DataBundle) -> None:

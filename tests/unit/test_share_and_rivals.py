@@ -133,6 +133,8 @@ def test_a_rival_that_is_none_is_refused_before_any_work(
         ("tune.sampler={name: tpe, kappa: 3}", "The sampler 'tpe' refuses"),
         ("tune.pruner={name: asha, cost_share: 2}", "cost_share=2 must lie between 0 and 1"),
         ("tune.warm_start=nowhere", "There is no study in nowhere to start from"),
+        ("tune.options.storage=oracle://x", "The storage 'oracle://x' is not understood"),
+        ("tune.options.artifacts=nope://x", "files cannot be kept at nope://x"),
     ],
 )
 def test_a_study_that_could_not_begin_is_refused_before_the_search(

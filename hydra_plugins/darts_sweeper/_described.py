@@ -37,13 +37,13 @@ def describe(folder: Path, config: DictConfig, swept: Iterable[str] | None) -> N
     plain.pop("hydra", None)
     write_yaml(path, plain)
     write_json(folder / "environment.json", environment())
-    if swept is None:
+    if swept is None or not before:
         return
     own = [_OF_STUDIES, *(name.lstrip("+").replace("/", ".") for name in swept)]
     now = _leaves(path)
     changed = [
         key
-        for key in sorted({*before, *now} if before else ())
+        for key in sorted({*before, *now})
         if before.get(key) != now.get(key)
         and not any(key == name or key.startswith(f"{name}.") for name in own)
     ]

@@ -17,7 +17,15 @@ from darts_core.spaces.choices import Option
 from darts_core.supernet.attention import SelfAttention
 from darts_core.supernet.drawn import drawn_columns, only_drawn
 
-__all__ = ["Choice", "DepthChoice", "HeadChoice", "LayerChoice", "WidthChoice", "find_choices"]
+__all__ = [
+    "Choice",
+    "DepthChoice",
+    "HeadChoice",
+    "LayerChoice",
+    "WidthChoice",
+    "find_choices",
+    "label_choices",
+]
 
 _ROOT_LABEL = "choice"
 
@@ -50,7 +58,8 @@ class Choice(nn.Module):
         if self._weights_K is None:
             raise ConfigError(
                 f"{type(self).__name__} {self.label or ''} has no weights; wrap the model: "
-                "ModuleSupernet(model)."
+                "ModuleSupernet(model). They last for one pass: what computes layers again in the backward "
+                "pass (torch.utils.checkpoint) has to be off during a search."
             )
         return self._weights_K
 
@@ -273,3 +282,14 @@ def find_choices(module: nn.Module) -> dict[str, list[Choice]]:
             "search."
         )
     return found
+
+
+def label_choices(module: nn.Module) -> None:
+    """Write on each choice inside `module` the label under which `find_choices` finds it now.
+
+    Raises:
+        ConfigError: see `find_choices`.
+    """
+    for label, tied in find_choices(module).items():
+        for choice in tied:
+            choice.label = label

@@ -8,13 +8,12 @@ from typing import Any
 import numpy as np
 import torch
 from torch import Tensor, nn
-from torch.nn.parameter import is_lazy
 
 from darts_core.architecture import Architecture
 from darts_core.errors import ConfigError
 from darts_core.modes import evaluating
 from darts_core.relax import Relaxation, Softmax
-from darts_core.sample_inputs import draw_inputs
+from darts_core.sample_inputs import draw_inputs, is_unbuilt
 from darts_core.spaces.choices import ChoiceSpace
 from darts_core.supernet.choices import find_choices
 from darts_core.supernet.choices_build import check_widths, plain_module
@@ -79,13 +78,13 @@ class ModuleSupernet(nn.Module):
             }
         )
         if self.input_shape is not None or example_input is not None:
-            self._run_lazy_layers()
+            self.run_lazy_layers()
             check_widths(self)
 
     @torch.no_grad()
-    def _run_lazy_layers(self) -> None:
+    def run_lazy_layers(self) -> None:
         """Let layers that take their sizes from their first input (nn.LazyLinear) see one."""
-        if any(is_lazy(tensor) for tensor in (*self.module.parameters(), *self.module.buffers())):
+        if is_unbuilt(self.module):
             with evaluating(self.module):
                 self(self.sample(), self.expected_weights())
 

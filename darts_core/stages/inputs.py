@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -186,7 +186,9 @@ class Network:
             model.train()
             return model
         if "model" in self.meta:
-            model = saved_model(self.meta["model"], "model=").make()
+            found = saved_model(self.meta["model"], "model=")
+            shape = found.input_shape or self.meta.get("image_shape", ())
+            model = replace(found, input_shape=tuple(shape)).make()
             if self.weights is not None:
                 load_weights(inner(model), self.weights)
             return model

@@ -175,6 +175,13 @@ class ModuleSupernet(nn.Module):
                     choice.bind(None)
         return result
 
+    def _replicate_for_data_parallel(self) -> Any:
+        """What torch calls of `nn.DataParallel` on several devices, whose copies would lack the alphas."""
+        raise ConfigError(
+            "nn.DataParallel cannot run a network with open choices on several devices: its copies hold no "
+            "alphas. Use one device, or `darts-core search` under torchrun."
+        )
+
     def one_hot(self, architecture: Architecture) -> dict[str, Tensor]:
         """Mixing weights that pick `architecture`."""
         device = self.progress.device

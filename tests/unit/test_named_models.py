@@ -246,6 +246,8 @@ def test_train_and_prune_take_a_name_with_arguments_and_weights(module, tmp_path
     torch.save(first.state_dict(), tmp_path / "w.pt")
     started = find_network(replace(settings, weights=str(tmp_path / "w.pt")), tmp_path, bundle)
     assert torch.equal(started.make().conv.weight, first.conv.weight)
+    lazy = find_network(config("train", f"model={module}:lazy"), tmp_path, bundle).make()
+    assert sum(parameter.numel() for parameter in lazy.parameters()) == 40 + 10 * 145
     pruning = config("prune", *named, f"weights={tmp_path / 'w.pt'}")
     model, meta, path = open_model(pruning, tmp_path, ("train",), bundle, torch.device("cpu"))
     assert path is None

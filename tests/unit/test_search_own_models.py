@@ -20,6 +20,7 @@ from darts_core.strategies import (
     Unrolled,
 )
 from darts_core.supernet import (
+    DepthChoice,
     LayerChoice,
     ModuleSupernet,
     WidthChoice,
@@ -209,3 +210,22 @@ def test_a_choice_without_a_label_may_stand_in_several_layers_of_a_choice():
     label = "0.candidates.0.2"
     plain = net.build(Architecture("module", choices=(("layer", "1"), (label, 2))))
     assert (plain[0][0].kernel_size, plain[0][0].out_channels) == ((3, 3), 2)
+
+
+@pytest.mark.parametrize(
+    ("choice", "words"),
+    [
+        (LayerChoice([nn.Linear(4, 4), nn.GRU(4, 4)], "rnn"), "rnn: '1' gives a tuple; .*nn.LSTM"),
+        (LayerChoice([nn.Linear(4, 4), nn.Linear(4, 3)]), r"'0': \(2, 4\), '1': \(2, 3\)"),
+        # which torch would add by repeating the one column
+        (DepthChoice([nn.Linear(4, 4), nn.Linear(4, 1)]), r"block 2 of 2 gives the shape \(2, 1\)"),
+    ],
+)
+def test_what_cannot_be_mixed_is_named(choice, words):
+    with pytest.raises(ConfigError, match=words):
+        ModuleSupernet(nn.Sequential(choice))(torch.randn(2, 4))
+
+
+def test_several_devices_by_threads_are_refused_in_a_sentence():
+    with pytest.raises(ConfigError, match=r"nn\.DataParallel cannot run"):
+        ModuleSupernet(model())._replicate_for_data_parallel()

@@ -258,8 +258,8 @@ def refuse_named(bundle: DataBundle) -> None:
     if bundle.named:
         raise ConfigError(
             f"{bundle.name} has several inputs ({shapes_of(bundle.named)}): networks that are searched and "
-            "hand-designed ones take one. Train one of your own, whose forward takes them by name: darts-core "
-            "train model=package.module:function."
+            "hand-designed ones take one. Train one of your own, whose forward takes them by name: "
+            "darts-core train model=package.module:function."
         )
 
 

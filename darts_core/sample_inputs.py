@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     import torch
     from torch import Tensor, nn
 
-__all__ = ["draw_inputs", "number_format"]
+__all__ = ["draw_inputs", "is_unbuilt", "number_format"]
 
 
 def draw_inputs(
@@ -57,6 +57,13 @@ def draw_inputs(
     if len(shape) == 1:
         return torch.randint(vocabulary, (batch, *shape), device=device, generator=generator)
     return torch.randn(batch, *shape, device=device, dtype=dtype, generator=generator)
+
+
+def is_unbuilt(model: nn.Module) -> bool:
+    """Whether a layer that takes its sizes from its first input, such as nn.LazyLinear, met none yet."""
+    from torch.nn.parameter import is_lazy
+
+    return any(is_lazy(tensor) for tensor in (*model.parameters(), *model.buffers()))
 
 
 def number_format(model: nn.Module) -> torch.dtype:

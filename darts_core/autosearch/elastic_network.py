@@ -147,11 +147,10 @@ def _hold_still(model: nn.Module) -> None:
 def _started(model: nn.Module, path: Path, shape: tuple[int, ...]) -> nn.Module:
     """The network with the parameters that the user's own trial left."""
     import torch
-    from torch.nn.parameter import is_lazy
 
-    from darts_core.sample_inputs import draw_inputs, number_format
+    from darts_core.sample_inputs import draw_inputs, is_unbuilt, number_format
 
-    if any(is_lazy(tensor) for tensor in (*model.parameters(), *model.buffers())):
+    if is_unbuilt(model):
         # loading gives such layers their weights, but not the sizes that they state
         place, kind = next(model.parameters()).device, number_format(model)
         with evaluating(model), torch.no_grad():

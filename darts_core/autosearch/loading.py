@@ -118,10 +118,12 @@ def _built(content: dict[str, Any], code: Path) -> nn.Module:
     arguments, keywords = content.get("arguments") or [], content.get("keywords") or {}
     try:
         model = found(*arguments, **keywords)
-    except TypeError as error:
+    # an object, such as a config, is kept as its text, at which the user's code may stumble anyhow
+    except (TypeError, ValueError, AttributeError, LookupError) as error:
         raise ConfigError(
-            f"{name} cannot be called again ({error}); give load() a function that builds the network."
-        ) from None
+            f"{name} cannot be called again ({type(error).__name__}: {first_line(error)[:200]}); give load() "
+            "a function that builds the network: load(folder, build=make_model)."
+        ) from error
     if setting is None:
         return model  # type: ignore[no-any-return]
     from darts_core.autosearch.module_search import searchable

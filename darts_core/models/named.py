@@ -22,12 +22,12 @@ from torch import nn
 from darts_core.errors import ConfigError, DartsError, unknown_name
 from darts_core.models.baselines import is_baseline
 from darts_core.models.by_name import ByName, Rows
-from darts_core.models.chosen import chosen, keep_labels
+from darts_core.models.chosen import chosen, has_choices, keep_labels
 from darts_core.models.trust import is_trusted, trust
-from darts_core.modes import in_evaluation
+from darts_core.modes import evaluating, in_evaluation
 from darts_core.named_inputs import NamedInput, read_named, shapes_of
 from darts_core.registry import Registry
-from darts_core.sample_inputs import draw_inputs
+from darts_core.sample_inputs import draw_inputs, is_unbuilt
 
 __all__ = [
     "LEAVE_MODELS",
@@ -85,7 +85,7 @@ class NamedModel:
         arguments: of the function.
         inputs: of a network of several: it is called with them by name, and fed with one row of numbers.
         choices: of a network with choices in it: the option by label; none leaves them open.
-        input_shape: of one sample, at which chosen widths are cut out.
+        input_shape: of one sample, at which chosen widths are cut out and lazy layers built; (): unknown.
         rows: samples (1, F) or (F, 1) reach it as rows of F values.
     """
 
@@ -120,7 +120,12 @@ class NamedModel:
             model = Rows(keep_labels(model))
         if self.choices:
             return chosen(model, self.choices, self.input_shape)
-        return ByName(model, self.inputs) if self.inputs else model
+        model = ByName(model, self.inputs) if self.inputs else model
+        # choices that are open run in a supernet only, which does this itself
+        if self.input_shape and not has_choices(model) and is_unbuilt(model):
+            with evaluating(model), torch.no_grad():
+                model(draw_inputs(self.input_shape, 2, zeros=True))
+        return model
 
     def described(self) -> dict[str, Any]:
         """What a saved file holds of it."""

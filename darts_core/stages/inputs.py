@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -186,7 +186,9 @@ class Network:
             model.train()
             return model
         if "model" in self.meta:
-            model = saved_model(self.meta["model"], "model=").make()
+            found = saved_model(self.meta["model"], "model=")
+            shape = found.input_shape or self.meta.get("image_shape", ())
+            model = replace(found, input_shape=tuple(shape)).make()
             if self.weights is not None:
                 load_weights(inner(model), self.weights)
             return model
@@ -255,9 +257,9 @@ def refuse_named(bundle: DataBundle) -> None:
     """
     if bundle.named:
         raise ConfigError(
-            f"{bundle.name} has several inputs ({shapes_of(bundle.named)}): networks of a search space and "
-            "hand-designed ones take one. Give model=package.module:function, whose forward takes them by "
-            "name."
+            f"{bundle.name} has several inputs ({shapes_of(bundle.named)}): networks that are searched and "
+            "hand-designed ones take one. Train one of your own, whose forward takes them by name: "
+            "darts-core train model=package.module:function."
         )
 
 

@@ -17,7 +17,15 @@ from darts_core.spaces.choices import Option
 from darts_core.supernet.attention import SelfAttention
 from darts_core.supernet.drawn import drawn_columns, only_drawn
 
-__all__ = ["Choice", "DepthChoice", "HeadChoice", "LayerChoice", "WidthChoice", "find_choices"]
+__all__ = [
+    "Choice",
+    "DepthChoice",
+    "HeadChoice",
+    "LayerChoice",
+    "WidthChoice",
+    "find_choices",
+    "label_choices",
+]
 
 _ROOT_LABEL = "choice"
 
@@ -40,6 +48,23 @@ class Choice(nn.Module):
         """Set the mixing weights of the next forward pass, or take them away."""
         self._weights_K = weights_K
 
+    def _check_alike(self, outputs: Mapping[Option, Any]) -> None:
+        """Raise where outputs, by option, cannot be mixed."""
+        shapes = {}
+        for option, output in outputs.items():
+            if not isinstance(output, Tensor):
+                raise ConfigError(
+                    f"{type(self).__name__} {self.label or ''}: {option!r} gives a {type(output).__name__}; "
+                    "candidates give one tensor. Wrap a layer that gives several, such as nn.LSTM, in a "
+                    "module that returns the one that is used."
+                )
+            shapes[option] = tuple(output.shape)
+        if len(set(shapes.values())) > 1:
+            raise ConfigError(
+                f"{type(self).__name__} {self.label or ''}: its candidates give different shapes: {shapes}; "
+                "make them alike, as by padding."
+            )
+
     @property
     def mixing(self) -> Tensor:
         """The weights [K] that were bound.
@@ -50,7 +75,8 @@ class Choice(nn.Module):
         if self._weights_K is None:
             raise ConfigError(
                 f"{type(self).__name__} {self.label or ''} has no weights; wrap the model: "
-                "ModuleSupernet(model)."
+                "ModuleSupernet(model). They last for one pass: what computes layers again in the backward "
+                "pass (torch.utils.checkpoint) has to be off during a search."
             )
         return self._weights_K
 
@@ -75,17 +101,23 @@ class LayerChoice(Choice):
         self.candidates = nn.ModuleList(named.values())
 
     def forward(self, *inputs: Any, **named: Any) -> Tensor:
-        """sum_k weight_k * candidate_k(inputs)."""
+        """sum_k weight_k * candidate_k(inputs).
+
+        Raises:
+            ConfigError: a candidate gives no tensor, or one of another shape than the others.
+        """
         weights_K = self.mixing
         drawn = None
         if self.sparse:
             weights_K = only_drawn(weights_K)
             drawn = drawn_columns(weights_K[None])
-        terms = [
-            weights_K[k] * module(*inputs, **named)
+        found = {
+            k: module(*inputs, **named)
             for k, module in enumerate(self.candidates)
             if drawn is None or k in drawn[0]
-        ]
+        }
+        self._check_alike({self.options[k]: output for k, output in found.items()})
+        terms = [weights_K[k] * output for k, output in found.items()]
         return torch.stack(terms).sum(0) if len(terms) > 1 else terms[0]
 
     def chosen(self, value: Option) -> nn.Module:
@@ -180,6 +212,12 @@ class DepthChoice(Choice):
             position = self.position(depth)
             if position is not None:
                 term = weights_K[position] * x
+                if total is not None and total.shape != term.shape:
+                    raise ConfigError(
+                        f"DepthChoice {self.label or ''}: block {depth} of {len(self.blocks)} gives the "
+                        f"shape {tuple(term.shape)} where {tuple(total.shape)} came before; its blocks keep "
+                        "the shape. Put the one that changes it before the choice."
+                    )
                 total = term if total is None else total + term
         if total is None:
             raise ConfigError("DepthChoice has no depths.")
@@ -273,3 +311,14 @@ def find_choices(module: nn.Module) -> dict[str, list[Choice]]:
             "search."
         )
     return found
+
+
+def label_choices(module: nn.Module) -> None:
+    """Write on each choice inside `module` the label under which `find_choices` finds it now.
+
+    Raises:
+        ConfigError: see `find_choices`.
+    """
+    for label, tied in find_choices(module).items():
+        for choice in tied:
+            choice.label = label

@@ -12,10 +12,16 @@ from torch import Tensor, nn
 
 from darts_core.architecture import Architecture
 from darts_core.copies import copy_or_refuse
-from darts_core.errors import ConfigError
+from darts_core.errors import ConfigError, DartsError, first_line, is_memory_shortage
 from darts_core.modes import evaluating
 from darts_core.spaces.choices import ChoiceSpace, Option
-from darts_core.supernet.choices import Choice, DepthChoice, LayerChoice, WidthChoice, find_choices
+from darts_core.supernet.choices import (
+    Choice,
+    LayerChoice,
+    WidthChoice,
+    find_choices,
+    label_choices,
+)
 from darts_core.supernet.tied import kept_tied
 
 __all__ = ["check_widths", "plain_module"]
@@ -54,7 +60,6 @@ def check_widths(supernet: Choosing) -> None:
     if any(parameter.is_meta for parameter in supernet.module.parameters()):
         return  # it is only described: there are no values to compare
     with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(0)
         trained: Any = copy_or_refuse(supernet, ConfigError, ".")  # type: ignore[arg-type]
         _move_norms(trained.module)
         layers = [len(t[0].options) for t in found.values() if isinstance(t[0], LayerChoice)]
@@ -73,17 +78,24 @@ def _pick(choice: Choice, turn: int) -> Option:
 
 @torch.no_grad()
 def _move_norms(module: nn.Module) -> None:
+    # torch's own seed would be every GPU's, too
+    generator = torch.Generator().manual_seed(0)
     for name, tensor in (*module.named_parameters(), *module.named_buffers()):
         last = name.rpartition(".")[2]
+        if not tensor.is_floating_point():
+            continue  # a causal mask is called bias in some attentions
+        drawn = torch.empty(tensor.shape)
         if last in ("bias", "running_mean"):
-            tensor.normal_(0.0, 0.3)
+            tensor.copy_(drawn.normal_(0.0, 0.3, generator=generator))
         elif last == "running_var":
-            tensor.uniform_(0.5, 2.0)
+            tensor.copy_(drawn.uniform_(0.5, 2.0, generator=generator))
 
 
 def plain_module(supernet: Choosing, architecture: Architecture) -> nn.Module:
     """See `ModuleSupernet.build`."""
     module = copy_or_refuse(supernet.module, ConfigError, ".")
+    # a choice is called what the supernet calls it, wherever it is put from here on
+    label_choices(module)
     values = dict(architecture.choices)
     widths: dict[str, int] = {}
     # from the outside in: what an unchosen layer holds disappears with it
@@ -99,43 +111,20 @@ def plain_module(supernet: Choosing, architecture: Architecture) -> nn.Module:
         if found is None:
             break
         path, choice = found
-        value = values[choice.label or _label_of(supernet, path)]
+        value = values[choice.label]  # type: ignore[index]
         # one choice may stand in several places, which share what is chosen
         places = [at for at, m in module.named_modules(remove_duplicate=False) if m is choice]
         if isinstance(choice, WidthChoice):
-            choice.label = choice.label or _label_of(supernet, path)
             widths[path] = choice.widths[choice.options.index(value)]
             for place in places[1:]:  # cut one by one, in the turns to come
                 module = _replaced(module, place, copy.copy(choice))
         else:
             chosen = choice.chosen(value)  # type: ignore[operator]
-            _label_inner(chosen, path, choice, value)
             for place in places:
                 module = _replaced(module, place, chosen)
     if widths:
         module = _cut(supernet, module, architecture, widths)
     return module
-
-
-def _label_of(supernet: Choosing, path: str) -> str:
-    labels = [label for label, _ in supernet.space.choices]
-    if path in labels:
-        return path
-    if not path and len(labels) == 1:
-        return labels[0]
-    raise ConfigError(f"The choice at {path!r} has no label of its own; give it one.")
-
-
-def _label_inner(chosen: nn.Module, path: str, choice: nn.Module, value: Any) -> None:
-    """Choices inside a chosen layer are labelled by their path before it was put in place."""
-    prefix = path
-    if isinstance(choice, LayerChoice):
-        prefix = f"{path}.candidates.{choice.options.index(value)}"
-    elif isinstance(choice, DepthChoice):
-        prefix = f"{path}.blocks"
-    for inner_path, inner in chosen.named_modules():
-        if isinstance(inner, Choice) and inner.label is None:
-            inner.label = f"{prefix}.{inner_path}" if inner_path else prefix
 
 
 def _replaced(root: nn.Module, path: str, new: nn.Module) -> nn.Module:
@@ -154,11 +143,22 @@ def _cut(
     expected = _masked_output(supernet, architecture, sample)
     with evaluating(module):
         markers = _put_markers(module, widths, sample)
-        _prune_markers(module, markers, widths, sample)
-        for path in widths:
-            module = _replaced(module, path, nn.Identity())
-        with torch.no_grad():
-            found = _tensors(module(sample))
+        try:
+            _prune_markers(module, markers, widths, sample)
+            for path in widths:
+                module = _replaced(module, path, nn.Identity())
+            with torch.no_grad():
+                found = _tensors(module(sample))
+        except DartsError:
+            raise
+        except Exception as error:  # of a foreign network, or of what follows its channels
+            if is_memory_shortage(error):
+                raise
+            raise ConfigError(
+                f"The chosen widths ({', '.join(sorted(widths))}) cannot be cut out of the model "
+                f"({type(error).__name__}: {first_line(error)[:200]}): what reads them takes the full number "
+                "of channels, such as a recurrent layer or a shape written as numbers in forward."
+            ) from error
     if not _agree(found, expected):
         raise ConfigError(
             "Cutting the chosen widths changes what the model computes: masked channels meet channels "
@@ -201,11 +201,14 @@ def _agree(found: list[Tensor], expected: list[Tensor]) -> bool:
     for new, old in zip(found, expected, strict=True):
         if new.dim() != old.dim() or any(a > b for a, b in zip(new.shape, old.shape, strict=True)):
             return False
-        scale = old.abs().max().clamp_min(1e-6)
-        kept = tuple(slice(size) for size in new.shape)
-        difference = old.clone()
-        difference[kept] -= new
-        if difference.abs().max() > 1e-3 * scale:
+        if old.dtype == torch.bool:  # a mask that is handed out
+            new, old = new.float(), old.float()
+        finite = old[old.isfinite()].abs()
+        scale = max(float(finite.max()), 1e-6) if finite.numel() else 1.0
+        padded = torch.zeros_like(old)
+        padded[tuple(slice(size) for size in new.shape)] = new
+        # an infinity equals itself only; their difference is no number, and would hide all others
+        if not torch.allclose(padded, old, rtol=0.0, atol=1e-3 * scale, equal_nan=True):
             return False
     return True
 
@@ -269,6 +272,8 @@ def _prune_markers(
             present = marker.width()
             if present <= widths[path]:
                 continue  # a tied width was cut with an earlier one
+            if marker not in graph.module2node:
+                continue  # not called: the model keeps it under a second name, or does not use it
             surplus = list(range(widths[path], present))
             group = graph.get_pruning_group(marker, cuts[type(marker)], idxs=surplus)
             _refuse_derived(module, path, {item.dep.target.module for item in group})

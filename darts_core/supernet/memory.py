@@ -25,7 +25,27 @@ def state_bytes(make: Callable[[], nn.Module]) -> int:
     """Bytes of the state of the network that `make` builds, found without asking for any of them."""
     with torch.device("meta"), torch.random.fork_rng(devices=[]):
         described = make()
-    return sum(v.numel() * v.element_size() for v in described.state_dict().values())
+    return _bytes_of(described)
+
+
+def _bytes_of(network: nn.Module) -> int:
+    tensors = (v for v in network.state_dict().values() if isinstance(v, Tensor))
+    return sum(tensor.numel() * tensor.element_size() for tensor in tensors)
+
+
+def _needed(make: Callable[[], nn.Module]) -> int:
+    """As `state_bytes`; a network whose code reads the values that it makes, as the rates of a stochastic
+    depth (`torch.linspace(...)[i].item()`), or moves them, is made for this.
+    """
+    try:
+        return state_bytes(make)
+    except (
+        Exception
+    ) as error:  # of foreign code, of any kind; what is wrong without this, too, is raised below
+        if is_memory_shortage(error):
+            raise
+    with torch.random.fork_rng(devices=[]):
+        return _bytes_of(make())
 
 
 def check_network(make: Callable[[], nn.Module], device: torch.device, what: str) -> None:
@@ -40,7 +60,7 @@ def check_network(make: Callable[[], nn.Module], device: torch.device, what: str
         MemoryShortageError: before any memory is asked for.
     """
     check_memory(
-        3 * state_bytes(make),
+        3 * _needed(make),
         f"{what} needs at least",
         "use fewer channels or layers, or another machine",
         device,

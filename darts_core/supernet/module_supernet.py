@@ -8,13 +8,12 @@ from typing import Any
 import numpy as np
 import torch
 from torch import Tensor, nn
-from torch.nn.parameter import is_lazy
 
 from darts_core.architecture import Architecture
 from darts_core.errors import ConfigError
 from darts_core.modes import evaluating
 from darts_core.relax import Relaxation, Softmax
-from darts_core.sample_inputs import draw_inputs
+from darts_core.sample_inputs import draw_inputs, is_unbuilt
 from darts_core.spaces.choices import ChoiceSpace
 from darts_core.supernet.choices import find_choices
 from darts_core.supernet.choices_build import check_widths, plain_module
@@ -79,13 +78,13 @@ class ModuleSupernet(nn.Module):
             }
         )
         if self.input_shape is not None or example_input is not None:
-            self._run_lazy_layers()
+            self.run_lazy_layers()
             check_widths(self)
 
     @torch.no_grad()
-    def _run_lazy_layers(self) -> None:
+    def run_lazy_layers(self) -> None:
         """Let layers that take their sizes from their first input (nn.LazyLinear) see one."""
-        if any(is_lazy(tensor) for tensor in (*self.module.parameters(), *self.module.buffers())):
+        if is_unbuilt(self.module):
             with evaluating(self.module):
                 self(self.sample(), self.expected_weights())
 
@@ -175,6 +174,13 @@ class ModuleSupernet(nn.Module):
                 for choice in tied:
                     choice.bind(None)
         return result
+
+    def _replicate_for_data_parallel(self) -> Any:
+        """What torch calls of `nn.DataParallel` on several devices, whose copies would lack the alphas."""
+        raise ConfigError(
+            "nn.DataParallel cannot run a network with open choices on several devices: its copies hold no "
+            "alphas. Use one device, or `darts-core search` under torchrun."
+        )
 
     def one_hot(self, architecture: Architecture) -> dict[str, Tensor]:
         """Mixing weights that pick `architecture`."""

@@ -228,10 +228,19 @@ def test_a_network_made_in_place_needs_a_function(shop, tmp_path):
         ("os:system", "no module 'os'"),
         ("boot:helper", "no function marked"),
         (None, "made in place"),
+        # it was called with a config object, of which the text is kept
+        (
+            "boot:build",
+            "boot:build cannot be called again .*has no attribute 'width'.*build=make_model",
+        ),
     ],
 )
 def test_a_doctored_description_calls_nothing(tmp_path, builder, sentence):
-    (tmp_path / "boot.py").write_text("def helper(text): raise SystemError(text)")
+    (tmp_path / "boot.py").write_text(
+        "from darts_core import autosearch\n"
+        "def helper(text): raise SystemError(text)\n"
+        "@autosearch.network\ndef build(config): return config.width\n"
+    )
     content = {"builder": builder, "arguments": ["touch x"], "config": {}}
     (tmp_path / NETWORK).write_text(json.dumps(content))
     torch.save({}, tmp_path / WEIGHTS)

@@ -144,10 +144,10 @@ def test_networks_of_one_input_are_refused_in_a_sentence(
 ) -> None:
     extra = ["architecture=resnet8"] if command == "train" else ["space=conv1d"]
     assert cli.main([command, "data=npz", "data.path=a.npz", "device=cpu", *extra]) == 2
-    assert (
-        "has several inputs (age [1], image [3, 8, 8], words [5] (tokens))"
-        in capsys.readouterr().err
-    )
+    said = capsys.readouterr().err
+    assert "has several inputs (age [1], image [3, 8, 8], words [5] (tokens))" in said
+    # `search model=` is no way out
+    assert "darts-core train model=package.module:function" in said
     assert not (folder / "runs").exists() or not list((folder / "runs").glob("*/V*"))
 
 

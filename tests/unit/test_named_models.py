@@ -57,6 +57,9 @@ def breaks():
 def other():
     return "a text"
 
+def lazy(num_classes):
+    return nn.Sequential(nn.LazyConv2d(4, 3), nn.Flatten(), nn.LazyLinear(num_classes))
+
 EIGHT = 8
 """
 
@@ -80,6 +83,8 @@ def test_a_function_is_given_the_data_s_sizes_and_the_users_arguments(module):
     found = made(f"{module}:small", width=6)
     assert found.arguments == {"num_classes": 3, "in_channels": 1, "width": 6}
     assert found.make().conv.weight.shape == (6, 1, 3, 3)
+    # layers that take their sizes from their first input have them before anybody counts or loads
+    assert made(f"{module}:lazy").make()[2].weight.shape == (3, 4 * 6 * 6)
 
 
 def test_a_saved_network_is_built_again_with_its_widths_and_weights(module, tmp_path):
@@ -241,6 +246,8 @@ def test_train_and_prune_take_a_name_with_arguments_and_weights(module, tmp_path
     torch.save(first.state_dict(), tmp_path / "w.pt")
     started = find_network(replace(settings, weights=str(tmp_path / "w.pt")), tmp_path, bundle)
     assert torch.equal(started.make().conv.weight, first.conv.weight)
+    lazy = find_network(config("train", f"model={module}:lazy"), tmp_path, bundle).make()
+    assert sum(parameter.numel() for parameter in lazy.parameters()) == 40 + 10 * 145
     pruning = config("prune", *named, f"weights={tmp_path / 'w.pt'}")
     model, meta, path = open_model(pruning, tmp_path, ("train",), bundle, torch.device("cpu"))
     assert path is None

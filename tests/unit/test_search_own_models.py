@@ -5,9 +5,11 @@ import copy
 import pytest
 import torch
 from torch import nn
+from torch.utils.checkpoint import checkpoint
 
 from darts_core.architecture import Architecture
-from darts_core.errors import NonFiniteLossError
+from darts_core.errors import ConfigError, NonFiniteLossError
+from darts_core.models.chosen import chosen
 from darts_core.search import SearchConfig, search
 from darts_core.search.guards import GradientSimilarity
 from darts_core.strategies import (
@@ -18,6 +20,7 @@ from darts_core.strategies import (
     Unrolled,
 )
 from darts_core.supernet import (
+    DepthChoice,
     LayerChoice,
     ModuleSupernet,
     WidthChoice,
@@ -131,3 +134,98 @@ def test_layers_that_are_built_by_their_first_input_are_searched_with_widths():
     plain = net.build(Architecture("module", choices=(("width", 2), ("head", "1"))))
     assert (plain[0].out_features, plain[3].in_features) == (2, 2)
     assert net.training
+    # as `search model=` and `train` make it
+    width = WidthChoice([2, 4], "width", dim=-1)
+    lazy = nn.Sequential(nn.LazyLinear(4), nn.ReLU(), width, nn.LazyLinear(3))
+    assert chosen(lazy, {"width": 2}, (6, 5))[3].weight.shape == (3, 2)
+
+
+class Heads(nn.Module):
+    """A convolution of a searched width and what people's networks have behind it."""
+
+    def __init__(self, kind=""):
+        super().__init__()
+        self.kind, self.width = kind, WidthChoice([4, 8], "width")
+        self.conv = nn.Sequential(nn.Conv2d(3, 8, 3, padding=1), nn.ReLU(), self.width)
+        self.head, self.rnn = nn.Linear(8, 2), nn.GRU(8, 8)
+        # as attentions call their causal mask
+        self.register_buffer("bias", torch.ones(4, 4, dtype=torch.bool).tril())
+
+    def forward(self, x_BCHW):
+        if self.kind == "checkpoint":
+            found = checkpoint(self.conv, x_BCHW, use_reentrant=False)
+        else:
+            found = self.conv(x_BCHW)
+        if self.kind == "view":
+            found = found.view(-1, 8, x_BCHW[0, 0].numel())[..., None]
+        if self.kind == "rnn":
+            found = self.rnn(found.mean(3).permute(2, 0, 1))[0].permute(1, 2, 0)[..., None]
+        if self.kind == "constant":
+            found = found + 1
+        y_BK = self.head(found.mean((2, 3)))
+        return {"y": y_BK, "mask": y_BK > 0, "closed": torch.full((2,), float("-inf"))}
+
+
+def test_widths_are_cut_out_of_a_network_that_holds_and_gives_truth_values_and_infinities():
+    net = ModuleSupernet(Heads(), input_shape=(3, 4, 4))
+    plain = net.build(Architecture("module", choices=(("width", 4),)))
+    assert (plain.head.in_features, plain.bias.dtype) == (4, torch.bool)
+    assert torch.equal(plain.bias, torch.ones(4, 4, dtype=torch.bool).tril())
+
+
+@pytest.mark.filterwarnings("ignore:Unwrapped parameters")
+@pytest.mark.parametrize(
+    ("kind", "words"),
+    [
+        ("view", r"cannot be cut out .*full number of channels"),
+        ("rnn", r"cannot be cut out .*full number of channels"),
+        # an output's infinities do not hide it
+        ("constant", "changes what the model computes"),
+    ],
+)
+def test_a_width_that_cannot_be_cut_out_is_refused_in_a_sentence(kind, words):
+    with pytest.raises(ConfigError, match=words):
+        ModuleSupernet(Heads(kind), input_shape=(3, 4, 4))
+
+
+def test_a_layer_that_is_computed_again_in_the_backward_pass_says_what_to_turn_off():
+    net = ModuleSupernet(Heads("checkpoint"), input_shape=(3, 4, 4))
+    with pytest.raises(ConfigError, match=r"utils\.checkpoint"):
+        net(torch.randn(2, 3, 4, 4))["y"].sum().backward()
+
+
+def test_a_check_of_widths_moves_no_random_numbers_of_a_gpu(monkeypatch):
+    seeded = []
+    monkeypatch.setattr(torch.cuda, "manual_seed_all", seeded.append)
+    ModuleSupernet(Heads(), input_shape=(3, 4, 4))
+    assert seeded == []
+
+
+def test_a_choice_without_a_label_may_stand_in_several_layers_of_a_choice():
+    width = WidthChoice([2, 4])
+    layers = [nn.Sequential(nn.Conv2d(3, 4, k, padding=k // 2), nn.ReLU(), width) for k in (1, 3)]
+    net = ModuleSupernet(
+        nn.Sequential(LayerChoice(layers, "layer"), Mean(), nn.Linear(4, 3)), input_shape=(3, 8, 8)
+    )
+    label = "0.candidates.0.2"
+    plain = net.build(Architecture("module", choices=(("layer", "1"), (label, 2))))
+    assert (plain[0][0].kernel_size, plain[0][0].out_channels) == ((3, 3), 2)
+
+
+@pytest.mark.parametrize(
+    ("choice", "words"),
+    [
+        (LayerChoice([nn.Linear(4, 4), nn.GRU(4, 4)], "rnn"), "rnn: '1' gives a tuple; .*nn.LSTM"),
+        (LayerChoice([nn.Linear(4, 4), nn.Linear(4, 3)]), r"'0': \(2, 4\), '1': \(2, 3\)"),
+        # which torch would add by repeating the one column
+        (DepthChoice([nn.Linear(4, 4), nn.Linear(4, 1)]), r"block 2 of 2 gives the shape \(2, 1\)"),
+    ],
+)
+def test_what_cannot_be_mixed_is_named(choice, words):
+    with pytest.raises(ConfigError, match=words):
+        ModuleSupernet(nn.Sequential(choice))(torch.randn(2, 4))
+
+
+def test_several_devices_by_threads_are_refused_in_a_sentence():
+    with pytest.raises(ConfigError, match=r"nn\.DataParallel cannot run"):
+        ModuleSupernet(model())._replicate_for_data_parallel()

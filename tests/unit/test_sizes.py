@@ -61,6 +61,20 @@ def test_a_network_is_refused_by_what_is_free(monkeypatch):
         check_network(make, torch.device("cpu"), "It")
 
 
+def test_a_network_whose_code_reads_its_values_is_made_to_be_counted(monkeypatch):
+    def make():
+        rates = [rate.item() for rate in torch.linspace(0, 0.5, 2)]
+        return torch.nn.Sequential(torch.nn.Linear(3, 4), torch.nn.Dropout(rates[1]))
+
+    before = torch.random.get_rng_state()
+    monkeypatch.setattr(memory, "free_bytes", lambda device=None: 3 * 4 * 16)
+    check_network(make, torch.device("cpu"), "It")
+    assert torch.equal(torch.random.get_rng_state(), before)
+    monkeypatch.setattr(memory, "free_bytes", lambda device=None: 3 * 4 * 16 - 1)
+    with pytest.raises(MemoryShortageError, match="It needs at least"):
+        check_network(make, torch.device("cpu"), "It")
+
+
 def test_a_batch_is_refused_before_it_is_drawn():
     with pytest.raises(MemoryShortageError, match=r"batch of 1000000 of shape \(3, 1024, 1024\)"):
         draw_inputs((3, 1024, 1024), 1_000_000)

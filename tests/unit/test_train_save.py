@@ -11,7 +11,7 @@ from darts_core.errors import ConfigError, ResumeError
 from darts_core.models.baselines import BASELINES, default_baseline, reads
 from darts_core.prune.groups import find_groups, remove_channels
 from darts_core.sample_inputs import draw_inputs
-from darts_core.train import baseline, load_model, reshape_like, resnet, save_model
+from darts_core.train import baseline, load_model, reshape_like, resnet, save, save_model
 from darts_core.train.save import fit_to
 
 
@@ -180,3 +180,17 @@ def test_the_state_of_a_cut_network_goes_into_layers_that_are_not_built_yet():
     given = nn.Sequential(nn.LazyLinear(8), nn.ReLU(), nn.LazyLinear(2))
     cut, x = nn.Sequential(nn.Linear(3, 5), nn.ReLU(), nn.Linear(5, 2)), torch.randn(4, 3)
     assert torch.equal(fit_to(given, cut.state_dict())(x), cut(x))
+
+
+@pytest.mark.parametrize(
+    "read", [lambda x: x[1].item(), lambda x: x.numpy()[1], lambda x: x.tolist()[1]]
+)
+def test_the_network_of_a_saved_file_may_read_values_that_it_makes(read):
+    """As the rates of a stochastic depth; its size is not counted before it is made."""
+
+    def make(layers):
+        return nn.Dropout(read(torch.linspace(0, 0.5, 1 + layers)))
+
+    save._check_sizes("model.pt", make, {"layers": 1}, {})
+    with pytest.raises(ResumeError, match="layers=0"):
+        save._check_sizes("model.pt", make, {"layers": 0}, {})

@@ -48,23 +48,6 @@ class Choice(nn.Module):
         """Set the mixing weights of the next forward pass, or take them away."""
         self._weights_K = weights_K
 
-    def _check_alike(self, outputs: Mapping[Option, Any]) -> None:
-        """Raise where outputs, by option, cannot be mixed."""
-        shapes = {}
-        for option, output in outputs.items():
-            if not isinstance(output, Tensor):
-                raise ConfigError(
-                    f"{type(self).__name__} {self.label or ''}: {option!r} gives a {type(output).__name__}; "
-                    "candidates give one tensor. Wrap a layer that gives several, such as nn.LSTM, in a "
-                    "module that returns the one that is used."
-                )
-            shapes[option] = tuple(output.shape)
-        if len(set(shapes.values())) > 1:
-            raise ConfigError(
-                f"{type(self).__name__} {self.label or ''}: its candidates give different shapes: {shapes}; "
-                "make them alike, as by padding."
-            )
-
     @property
     def mixing(self) -> Tensor:
         """The weights [K] that were bound.
@@ -111,14 +94,32 @@ class LayerChoice(Choice):
         if self.sparse:
             weights_K = only_drawn(weights_K)
             drawn = drawn_columns(weights_K[None])
-        found = {
-            k: module(*inputs, **named)
+        terms = {
+            k: self._weighted(weights_K[k], module(*inputs, **named), k)
             for k, module in enumerate(self.candidates)
             if drawn is None or k in drawn[0]
         }
-        self._check_alike({self.options[k]: output for k, output in found.items()})
-        terms = [weights_K[k] * output for k, output in found.items()]
-        return torch.stack(terms).sum(0) if len(terms) > 1 else terms[0]
+        if len(terms) == 1:
+            return next(iter(terms.values()))
+        try:
+            return torch.stack(list(terms.values())).sum(0)
+        except RuntimeError as error:
+            shapes = {self.options[k]: tuple(term.shape) for k, term in terms.items()}
+            if len(set(shapes.values())) < 2:
+                raise
+            raise ConfigError(
+                f"LayerChoice {self.label or ''}: its candidates give different shapes: {shapes}; make them "
+                "alike, as by padding."
+            ) from error
+
+    def _weighted(self, weight: Tensor, output: Any, k: int) -> Tensor:
+        if isinstance(output, Tensor):
+            return weight * output
+        raise ConfigError(
+            f"LayerChoice {self.label or ''}: {self.options[k]!r} gives a {type(output).__name__}; "
+            "candidates give one tensor. Wrap a layer that gives several, such as nn.LSTM, in a module that "
+            "returns the one that is used."
+        )
 
     def chosen(self, value: Option) -> nn.Module:
         """The candidate called `value`."""

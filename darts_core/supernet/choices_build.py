@@ -82,13 +82,15 @@ def _move_norms(module: nn.Module) -> None:
     generator = torch.Generator().manual_seed(0)
     for name, tensor in (*module.named_parameters(), *module.named_buffers()):
         last = name.rpartition(".")[2]
-        if not tensor.is_floating_point():
-            continue  # a causal mask is called bias in some attentions
-        drawn = torch.empty(tensor.shape)
-        if last in ("bias", "running_mean"):
-            tensor.copy_(drawn.normal_(0.0, 0.3, generator=generator))
-        elif last == "running_var":
-            tensor.copy_(drawn.uniform_(0.5, 2.0, generator=generator))
+        # a causal mask is called bias in some attentions
+        if last not in ("bias", "running_mean", "running_var") or not tensor.is_floating_point():
+            continue
+        drawn = torch.empty(tensor.shape, device="cpu")
+        if last == "running_var":
+            drawn.uniform_(0.5, 2.0, generator=generator)
+        else:
+            drawn.normal_(0.0, 0.3, generator=generator)
+        tensor.copy_(drawn)
 
 
 def plain_module(supernet: Choosing, architecture: Architecture) -> nn.Module:

@@ -39,9 +39,9 @@ def _needed(make: Callable[[], nn.Module]) -> int:
     """
     try:
         return state_bytes(make)
-    except (
-        Exception
-    ) as error:  # of foreign code, of any kind; what is wrong without this, too, is raised below
+    except MemoryShortageError:
+        raise
+    except Exception as error:  # of foreign code; what is wrong otherwise is raised below
         if is_memory_shortage(error):
             raise
     with torch.random.fork_rng(devices=[]):
@@ -57,7 +57,8 @@ def check_network(make: Callable[[], nn.Module], device: torch.device, what: str
         what: names the network in the sentence.
 
     Raises:
-        MemoryShortageError: before any memory is asked for.
+        MemoryShortageError: before any memory is asked for, but for what `make` alone takes where its code
+            reads values.
     """
     check_memory(
         3 * _needed(make),

@@ -75,6 +75,18 @@ def test_a_network_whose_code_reads_its_values_is_made_to_be_counted(monkeypatch
         check_network(make, torch.device("cpu"), "It")
 
 
+def test_a_network_that_finds_itself_too_large_is_not_made_again():
+    made = []
+
+    def make():
+        made.append(1)
+        raise MemoryShortageError("It needs more than there is.")
+
+    with pytest.raises(MemoryShortageError):
+        check_network(make, torch.device("cpu"), "It")
+    assert made == [1]
+
+
 def test_a_batch_is_refused_before_it_is_drawn():
     with pytest.raises(MemoryShortageError, match=r"batch of 1000000 of shape \(3, 1024, 1024\)"):
         draw_inputs((3, 1024, 1024), 1_000_000)

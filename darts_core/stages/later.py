@@ -48,8 +48,8 @@ def check_later(config: Pipeline, version: Path) -> None:
         LatencyError: a budget of shrink, or what it picks, is none.
         PruneError: the budget of pruning is none.
         TuneError: the study could not begin: its space, sampler, pruner, objectives, constraints, settings to
-            try first, folder to start from or budget; its database or the place of its artifacts cannot be
-            opened; ray and slurm are both set, or a value of ray is wrong.
+            try first, folder to start from or budget; the server of its database or the place of its
+            artifacts cannot be opened; ray and slurm are both set, or a value of ray is wrong.
     """
     _check_study(config, version / "tune")
     if config.reduce == "shrink":
@@ -89,7 +89,8 @@ def _check_study(config: Pipeline, folder: Path) -> None:
     spec.check_options()
     if study.warm_start is not None:
         check_source(study.warm_start)
-    if options.storage is not None:
+    # a database in a file is made with its study, in a folder that may be this version's own
+    if options.storage is not None and not options.storage.startswith("sqlite:///"):
         open_storage(folder, options.storage)
     artifacts_of(options.artifacts, spec.study_name)
 

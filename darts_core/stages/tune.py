@@ -62,7 +62,10 @@ def tune(config: TuneStage, folder: Path, *, beside: Path | None = None) -> dict
     metric, direction = _judged(config, task)
     check_metrics(options, task)
     space = _varied(settings.space, len(bundle.split(SPLITS)), folder, beside)
-    _say_unread(config, space, folder, bundle)
+    # else it was said of the network that this one is compared with, which decides the space
+    if beside is None:
+        _say_uncounted(options)
+        _say_unread(config, space, folder, bundle)
     _on_the_same_data(folder, bundle)
     training_seconds = settings.training_seconds or one_training(config, folder)
     found = run_study(
@@ -208,12 +211,8 @@ def _say_unread(
         )
 
 
-def _judged(config: TuneStage, task: Task) -> tuple[str, str]:
-    """(metric, direction) of the study: as given, else the task's on val; less of what a network costs.
-
-    Objectives go before both, which is said where one is given beside them.
-    """
-    options, own = config.tune.options, f"val_{task.metric.name}"
+def _say_uncounted(options: TuneOptions) -> None:
+    """Say that objectives go before a metric or direction, where one is given beside them."""
     beside = {"metric": options.metric, "direction": options.direction}
     given = [f"tune.options.{name}={value}" for name, value in beside.items() if value is not None]
     if options.objectives and given:
@@ -221,6 +220,11 @@ def _judged(config: TuneStage, task: Task) -> tuple[str, str]:
             "%s does not count beside tune.options.objectives, by which the trials are judged",
             " ".join(given),
         )
+
+
+def _judged(config: TuneStage, task: Task) -> tuple[str, str]:
+    """(metric, direction) of the study: as given, else the task's on val; less of what a network costs."""
+    options, own = config.tune.options, f"val_{task.metric.name}"
     metric = options.metric or own
     usual = task.metric.direction if metric == own else "minimize"
     return metric, options.direction or usual

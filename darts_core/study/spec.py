@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import lru_cache
 from numbers import Integral
 from pathlib import Path
 from typing import Any
@@ -81,12 +82,17 @@ def _say_idle(params: Mapping[str, Any], space: Mapping[str, SearchDimension]) -
         ):
             idle.append(name)
     if idle:
-        log.warning(
-            "of the setting %s, which is to be tried, %s does not count: its condition (when) does not hold "
-            "there",
-            dict(params),
-            ", ".join(idle),
-        )
+        _tell_idle(str(dict(params)), ", ".join(idle))
+
+
+@lru_cache(maxsize=64)  # a pipeline describes several studies alike
+def _tell_idle(setting: str, idle: str) -> None:
+    log.warning(
+        "of the setting %s, which is to be tried, %s does not count: its condition (when) does not hold "
+        "there",
+        setting,
+        idle,
+    )
 
 
 def _unboxed(params: Mapping[str, Any]) -> dict[str, Any]:

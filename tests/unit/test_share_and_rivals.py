@@ -146,6 +146,12 @@ def test_a_study_that_could_not_begin_is_refused_before_the_search(
     check_later(pipeline(given), tmp_path)
 
 
+def test_a_database_in_a_file_is_made_with_its_study_alone(tmp_path: Path) -> None:
+    version = tmp_path / "V001"
+    check_later(pipeline(f"tune.options.storage=sqlite:///{version}/tune/trials.db"), version)
+    assert not list(tmp_path.iterdir())
+
+
 def test_a_study_that_an_older_program_began_is_not_refused_by_what_begins_now(
     tmp_path: Path,
 ) -> None:

@@ -11,7 +11,7 @@ import math
 import warnings
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from functools import partial
+from functools import lru_cache, partial
 from itertools import product
 from typing import Any
 
@@ -254,13 +254,18 @@ def say_few_whole(sampler: Mapping[str, Any], pruner: Mapping[str, Any]) -> None
     name, stops = sampler["name"], pruner["name"]
     learns = name not in _OF_WHOLE_TRIALS or sampler.get("consider_pruned_trials")
     if not learns and stops in _STOP_MOST:
-        log.warning(
-            "the sampler %s learns from trials that ran to their end alone, of which the pruner %s leaves "
-            "few: it will hardly do better than random draws; take the pruner none, or the sampler tpe, "
-            "which learns from stopped trials, too",
-            name,
-            stops,
-        )
+        _tell_few_whole(name, stops)
+
+
+@lru_cache(maxsize=8)  # a pipeline describes several studies alike
+def _tell_few_whole(name: str, stops: str) -> None:
+    log.warning(
+        "the sampler %s learns from trials that ran to their end alone, of which the pruner %s leaves few "
+        "where trials report on their way: it will hardly do better than random draws then; take the pruner "
+        "none, or the sampler tpe, which learns from stopped trials, too",
+        name,
+        stops,
+    )
 
 
 def named(kind: str, given: str | Mapping[str, Any], known: Mapping[str, Any]) -> dict[str, Any]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import io
+import json
 import os
 import subprocess
 import sys
@@ -116,27 +117,43 @@ def test_commands_read_and_write_utf8_under_an_ascii_locale(tmp_path: Path) -> N
     text = "\n".join([*lines, 'description: "Grüße, 漢字"', ""])
     (own / "mine.yaml").write_text(text, encoding="utf-8")
 
-    def command(*words: str) -> tuple[int, str]:
+    # one process for both, as each loads torch
+    code = """
+import json, sys
+from darts_core.cli import main
+
+for words in json.loads(sys.argv[1]):
+    if status := main(words):
+        sys.exit(status)
+    if words[0] == "search":
+        with open("runs/a/V001/search/architecture.yaml", "a", encoding="utf-8") as found:
+            print("# \\u00e9 \\u6f22", file=found)
+"""
+
+    def command(
+        *words: str, program: tuple[str, ...] = ("-m", "darts_core.cli")
+    ) -> tuple[int, str]:
         done = subprocess.run(
-            [sys.executable, "-m", "darts_core.cli", *words],
+            [sys.executable, *program, *words],
             cwd=tmp_path, env=environment, capture_output=True, timeout=300,
         )  # fmt: skip
         return done.returncode, (done.stdout + done.stderr).decode("utf-8")
 
-    status, said = command(
+    search = [
         "search", "--config-dir", str(tmp_path / "conf"), "strategy=mine", "space=nasbench201", "job=a",
         "data=digits", "data.limit=200", "search.epochs=1",
         "search.finalists=1", "search.channels=4", "search.layers=1",
         "search.batch_size=16",
-    )  # fmt: skip
-    assert status == 0, said
+    ]  # fmt: skip
     found = tmp_path / "runs" / "a" / "V001" / "search" / "architecture.yaml"
-    found.write_text(found.read_text(encoding="utf-8") + "# é 漢\n", encoding="utf-8")
-    status, said = command(
+    train = [
         "train", "architecture=" + str(found), "job=b", "data=digits", "data.limit=200",
         "train.epochs=1", "train.channels=4", "train.layers=1", "train.batch_size=16",
-    )  # fmt: skip
+    ]  # fmt: skip
+    status, said = command(json.dumps([search, train]), program=("-c", code))
     assert status == 0, said
+    assert found.read_text(encoding="utf-8").endswith("# é 漢\n")
+    assert (tmp_path / "runs" / "b" / "V001" / "train" / "model.pt").is_file()
     status, said = command("list", "strategies", "--config-dir", str(tmp_path / "conf"))
     assert status == 0
     assert "Grüße, 漢字" in said

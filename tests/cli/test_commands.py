@@ -162,10 +162,13 @@ def test_doctor_tells_of_a_torch_that_cannot_be_imported(
     assert "MISSING: torch; install with: pip install --force-reinstall torch" in text
 
 
-def test_a_multirun_searches_every_combination_and_is_finished_once(tmp_path: Path) -> None:
+def test_a_multirun_searches_every_combination_and_is_finished_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
     argv = ["search", "-m", "space=darts,nasbench201", "seed=1,2", *TINY]
-    done = command(tmp_path, *argv)
-    assert done.returncode == 0, done.stderr
+    assert cli.main(argv) == 0
+    done = capsys.readouterr()
     version = tmp_path / "runs" / "digits-darts+nasbench201" / "V001"
     results = [read_json(version / str(i) / "search" / "result.json") for i in range(4)]
     assert [r["seed"] for r in results] == [1, 2, 1, 2]
@@ -179,10 +182,9 @@ def test_a_multirun_searches_every_combination_and_is_finished_once(tmp_path: Pa
     assert lines[0].startswith("method,seed 1,seed 2,n,mean,std,difference,standard error,p")
     assert [line.split(",")[0] for line in lines[1:]] == ["space=darts", "space=nasbench201"]
     assert "Methods and seeds" in (version / "report.html").read_text()
-    assert "element 2: space=nasbench201 seed=1" in done.stdout + done.stderr
-    again = command(tmp_path, *argv)
-    assert again.returncode == 0
-    assert "is finished; nothing to do" in again.stdout
+    assert "element 2: space=nasbench201 seed=1" in done.out + done.err
+    assert cli.main(argv) == 0
+    assert "is finished; nothing to do" in capsys.readouterr().out
     assert [p.name for p in version.parent.iterdir() if p.is_dir()] == ["V001"]
 
 
@@ -209,11 +211,14 @@ def test_a_plugin_operation_is_searched_from_outside_the_tree(tmp_path: Path) ->
     assert result["ops"] == ["none", "skip_connect", "my_conv"]
 
 
-def test_a_search_is_followed_by_a_training_in_the_same_version(tmp_path: Path) -> None:
-    done = command(tmp_path, "search", "space=nasbench201", *TINY)
-    assert done.returncode == 0, done.stderr
-    assert "about" in done.stderr
-    assert "MiB" in done.stderr
+def test_a_search_is_followed_by_a_training_in_the_same_version(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert cli.main(["search", "space=nasbench201", *TINY]) == 0
+    said = capsys.readouterr().err
+    assert "about" in said
+    assert "MiB" in said
     argv = [
         "train",
         "job=digits-nasbench201",
@@ -221,20 +226,20 @@ def test_a_search_is_followed_by_a_training_in_the_same_version(tmp_path: Path) 
         "train.layers=1",
         "train.epochs=1",
     ]
-    done = command(tmp_path, *argv)
-    assert done.returncode == 0, done.stderr
+    assert cli.main(argv) == 0
+    said = capsys.readouterr().err
     version = tmp_path / "runs" / "digits-nasbench201" / "V001"
     result = read_json(version / "train" / "result.json")
     assert 0.0 <= result["val_accuracy"] <= 1.0
     assert result["params"] > 0
     assert (version / "train" / "model.pt").is_file()
-    assert "the test split of digits is read (1)" in done.stderr
-    assert "(2)" not in done.stderr
+    assert "the test split of digits is read (1)" in said
+    assert "(2)" not in said
 
 
-def test_several_seeds_give_one_summary(tmp_path: Path) -> None:
-    done = command(tmp_path, "search", "space=nasbench201", "seeds=2", *TINY)
-    assert done.returncode == 0, done.stderr
+def test_several_seeds_give_one_summary(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert cli.main(["search", "space=nasbench201", "seeds=2", *TINY]) == 0
     version = tmp_path / "runs" / "digits-nasbench201" / "V001"
     assert read_json(version / "seed1" / "search" / "result.json")["seed"] == 1
     assert "val_accuracy" in read_json(version / "seeds.json")

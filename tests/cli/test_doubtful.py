@@ -16,20 +16,22 @@ from darts_core.runlog import read_json, read_yaml
 # alpha rests in the only epoch: nothing is decided
 TIED = [
     "experiment=demo", "space=nasbench201", "aim=null", "search.epochs=1",
-    "search.finalists=1", "search.alpha_warmup_epochs=1", "search.channels=2",
+    "search.finalists=1", "search.alpha_warmup_epochs=1", "search.channels=2", "search.layers=1",
     "search.batch_size=256",
 ]  # fmt: skip
 
 
-@pytest.fixture
-def version(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    monkeypatch.chdir(tmp_path)
-    assert cli.main(["run", *TIED]) == 2
-    return tmp_path / "runs" / "digits-nasbench201" / "V001"
+@pytest.fixture(scope="module")
+def version(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("tied")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(folder)
+        assert cli.main(["run", *TIED]) == 2
+    return folder / "runs" / "digits-nasbench201" / "V001"
 
 
 def test_the_doubt_stands_in_every_file_and_on_the_page(
-    version: Path, capsys: pytest.CaptureFixture[str]
+    version: Path,
 ) -> None:
     result = read_json(version / "search" / "result.json")
     assert [doubt["guard"] for doubt in result["doubt"]] == ["ties"]
@@ -49,6 +51,7 @@ def test_the_doubt_stands_in_every_file_and_on_the_page(
 def test_the_pipeline_ends_in_a_sentence_and_goes_on_when_told_to(
     version: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.chdir(version.parents[2])
     assert not (version / "searched").exists()
     assert cli.main(["run", *TIED]) == 2, "the same again"
     said = capsys.readouterr().err
@@ -71,5 +74,5 @@ def test_a_search_alone_ends_well_and_says_it_too(
 ) -> None:
     monkeypatch.chdir(tmp_path)
     words = [word for word in TIED[1:] if word != "aim=null"]  # the pipeline's own
-    assert cli.main(["search", *words, "search.layers=1"]) == 0
+    assert cli.main(["search", *words]) == 0
     assert "DOUBTFUL" in capsys.readouterr().err

@@ -1,4 +1,4 @@
-"""Every verb of `darts-core jobs` through the real command line, against real running jobs."""
+"""Every verb of `darts-core jobs` through its command line, against real running jobs."""
 
 import csv
 import io
@@ -11,7 +11,7 @@ import sys
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
-from jobs_command import CODE, create, jobs, running_trial, wait_for, with_state
+from jobs_command import CODE, create, jobs, jobs_process, running_trial, wait_for, with_state
 
 from darts_core.store import procs
 from darts_core.store.jobs import Store
@@ -223,7 +223,9 @@ def test_parallel_commands_against_a_running_job(place, count):
         ("logs", "busy"), ("compare", "busy", "V001", "V001"),
     )  # fmt: skip
     with ThreadPoolExecutor(10) as pool:
-        outputs = list(pool.map(lambda i: jobs(place, *kinds[i % 5]), range(count)))
+        done = list(pool.map(lambda i: jobs_process(place, *kinds[i % 5]), range(count)))
+    assert [(status, err) for status, _, err in done if status] == []
+    outputs = [out for _, out, _ in done]
     assert len(outputs) == count
     for i in range(0, count, 5):
         assert [r["name"] for r in json.loads(outputs[i])] == ["busy"]

@@ -10,6 +10,7 @@ from pathlib import Path
 
 from jobs_command import jobs, wait_for
 
+from darts_core import cli
 from darts_core.store import procs
 from darts_core.store.jobs import Store
 
@@ -101,12 +102,10 @@ def test_a_stopped_search_of_an_older_program_is_resumed(tmp_path):
     assert Store(tmp_path / "runs").version("cut").state() == "interrupted"
 
 
-def test_a_multirun_and_its_elements_have_pages_labelled_by_their_overrides(tmp_path):
-    runner = search(tmp_path, "-m", "job=m", "search.epochs=1", "seed=1,2")
-    assert runner.wait(300) == 0
-    command = [sys.executable, "-m", "darts_core.cli", "report", "job=m"]
-    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True)
-    assert done.returncode == 0, done.stderr
+def test_a_multirun_and_its_elements_have_pages_labelled_by_their_overrides(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    assert cli.main(["search", "-m", "job=m", "search.epochs=1", "seed=1,2", *TINY]) == 0
+    assert cli.main(["report", "job=m"]) == 0
     version = tmp_path / "runs/m/V001"
     page = (version / "report.html").read_text(encoding="utf-8")
     for index, seed in enumerate(("seed=1", "seed=2")):

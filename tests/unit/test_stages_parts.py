@@ -20,7 +20,7 @@ from darts_core.architecture import Architecture
 from darts_core.commands.compose import compose, session
 from darts_core.commands.jobname import default_job, job_and_version
 from darts_core.errors import ConfigError, LatencyError, MemoryShortageError
-from darts_core.latency import LatencyTable
+from darts_core.latency import LatencyTable, table
 from darts_core.metric import metric_of
 from darts_core.runlog import write_json
 from darts_core.search import Doubt, SearchConfig, SearchResult
@@ -298,6 +298,9 @@ def test_a_latency_budget_that_no_network_meets_is_a_sentence(
     """The overhead is fitted once and kept, before the budget is judged."""
     fitted = {"overhead_ms": 0.5, "slope": 1.0, "n": 8, "rmse_ms": 0.0, "disturbed": 3}
     monkeypatch.setattr(cost, "fit_networks", lambda *a, **k: fitted)
+    monkeypatch.setattr(
+        table, "time_group", lambda group, _, **__: (dict.fromkeys(group.calls, 1.0), False)
+    )
     space = get_space("nasbench201")
     settings = node("latency.budget_ms=0.01", "latency.batch=1", "latency.runtime=eager",
                     "latency.wait_seconds=0", f"out={tmp_path}")  # fmt: skip

@@ -206,6 +206,8 @@ def test_everything_is_reached_with_the_keyboard_alone(page):
     tab_to("Save the description")
     # back into the text above the button
     ActionChains(page.driver).key_down(Keys.SHIFT).send_keys(Keys.TAB).key_up(Keys.SHIFT).perform()
+    # in the place of what stands there
+    ActionChains(page.driver).key_down(Keys.CONTROL).send_keys("a").key_up(Keys.CONTROL).perform()
     ActionChains(page.driver).send_keys("by keyboard").perform()
     ActionChains(page.driver).send_keys(Keys.TAB, Keys.ENTER).perform()
     page.until(lambda: "/actions/" in page.driver.current_url, "the action's page")

@@ -32,7 +32,13 @@ def finalists_html(stage: StageRun) -> Markup:
     if seeds is not None and seconds is not None:
         each = f"mean of {number(seeds)} trainings each, " if seeds > 1 else ""
         title += f" ({each}{duration(seconds)} in all)"
-    return card(table + details("Their architectures", records(texts)), title=title)
+    ties = Markup()
+    if any("val_loss" in row for _, row in places):
+        # else a chosen one stands without a word above another of a higher metric
+        ties = Markup(
+            '<p class="note">Within the standard error of the best, the loss decides.</p>'
+        )
+    return card(ties + table + details("Their architectures", records(texts)), title=title)
 
 
 def _far(row: Mapping[str, Any], rungs: Sequence[str], metric: Metric) -> list[float]:
@@ -55,4 +61,8 @@ def _shown(
     for rung in rungs:
         value = finite(known.get(rung))
         shown[f"val after {rung}"] = "" if value is None else metric.text(value)
+    losses = row.get("val_loss")
+    if rungs and isinstance(losses, Mapping):
+        loss = finite(losses.get(rungs[-1]))
+        shown[f"loss after {rungs[-1]}"] = "" if loss is None else number(loss, 3)
     return shown

@@ -395,12 +395,15 @@ def test_the_report_shows_the_bracket_the_winner_first(tmp_path):
     bracket = [
         {"source": "alphas", "architecture": "cell <a>", "cost": 0.1, "val_accuracy": {"1": 0.5}},
         {"source": "a neighbour", "architecture": "cell b", "cost": None,
-         "val_accuracy": {"1": 0.25, "2": 0.75}},
+         "val_accuracy": {"1": 0.25, "2": 0.75}, "val_loss": {"1": 0.9, "2": 0.625}},
     ]  # fmt: skip
     told = {"rungs": [1, 2], "winner": 1, "bracket": bracket, "seeds": 2, "device_seconds": 3.0}
     shown = str(finalists_html(StageRun("search", tmp_path, result={"finalists": told})))
     assert shown.index("a neighbour") < shown.index("alphas")
     assert "75.00" in shown
+    assert "loss after 2" in shown
+    assert "0.625" in shown
+    assert "the loss decides" in shown
     assert "cell &lt;a&gt;" in shown
     assert "2 finalists" in shown
     assert "mean of 2 trainings" in shown

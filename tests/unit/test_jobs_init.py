@@ -80,6 +80,28 @@ print(f"final test rmse {0.4:.4f}")
 """
 
 
+def test_options_that_take_some_values_alone_are_proposed_with_these(tmp_path):
+    """A number between them is refused by the script's own parser."""
+    lines = [
+        "import argparse", "p = argparse.ArgumentParser()",
+        "p.add_argument('--hidden', type=int, choices=(16, 32, 64), default=32)",
+        "p.add_argument('--optimizer', choices=['sgd', 'adam'], default='sgd')",
+        "p.add_argument('--device', choices=['cpu', 'cuda'], default='cpu')",
+        "p.add_argument('--activation', choices=sorted(NAMES), default='relu')",
+        "p.add_argument('--layers', type=int, default=2)",
+        "p.parse_args()", "print(f'val_acc={0.5}')",
+    ]  # fmt: skip
+    (tmp_path / "main.py").write_text("\n".join(lines))
+    job = tmp_path / "job.yaml"
+    job.write_text(proposal(read_script(tmp_path)))
+    step = build_plan([job]).steps[0]
+    assert step.baseline_configuration() == {"layers": 2, "hidden": 32, "optimizer": "sgd"}
+    found = {name: dimension.choices for name, dimension in step.space.items()}
+    assert found["hidden"] == (32, 16, 64)
+    assert found["optimizer"] == ("sgd", "adam")
+    assert step.command.endswith("--layers {layers} --hidden {hidden} --optimizer {optimizer}")
+
+
 def test_held_out_figures_are_proposed_before_training_and_test_figures(tmp_path, capsys):
     (tmp_path / "forecast.py").write_text(FORECAST)
     job = tmp_path / "job.yaml"

@@ -22,6 +22,9 @@ __all__ = ["proposal"]
 # settings that are worth a search, by a part of their name, with the factor to either side
 _WORTH = {"lr": 10, "learning": 10, "decay": 10, "wd": 10, "momentum": 0, "dropout": 0, "smoothing": 0,
           "hidden": 2, "width": 2, "blocks": 2, "depth": 2, "layers": 2, "gamma": 0}  # fmt: skip
+# of options that take some values alone
+_WORTH_CHOOSING = (*_WORTH, "optimizer", "optim", "opt", "activation", "act", "scheduler", "schedule",
+                   "sched", "norm", "pool", "pooling")  # fmt: skip
 _HELD_OUT = ("val", "valid", "validation", "dev", "eval")
 _TIMES = ("latency", "inference", "ms")
 # what is read off a network before its loss, which most scripts print of the training
@@ -29,9 +32,13 @@ _GOOD = ("acc", "accuracy", "top1", "f1", "auc", "r2", "rmse", "mae", "mape", "m
          "wer", "cer", "loss")  # fmt: skip
 
 
+def _words(name: str) -> list[str]:
+    return re.split(r"[\W_]+", name.lower())
+
+
 def _range(name: str, default: float) -> dict[str, Any] | None:
     """The range to propose for an option, or None for one that is no matter of a search."""
-    parts = re.split(r"[\W_]+", name.lower())
+    parts = _words(name)
     factor = next((f for word, f in _WORTH.items() if word in parts), None)
     if factor is None or default <= 0:
         return None
@@ -49,7 +56,7 @@ def _range(name: str, default: float) -> dict[str, Any] | None:
 
 def _rank(metric: Suggestion) -> tuple[int, int]:
     """What to optimise: held-out figures first, training figures late, test figures last."""
-    words = re.split(r"[\W_]+", metric.name.lower())
+    words = _words(metric.name)
     kind = (
         0 if set(words) & set(_HELD_OUT) else 3 if "test" in words else 2 if "train" in words else 1
     )
@@ -104,13 +111,20 @@ def proposal(script: Script, *, network: bool = False) -> str:
         script: what was read.
         network: search the script's network by gradient, instead of its options.
     """
-    ranges = {n: r for n, d in script.options.items() if (r := _range(n, d))}
+    chosen = {
+        name: allowed
+        for name, allowed in script.choices.items()
+        if len(allowed) > 1 and set(_words(name)) & set(_WORTH_CHOOSING)
+    }
+    # the parser would refuse what lies between the values of a choice
+    free = {n: d for n, d in script.options.items() if n not in script.choices}
+    ranges = {n: r for n, d in free.items() if (r := _range(n, d))}
     good = sorted(script.metrics, key=_rank)
     names = _names(good)
     reward = names[good[0].name] if good else "accuracy"
     mode = good[0].mode if good else "max"
     lines = ["# proposed from the script; look at every line before you keep it", "general:"]
-    words = [f"{script.flags[name]} {{{name}}}" for name in ranges if not network]
+    words = [f"{script.flags[name]} {{{name}}}" for name in (*ranges, *chosen) if not network]
     words += [f"{script.seed} {{seed}}"] if script.seed else []
     command = " ".join(["python", shlex.quote(script.boot_file), *words])
     lines.append(f"  command: {json.dumps(command, ensure_ascii=False)}")
@@ -126,7 +140,7 @@ def proposal(script: Script, *, network: bool = False) -> str:
     goals = _goals(good, names, reward, mode)
     if network:
         return "\n".join([*lines, *_by_gradient(script, goals)])
-    lines += _space(script, ranges)
+    lines += _space(script, ranges, chosen)
     lines += ["search_algorithm:", "  type: tpe_search", *goals, "  num_samples: 20"]
     if script.epochs:
         lines.append(
@@ -142,7 +156,7 @@ def _goals(
     good: Sequence[Suggestion], names: Mapping[str, str], reward: str, mode: str
 ) -> list[str]:
     """What to optimise: the held-out figure, and the time of an inference where the script prints one."""
-    parts = {names[m.name]: set(re.split(r"[\W_]+", m.name.lower())) for m in good}
+    parts = {names[m.name]: set(_words(m.name)) for m in good}
     time = next((n for n, words in parts.items() if n != reward and words & set(_TIMES)), None)
     if time is None:
         return [f"  reward_attr: {reward}", f"  mode: {mode}"]
@@ -165,7 +179,11 @@ def _metrics(good: Sequence[Suggestion], names: Mapping[str, str]) -> list[str]:
     return lines
 
 
-def _space(script: Script, ranges: Mapping[str, Mapping[str, Any]]) -> list[str]:
+def _space(
+    script: Script,
+    ranges: Mapping[str, Mapping[str, Any]],
+    chosen: Mapping[str, Sequence[float | str]],
+) -> list[str]:
     lines = ["search_space:", "  - params:"]
     for name, kept in ranges.items():
         shown = ", ".join(
@@ -174,7 +192,16 @@ def _space(script: Script, ranges: Mapping[str, Mapping[str, Any]]) -> list[str]
         lines.append(
             f"      - {{type: continuous_param, name: {name}, {shown}, default: {script.options[name]:g}}}"
         )
-    if not ranges:
+    for name, allowed in chosen.items():
+        # a list of JSON is one of YAML
+        values, usual = (
+            json.dumps(allowed, ensure_ascii=False),
+            json.dumps(allowed[0], ensure_ascii=False),
+        )
+        lines.append(
+            f"      - {{type: discrete_param, name: {name}, values: {values}, default: {usual}}}"
+        )
+    if not ranges and not chosen:
         lines.append("      # no option looks worth a search; name one that your script has")
         lines.append(
             "      - {type: continuous_param, name: lr, start: 0.001, stop: 0.1, log: true}"

@@ -12,6 +12,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from itertools import islice
 from pathlib import Path
+from typing import Any
 
 from darts_core.autosearch.boot_file import seed_option
 from darts_core.commands.jobs.suggest import Suggestion, log_lines, suggest
@@ -40,6 +41,8 @@ class Script:
 
     boot_file: str
     options: dict[str, float] = field(default_factory=dict)  # numeric options with their defaults
+    # options that take some values alone, the default first
+    choices: dict[str, list[float] | list[str]] = field(default_factory=dict)
     flags: dict[str, str] = field(default_factory=dict)  # name -> the flag as it is written
     seed: str | None = None
     metrics: list[Suggestion] = field(default_factory=list)
@@ -129,9 +132,25 @@ def _options(tree: ast.Module, script: Script) -> None:
         values = {k.arg: k.value for k in node.keywords if k.arg}
         default = values.get("default")
         value = default.value if isinstance(default, ast.Constant) else None
-        if long and is_number(value):
-            name = long[0][2:].replace("-", "_")
+        if not long:
+            continue
+        name = long[0][2:].replace("-", "_")
+        allowed = _allowed(values.get("choices"), value)
+        if is_number(value):
             script.options[name], script.flags[name] = value, long[0]
+        if allowed:
+            script.choices[name], script.flags[name] = allowed, long[0]
+
+
+def _allowed(choices: ast.expr | None, default: object) -> list[Any]:
+    """The texts, or the numbers, that an option takes, its default first; nothing where that is not told."""
+    if not isinstance(choices, ast.List | ast.Tuple):
+        return []
+    found = [part.value for part in choices.elts if isinstance(part, ast.Constant)]
+    alike = all(isinstance(v, str) for v in found) or all(is_number(v) for v in found)
+    if len(found) < len(choices.elts) or not alike or default not in found:
+        return []
+    return [default, *(value for value in found if value != default)]
 
 
 def read_script(folder: Path, log: Path | None = None) -> Script:

@@ -110,7 +110,7 @@ ARGPARSE: dict[str, Command] = {
     "latency": Command(
         "the latency table of a space on this device: build, show, check, prepare; time one network",
         "examples:\n  darts-core latency build space=darts device=cpu\n  darts-core latency show\n"
-        "  darts-core latency time model=runs/digits-darts/V001/train runtime=onnx batch=1",
+        "  darts-core latency time model=runs/digits-darts/V001/train runtime=onnx device=cpu batch=1",
         "darts_core.commands.latency",
     ),
     "jobs": Command(

@@ -88,6 +88,7 @@ def test_options_that_take_some_values_alone_are_proposed_with_these(tmp_path):
         "p.add_argument('--optimizer', choices=['sgd', 'adam'], default='sgd')",
         "p.add_argument('--device', choices=['cpu', 'cuda'], default='cpu')",
         "p.add_argument('--activation', choices=sorted(NAMES), default='relu')",
+        "p.add_argument('--width', type=int, choices=SIZES, default=16)",
         "p.add_argument('--layers', type=int, default=2)",
         "p.parse_args()", "print(f'val_acc={0.5}')",
     ]  # fmt: skip

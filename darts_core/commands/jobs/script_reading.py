@@ -41,7 +41,7 @@ class Script:
 
     boot_file: str
     options: dict[str, float] = field(default_factory=dict)  # numeric options with their defaults
-    # options that take some values alone, the default first
+    # options that take some values alone, the default first; [] where these cannot be read
     choices: dict[str, list[float] | list[str]] = field(default_factory=dict)
     flags: dict[str, str] = field(default_factory=dict)  # name -> the flag as it is written
     seed: str | None = None
@@ -138,7 +138,7 @@ def _options(tree: ast.Module, script: Script) -> None:
         allowed = _allowed(values.get("choices"), value)
         if is_number(value):
             script.options[name], script.flags[name] = value, long[0]
-        if allowed:
+        if "choices" in values:
             script.choices[name], script.flags[name] = allowed, long[0]
 
 

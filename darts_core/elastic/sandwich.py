@@ -18,6 +18,7 @@ from torch import Tensor, nn
 
 from darts_core.distributed import Group, current_group
 from darts_core.elastic.network import Elastic
+from darts_core.elastic.resident import ResidentMemory
 from darts_core.errors import ConfigError, DeviceError, NonFiniteLossError, ResumeError
 from darts_core.runlog import config_hash
 from darts_core.tasks import Classification, Task
@@ -80,6 +81,7 @@ class Sandwich:
         self.step = 0
         self._sum: Tensor | float = 0.0
         self._compared = self.group.processes == 1
+        self._memory = ResidentMemory()
 
     def choices(self) -> list[dict[str, int]]:
         """The sub-networks of the present step: the whole one first."""
@@ -123,6 +125,7 @@ class Sandwich:
                 "multiple (drop_last=True leaves out an incomplete one)."
             )
         taught = self._taught(x)
+        self._memory.begin(x)
         own, chosen = self.group.part(x), self.choices()
         total = torch.zeros((), device=x.device)
         whole: Tensor | None = None
@@ -143,6 +146,7 @@ class Sandwich:
             whole = first.detach() if whole is None else whole
             total += loss.detach().float() / len(chosen)
             del output, loss, weighted, first
+            self._memory.passed()
         self.step += 1
         assert whole is not None
         return total, whole

@@ -13,8 +13,8 @@ import pytest
 ROOT = Path(__file__).resolve().parent.parent
 LEAVES = {
     "registry", "errors", "credentials", "architecture", "runlog", "checkpoint", "reading", "reading_yaml",
-    "callbacks", "compiling", "control_groups", "copies", "device", "loggers", "memory", "metric", "modes",
-    "named_inputs", "processors", "sample_inputs", "settings",
+    "callbacks", "compiling", "control_groups", "copies", "device", "layout", "loggers", "memory", "metric",
+    "modes", "named_inputs", "processors", "sample_inputs", "settings",
 }  # fmt: skip
 
 # layer -> the layers that it may import, beside the leaves and itself

@@ -23,7 +23,8 @@ from darts_core.copies import copy_of
 from darts_core.errors import ConfigError, unknown_name
 from darts_core.export import FORMATS, export_model, load, obstacle
 from darts_core.export.verify import tf32
-from darts_core.latency.deployed import cast_input, in_layout
+from darts_core.latency.deployed import cast_input
+from darts_core.layout import in_layout, input_in_layout
 from darts_core.modes import in_evaluation
 from darts_core.train import evaluate_callable
 
@@ -120,9 +121,7 @@ class _Typed(nn.Module):
         self.model = in_layout(model.to(dtype=dtype), self.layout)
 
     def forward(self, x: Tensor) -> Any:
-        x = cast_input(self.model, x, self.dtype)
-        if x.dim() == 4:
-            x = x.contiguous(memory_format=self.layout)
+        x = input_in_layout(cast_input(self.model, x, self.dtype), self.layout)
         return tree_map_only(Tensor, _float32, self.model(x))
 
 

@@ -24,7 +24,8 @@ from darts_core.export.extras import missing, own_precision, require
 from darts_core.export.fold import trace
 from darts_core.export.int8 import quantize
 from darts_core.export.manifest import DataMeta
-from darts_core.latency.deployed import cast_input, in_layout
+from darts_core.latency.deployed import cast_input
+from darts_core.layout import in_layout, input_in_layout
 from darts_core.sample_inputs import draw_inputs
 
 __all__ = ["FORMATS", "Format", "Job", "check_formats"]
@@ -80,9 +81,7 @@ class Cast(nn.Module):
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         """Outputs in float32."""
-        x = cast_input(self.model, x, self.dtype)
-        if x.dim() == 4:
-            x = x.contiguous(memory_format=self.layout)
+        x = input_in_layout(cast_input(self.model, x, self.dtype), self.layout)
         return self.model(x).float()
 
 

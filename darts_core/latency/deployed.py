@@ -25,6 +25,7 @@ from darts_core.copies import copy_of
 from darts_core.errors import LatencyError
 from darts_core.latency.norms import CONVOLUTIONS, rest_of_norm
 from darts_core.latency.samples import SETTLE_SECONDS
+from darts_core.layout import in_layout, input_in_layout
 from darts_core.modes import in_evaluation
 from darts_core.ops.macs import without_fast_attention
 from darts_core.settings.search import RUNTIMES
@@ -35,7 +36,6 @@ __all__ = [
     "SPIN_MICROSECONDS",
     "as_deployed",
     "cast_input",
-    "in_layout",
     "in_runtime",
     "keep_constants",
     "onnx_bytes",
@@ -64,7 +64,7 @@ def as_deployed(
     layout = torch.channels_last
     module = in_layout(module.to(device=x.device, dtype=dtype), layout)
     x = cast_input(module, x, dtype)
-    return module, x.contiguous(memory_format=layout) if x.dim() == 4 else x
+    return module, input_in_layout(x, layout)
 
 
 def cast_input(module: nn.Module, x: torch.Tensor, dtype: torch.dtype) -> torch.Tensor:
@@ -72,17 +72,6 @@ def cast_input(module: nn.Module, x: torch.Tensor, dtype: torch.dtype) -> torch.
     # a layer of a user's own network may bear the name
     raw = getattr(module, "raw_input", False) is True
     return x.to(dtype) if x.is_floating_point() and not raw else x
-
-
-def in_layout(module: nn.Module, layout: torch.memory_format) -> nn.Module:
-    """`module`, its tensors of four dimensions in a memory layout; in place.
-
-    torch's own `to` refuses a network that holds a three-dimensional convolution as well.
-    """
-    for tensor in (*module.parameters(), *module.buffers()):
-        if tensor.dim() == 4:
-            tensor.data = tensor.data.contiguous(memory_format=layout)
-    return module
 
 
 def skip_dead(module: nn.Module) -> nn.Module:

@@ -25,6 +25,7 @@ from darts_core.latency import device as _device
 from darts_core.latency.deployed import RUNTIMES, in_runtime
 from darts_core.latency.samples import Sampler, captured, cpu_sample, cuda_sample
 from darts_core.latency.timing import Timing, require_comparable, speedup
+from darts_core.layout import input_in_layout
 from darts_core.modes import evaluating
 from darts_core.sample_inputs import draw_inputs
 
@@ -282,9 +283,7 @@ def measure_model(
     rows: dict[int, Timing] = {}
     with evaluating(model, found), torch.inference_mode():
         for batch in batch_sizes or default_batch_sizes(found):
-            x = draw_inputs(input_shape, batch, device=found, dtype=dtype)
-            if x.dim() == 4:
-                x = x.contiguous(memory_format=layout)
+            x = input_in_layout(draw_inputs(input_shape, batch, device=found, dtype=dtype), layout)
             rows[batch] = measure(
                 # a captured graph replays what eager runs
                 in_runtime(model, x, "eager" if runtime == "graph" else runtime),

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import Any, ClassVar
 
 from darts_core.errors import ConfigError
 from darts_core.settings.field import setting
 from darts_core.settings.shared import PRECISIONS, Descent, RandomChanges
 
-__all__ = ["OPTIMIZERS", "Train", "TrainConfig"]
+__all__ = ["OPTIMIZERS", "Train", "TrainConfig", "as_before"]
 
 OPTIMIZERS = ("sgd", "adam", "adamw", "rmsprop", "nadam")
 
@@ -47,6 +48,10 @@ class TrainConfig(RandomChanges, Descent):
     )
     precision: str = setting("fp32", "fp32, bf16 (autocast)", choices=PRECISIONS)
     compile: bool = setting(False, "the step through torch.compile on a CUDA device")
+    channels_last: bool = setting(
+        False,
+        "images and weights with their channels last in memory: often quicker, other rounding",
+    )
     sync_batchnorm: bool = setting(
         False, "under torchrun: batch norms see the whole batch, not each process's part"
     )
@@ -72,3 +77,8 @@ class Train(TrainConfig):
         low=1, high=1000,
     )  # fmt: skip
     auxiliary: bool = setting(False, "a second head at two thirds of the depth, while training")
+
+
+def as_before(recipe: Mapping[str, Any]) -> dict[str, Any]:
+    """A recipe's plain values; what folders from before it lack only where it is not as usual."""
+    return {k: v for k, v in recipe.items() if k != "channels_last" or v}

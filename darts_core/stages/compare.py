@@ -39,6 +39,7 @@ from darts_core.report.elements import OVERRIDES
 from darts_core.report.read import read_rows, read_settings
 from darts_core.runlog import config_hash, environment, read_mapping, write_text
 from darts_core.settings import TrainConfig, to_plain
+from darts_core.settings.train import as_before
 from darts_core.stages.fronts import draw_together, is_element
 from darts_core.stages.inputs import (
     Network,
@@ -188,7 +189,7 @@ def _deciding(config: BenchStage, network: Network) -> dict[str, Any]:
     policy = policy_node(config.augment)
     return {
         "meta": network.meta,
-        "train": to_plain(config.train),
+        "train": as_before(to_plain(config.train)),
         "data": to_plain(config.data),
         # folders without a policy keep the names that they had before it counted
         **({"augment": to_plain(policy)} if policy else {}),

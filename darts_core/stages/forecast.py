@@ -19,6 +19,7 @@ from torch import Tensor, nn
 from darts_core.data import DataBundle
 from darts_core.device import wait_for
 from darts_core.errors import first_line, is_memory_shortage
+from darts_core.layout import in_layout, input_in_layout, telling_of_views
 from darts_core.sample_inputs import draw_inputs
 from darts_core.supernet.memory import memory_sentence, shared_memory_sentence
 from darts_core.tasks import Task
@@ -51,6 +52,7 @@ def forecast(
     step_of: Callable[[nn.Module], Step] | None = None,
     processes: int = 1,
     autocast: torch.dtype | None = None,
+    channels_last: bool = False,
 ) -> Forecast:
     """Time a few steps of a fresh network, after a warm-up, and log the forecast.
 
@@ -67,6 +69,7 @@ def forecast(
             a backward pass.
         processes: that share each batch: a step of one of them is timed.
         autocast: the dtype in which that pass runs under autocast; None: it does not.
+        channels_last: the layout of images and weights, as in the training.
 
     Raises:
         MemoryShortageError: a step does not fit; states the largest batch that does, of a process alone.
@@ -78,13 +81,17 @@ def forecast(
         # two at least where there are two: a batch norm of a process alone refuses one
         own_size = max(min(2, batch_size), batch_size // processes)
         x_BCHW = draw_inputs(bundle.input_shape, own_size, vocabulary=bundle.in_channels)
+        if channels_last:
+            x_BCHW = input_in_layout(x_BCHW, torch.channels_last)
+            in_layout(model, torch.channels_last)
         first = bundle.pool.targets_N[bundle.parts["params"][:1]].cpu()
         y_B = first.expand(own_size, *first.shape[1:]).contiguous()
         loss_of = _loss_of(model, bundle.task, autocast)
         step_of = step_of or (lambda model: _pass_of(model, loss_of))
-        step_seconds, peak_mib = _guarded(
-            model, x_BCHW, y_B, device, loss_of, step_of, batch_size, processes
-        )
+        with telling_of_views(channels_last):
+            step_seconds, peak_mib = _guarded(
+                model, x_BCHW, y_B, device, loss_of, step_of, batch_size, processes
+            )
     found = Forecast(step_seconds, step_seconds * steps, peak_mib)
     log.info(
         "%s: about %s for %d steps of %.0f ms, about %.0f MiB on %s",

@@ -35,6 +35,7 @@ def one_training(config: TrainStage, folder: Path) -> float:
         device=device,
         what=f"one full training of {network.name}",
         autocast=autocast_on(settings.precision, device),
+        channels_last=settings.channels_last,
     )
     write_json(path, {"schema_version": 1, "training_seconds": found.seconds})
     return found.seconds

@@ -29,6 +29,7 @@ from darts_core.settings import (
     setting,
     to_plain,
 )
+from darts_core.settings.train import as_before
 
 __all__ = [
     "COMMANDS",
@@ -67,6 +68,8 @@ def deciding(config: Stage) -> dict[str, Any]:
     plain: dict[str, Any] = to_plain(config)
     if plain.get("may_lose") == _MAY_LOSE:
         del plain["may_lose"]
+    if "train" in plain:
+        plain["train"] = as_before(plain["train"])
     nodes = plain.pop("callbacks", {})
     called = {name: node for name, node in nodes.items() if isinstance(node, Mapping)}
     return {**plain, "callbacks": called} if called else plain

@@ -64,6 +64,7 @@ def train(config: TrainStage, folder: Path) -> dict[str, Any]:
             what=f"training {network.name}",
             processes=1 if group is None else group.processes,
             autocast=autocast_on(settings.precision, device),
+            channels_last=settings.channels_last,
         )
         if network.architecture is not None:
             network.architecture.to_yaml(folder / "architecture.yaml")

@@ -34,7 +34,9 @@ from darts_core.errors import (
     first_line,
     is_memory_shortage,
 )
+from darts_core.layout import in_layout, input_in_layout, telling_of_views
 from darts_core.runlog import config_hash
+from darts_core.settings.train import as_before
 from darts_core.supernet.finite import all_finite
 from darts_core.supernet.memory import memory_sentence, shared_memory_sentence
 from darts_core.train.config import TrainConfig
@@ -94,6 +96,8 @@ class Trainer:
                 f"train.batch_size={config.batch_size} is larger than the training split "
                 f"({'+'.join(names)} has {size} images); use at most {size}."
             )
+        if config.channels_last:
+            in_layout(model, torch.channels_last)
         self.optimizer = make_optimizer(config, model.parameters())
         self.average = ExponentialAverage(model, config.ema) if config.ema > 0 else None
         self._mirrors = self.task.mirrors
@@ -148,6 +152,8 @@ class Trainer:
         restore_norms(self._own_norms)
         if self.average is not None:
             self.average.swap(self.model)
+        if self.config.channels_last:
+            in_layout(self.model, torch.contiguous_format)
 
     def epoch(self, epoch: int) -> dict[str, Any]:
         """One pass over the training splits; its row of metrics."""
@@ -195,7 +201,11 @@ class Trainer:
     def _guarded_step(self, x_BCHW: Tensor, y_B: Tensor) -> tuple[Tensor, Tensor]:
         shortage: str | None = None
         try:
-            return self._step(x_BCHW.to(self.device), y_B.to(self.device))
+            x, y = x_BCHW.to(self.device), y_B.to(self.device)
+            if self.config.channels_last:
+                x = input_in_layout(x, torch.channels_last)
+            with telling_of_views(self.config.channels_last):
+                return self._step(x, y)
         except (RuntimeError, MemoryError) as error:
             if not is_memory_shortage(error):
                 raise
@@ -310,7 +320,7 @@ class Trainer:
 
     def _stamp(self, *, by_path: bool = False) -> str:
         """What decides the steps; a policy's file may be moved. `by_path`: as older programs wrote it."""
-        settings = asdict(self.config)
+        settings = as_before(asdict(self.config))
         if not by_path:
             settings["policy"] = self._policy
         return config_hash({**settings, "on": self.names, "seed": self.seed})

@@ -112,8 +112,9 @@ def main() -> None:
             "ratio_min": min(ratios), "ratio_max": max(ratios),
         }  # fmt: skip
         rows.append(row)
+        first, last = row["channels_first_ms"], row["channels_last_ms"]
         print(
-            f"{name:12s} {row['channels_first_ms']:8.1f} ms, channels last {row['channels_last_ms']:8.1f} ms: "
+            f"{name:12s} {first:8.1f} ms, channels last {last:8.1f} ms: "
             f"{row['ratio']:.2f} (sd {row['ratio_std']:.2f})",
             flush=True,
         )

@@ -28,6 +28,8 @@ __all__ = ["Forecast", "duration", "forecast", "process_peak_mib"]
 
 log = logging.getLogger("darts_core")
 _TIMED_STEPS, _TIMED_SECONDS = 3, 4.0
+# a training of fewer seconds is not worth another look; a smaller gain is not told from noise
+_WORTH_A_LOOK, _CLEARLY = 60.0, 0.9
 Step = Callable[[Tensor, Tensor], Any]
 LossOf = Callable[[Tensor, Tensor], tuple[Tensor, Tensor]]
 
@@ -87,10 +89,10 @@ def forecast(
         first = bundle.pool.targets_N[bundle.parts["params"][:1]].cpu()
         y_B = first.expand(own_size, *first.shape[1:]).contiguous()
         loss_of = _loss_of(model, bundle.task, autocast)
-        step_of = step_of or (lambda model: _pass_of(model, loss_of))
+        make_step = step_of or (lambda model: _pass_of(model, loss_of))
         with telling_of_views(channels_last):
             step_seconds, peak_mib = _guarded(
-                model, x_BCHW, y_B, device, loss_of, step_of, batch_size, processes
+                model, x_BCHW, y_B, device, loss_of, make_step, batch_size, processes
             )
     found = Forecast(step_seconds, step_seconds * steps, peak_mib)
     log.info(
@@ -102,7 +104,30 @@ def forecast(
         found.peak_mib,
         device,
     )
+    if step_of is None and not channels_last and found.seconds > _WORTH_A_LOOK:
+        with torch.random.fork_rng(devices=devices):
+            _tell_of_layout(model, _pass_of(model, loss_of), x_BCHW, y_B, device, step_seconds)
     return found
+
+
+def _tell_of_layout(
+    model: nn.Module, step: Step, x_BCHW: Tensor, y_B: Tensor, device: torch.device, before: float
+) -> None:
+    """Say where a training with channels last would be clearly quicker; `model` is left in that layout."""
+    if x_BCHW.dim() != 4 or not any(param.dim() == 4 for param in model.parameters()):
+        return
+    in_layout(model, torch.channels_last)
+    x_BCHW = input_in_layout(x_BCHW, torch.channels_last)
+    try:
+        seconds, _ = _time(step, x_BCHW.to(device), y_B.to(device), device)
+    except RuntimeError:  # it joins channels and positions by view(), or the memory is too short
+        return
+    if seconds < _CLEARLY * before:
+        log.info(
+            "train.channels_last=true would take about %.2f of that (a step of %.0f ms), with other rounding",
+            seconds / before,
+            1e3 * seconds,
+        )
 
 
 def duration(seconds: float) -> str:

@@ -144,3 +144,40 @@ def test_other_inputs_stay_as_they_are():
     for shape in ((2, 3), (2, 3, 4), (2, 3, 1, 4, 4)):
         x = torch.zeros(shape)
         assert input_in_layout(x, LAST) is x
+
+
+def test_a_long_training_is_told_where_channels_last_would_be_quicker(caplog, monkeypatch):
+    caplog.set_level("INFO", "darts_core")
+    about = {"batch_size": 8, "device": torch.device("cpu"), "what": "it"}
+
+    def told(steps, seconds, make=_net, **more):
+        left = iter(seconds)
+        monkeypatch.setattr(
+            "darts_core.stages.forecast._time", lambda step, x, y, _: (next(left), _lies(x))
+        )
+        caplog.clear()
+        found = forecast(make, tiny_bundle(), steps=steps, **about, **more)
+        assert (found.seconds, found.peak_mib) == (
+            steps * seconds[0],
+            more.get("channels_last", False),
+        )
+        assert not list(left)
+        return [line for line in caplog.messages if "channels_last" in line]
+
+    assert told(100, [1.0, 0.75]) == [
+        "train.channels_last=true would take about 0.75 of that (a step of 750 ms), with other rounding"
+    ]
+    assert told(100, [1.0, 0.95]) == []
+    # short, so already, or nothing in it that lies so
+    assert told(10, [1.0]) == []
+    assert told(100, [1.0], channels_last=True) == []
+    assert told(100, [1.0], lambda: nn.Sequential(nn.Flatten(), nn.Linear(192, 3))) == []
+
+
+def test_the_look_at_another_layout_ends_nothing_and_draws_nothing(monkeypatch):
+    monkeypatch.setattr("darts_core.stages.forecast._WORTH_A_LOOK", 0.0)
+    torch.manual_seed(7)
+    forecast(Viewing, tiny_bundle(), batch_size=8, steps=9, device=torch.device("cpu"), what="it")
+    found = torch.rand(1)
+    torch.manual_seed(7)
+    assert torch.equal(found, torch.rand(1))

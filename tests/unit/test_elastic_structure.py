@@ -415,6 +415,20 @@ def test_a_network_that_cannot_be_copied_is_refused_in_a_sentence():
         cut(model, Plan())
 
 
+def test_channels_that_are_normalised_beside_their_neighbours_keep_their_places():
+    """In a reversed order, which alone was tried, neighbours stay neighbours; sorted ones did not."""
+    torch.manual_seed(0)
+    model = nn.Sequential(
+        nn.Conv2d(3, 16, 3), nn.LocalResponseNorm(5, alpha=1.0), nn.Conv2d(16, 16, 3), nn.ReLU(),
+        nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(16, 5),
+    ).double().eval()  # fmt: skip
+    x, _ = _batch(torch.float64)
+    wanted, net = model(x), elastic(model, x, step=4)
+    assert [variable.name for variable in net.variables] == ["2"]
+    assert "by position" in net.left["0"]
+    torch.testing.assert_close(model(x), wanted, rtol=0, atol=1e-12)
+
+
 def test_an_activation_of_one_number_for_all_channels_is_no_share_of_a_width():
     torch.manual_seed(0)
     model = nn.Sequential(

@@ -132,6 +132,10 @@ class Elastic:
             for path, name, _ in variable.attributes
             if (value := found.attributes.get((path, name))) is not None
         }
+        for (path, name), value in found.attributes.items():
+            # a norm without weights: no tensor of the state tells how many channels it has
+            if name == "normalized_shape" and self.model.get_submodule(path).weight is None:
+                sizes[f"{path}.{name}".lstrip(".")] = value[0]
         # opened first: a block that is skipped may hold one
         replaced = dict.fromkeys(self.opened, "attention")
         return {"replaced": replaced | dict.fromkeys(found.skipped, "skip_connect"), "sizes": sizes}

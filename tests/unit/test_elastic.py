@@ -192,6 +192,36 @@ def test_a_network_that_cannot_be_followed_or_varied_is_refused_in_a_sentence():
         elastic(broken, torch.randn(2, 1, 4))
 
 
+class _Logarithm(nn.Module):
+    def forward(self, x):
+        return (x + 1e-6).log()
+
+
+def test_a_network_of_its_inputs_logarithms_is_tried_on_inputs_as_it_takes_them():
+    """ "Its parameters are not those of a finished training", as negative numbers have no logarithm."""
+    torch.manual_seed(0)
+    x = torch.rand(2, 1, 4, dtype=torch.float64)
+    model = nn.Sequential(_Logarithm(), nn.Linear(4, 16), nn.ReLU(), nn.Linear(16, 3)).double()
+    wanted, net = model(x), elastic(model, x, step=4)
+    assert net.smallest == {"1": 4}
+    assert model[1].weight.shape == (16, 4)
+    torch.testing.assert_close(model(x), wanted, rtol=0, atol=1e-12)
+
+
+def test_channels_that_are_normalised_beside_their_neighbours_keep_their_places():
+    """In a reversed order, which alone was tried, neighbours stay neighbours; sorted ones did not."""
+    torch.manual_seed(0)
+    model = nn.Sequential(
+        nn.Conv2d(3, 16, 3), nn.LocalResponseNorm(5, alpha=1.0), nn.Conv2d(16, 16, 3), nn.ReLU(),
+        nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(16, 5),
+    ).double().eval()  # fmt: skip
+    x = torch.randn(2, 3, 8, 8, dtype=torch.float64)
+    wanted, net = model(x), elastic(model, x, step=4)
+    assert [variable.name for variable in net.variables] == ["2"]
+    assert "by position" in net.left["0"]
+    torch.testing.assert_close(model(x), wanted, rtol=0, atol=1e-12)
+
+
 def test_a_language_model_s_stream_mlps_heads_and_depth_vary():
     torch.manual_seed(0)
     architecture = get_space("gpt_tiny").random(np.random.default_rng(1))

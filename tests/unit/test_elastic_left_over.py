@@ -18,7 +18,7 @@ from darts_core.elastic.gates import Gates
 from darts_core.elastic.norms import batch_statistics
 from darts_core.elastic.points import remove_stale, write_points
 from darts_core.elastic.shrink import Family, grow_family
-from darts_core.errors import NoFormatError, NotInstalledError
+from darts_core.errors import ExportError, NoFormatError, NotInstalledError
 from darts_core.models.baselines import baseline
 from darts_core.runlog import RunFolder, read_yaml, write_json
 from darts_core.settings import Shrink
@@ -171,6 +171,18 @@ def test_a_point_of_which_no_form_can_be_written_goes_without_and_what_lacks_her
     assert f"points/02 is left without an export: {why}" in caplog.text
     with pytest.raises(NotInstalledError):
         shrink._finish_point(config, at)
+
+
+def test_a_network_of_which_no_export_could_be_verified_is_refused_before_its_training(monkeypatch):
+    monkeypatch.setattr(shrink, "trace", lambda *_: None)
+    model = torch.nn.Sequential(torch.nn.Linear(4, 3), torch.nn.LogSoftmax(-1))
+    before = torch.get_rng_state()
+    shrink._check_exportable(model, (1, 4))
+    assert torch.equal(torch.get_rng_state(), before)
+    model.register_forward_pre_hook(lambda _, inputs: (inputs[0].log(),))
+    why = "gives NaN or infinite outputs for random inputs.*With shrink.export=false"
+    with pytest.raises(ExportError, match=why):
+        shrink._check_exportable(model, (1, 4))
 
 
 def test_a_budget_that_asks_for_nothing_is_told(caplog):

@@ -321,7 +321,8 @@ def _check_example(example: Any) -> None:
     if example.dim() < (2 if tokens else 3):
         raise PruneError(
             f"example_inputs of shape {list(example.shape)} must be [B, C, ...]: images [B, C, H, W], "
-            "series [B, C, T], token numbers [B, T]; a vector of features a sample goes as [B, 1, features]."
+            "series [B, C, T], token numbers [B, T]; a vector of features a sample goes as [B, 1, features], "
+            "into nn.Sequential(nn.Flatten(), network) where the network takes rows alone."
         )
 
 

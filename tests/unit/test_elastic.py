@@ -161,8 +161,10 @@ def test_a_network_that_cannot_be_followed_or_varied_is_refused_in_a_sentence():
         elastic(_Branching(), torch.randn(2, 1, 4))
     with pytest.raises(PruneError, match="may vary"):
         elastic(nn.Sequential(nn.Linear(4, 3)), torch.randn(2, 1, 4))
-    with pytest.raises(PruneError, match=r"as \[B, 1, features\]"):
+    with pytest.raises(PruneError, match=r"as \[B, 1, features\].*nn.Flatten\(\), network\)"):
         elastic(nn.Linear(4, 3), torch.randn(2, 4))
+    rows = nn.Sequential(nn.Linear(4, 16), nn.BatchNorm1d(16), nn.Linear(16, 3))
+    assert elastic(nn.Sequential(nn.Flatten(), rows), torch.randn(2, 1, 4)).largest == {"1.0": 16}
     with pytest.raises(PruneError, match=r"token numbers \[B, T\]"):
         elastic(nn.Linear(4, 3), torch.zeros(2, dtype=torch.int64))
     with pytest.raises(PruneError, match="bool must be floating-point numbers, or token numbers"):

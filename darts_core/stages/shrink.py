@@ -319,6 +319,12 @@ def _wanted(
 ) -> float:
     """The latency that `shrink.pick` allows; the fastest point's where none is so fast, which is told."""
     limit = budgets_of(0.0, whole_ms, [text], 1)[0]
+    if limit > whole_ms and not text.strip().lower().endswith(("%", "ms")):
+        log.warning(
+            "%s=%s is %.4g ms, more than the given network's %.4g ms, which asks for nothing; a share of its "
+            "time is written 50%%",
+            Shrink.key("pick"), text, limit, whole_ms,
+        )  # fmt: skip
     # the whole network is the given one, whatever the clock says of it now
     same = [p["latency_ms"] for p in points if limit >= whole_ms and p["choices"] == largest]
     limit, fastest = max([limit, *same]), min(point["latency_ms"] for point in points)

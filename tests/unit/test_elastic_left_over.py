@@ -204,6 +204,12 @@ def test_a_budget_that_asks_for_nothing_is_told(caplog):
     grown._say_above([75.0, 50.0, 1.5], 3.0)
     said = "shrink.budgets: budgets of 75, 50 ms are above the whole network's 3 ms"
     assert said in caplog.text
+    points = [{"latency_ms": 1.0, "choices": {}}]
+    for text in ("50%", "50 ms", "2.5"):
+        shrink._wanted(text, 3.0, points, {"a": 1})
+    assert "shrink.pick" not in caplog.text
+    assert shrink._wanted("50", 3.0, points, {"a": 1}) == 50.0
+    assert "shrink.pick=50 is 50 ms, more than the given network's 3 ms" in caplog.text
 
 
 def test_alphas_descend_on_a_val_split_of_one_example():

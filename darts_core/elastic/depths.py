@@ -15,6 +15,7 @@ from darts_core.elastic.variables import Depth
 from darts_core.prune.groups import LAYER_NORMS
 from darts_core.prune.slices import Plan, running, take_out
 from darts_core.prune.trial import Trial
+from darts_core.supernet.replace import is_identity
 
 __all__ = ["find_depths"]
 
@@ -45,6 +46,8 @@ def find_depths(trial: Trial) -> tuple[list[Depth], dict[str, str]]:
         kinds = [type(child) for _, child in children]
         before: str | None = None
         for path, child in [*children, ("", nn.Identity())]:
+            if path and is_identity(child):
+                continue  # such as a block that was left out before stands between two of a stage
             repeated = kinds.count(type(child)) > 1 and _is_block(child)
             why = _stays(trial, path, child, seen) if repeated else ""
             if repeated and not why:

@@ -132,6 +132,10 @@ class Elastic:
             for path, name, _ in variable.attributes
             if (value := found.attributes.get((path, name))) is not None
         }
+        for (path, name), value in found.attributes.items():
+            # a norm without weights: no tensor of the state tells how many channels it has
+            if name == "normalized_shape" and self.model.get_submodule(path).weight is None:
+                sizes[f"{path}.{name}".lstrip(".")] = value[0]
         # opened first: a block that is skipped may hold one
         replaced = dict.fromkeys(self.opened, "attention")
         return {"replaced": replaced | dict.fromkeys(found.skipped, "skip_connect"), "sizes": sizes}
@@ -317,7 +321,8 @@ def _check_example(example: Any) -> None:
     if example.dim() < (2 if tokens else 3):
         raise PruneError(
             f"example_inputs of shape {list(example.shape)} must be [B, C, ...]: images [B, C, H, W], "
-            "series [B, C, T], token numbers [B, T]; a vector of features a sample goes as [B, 1, features]."
+            "series [B, C, T], token numbers [B, T]; a vector of features a sample goes as [B, 1, features], "
+            "into nn.Sequential(nn.Flatten(), network) where the network takes rows alone."
         )
 
 

@@ -112,11 +112,21 @@ def _refused(trial: Trial, group: ChannelGroup, width: Width) -> str:
 
 def moves(trial: Trial, group: ChannelGroup) -> bool:
     """Whether the network computes the same with the group's channels, or heads, in another order."""
-    members, order = (*group.members, *group.free), list(range(group.channels))[::-1]
+    members, order = (*group.members, *group.free), _mixed(group.channels)
     permute(trial.model, members, order)
     same = trial.same(trial.run())
-    permute(trial.model, members, order)  # a reversal undoes itself
+    permute(trial.model, members, np.argsort(order).tolist())
     return same
+
+
+def _mixed(count: int) -> list[int]:
+    """Another order of so many channels, always the same one.
+
+    A drawn one: neighbours stay neighbours in a reversed order, which what reads channels in windows (a local
+    response norm) would not notice.
+    """
+    order: list[int] = np.random.default_rng(0).permutation(count).tolist()
+    return order if order != sorted(order) else order[::-1]
 
 
 def by_importance(model: nn.Module, width: Width, order: Sequence[int]) -> Width:

@@ -50,7 +50,8 @@ class Trial:
 
     Args:
         model: the network.
-        example: [B, ...]; its numbers are used where they are token numbers, its shape alone elsewhere.
+        example: [B, ...]; its numbers are used where they are token numbers, or where random ones in their
+            place give NaN; its shape alone elsewhere.
 
     Raises:
         PruneError: the network cannot be copied, does not run on the example, or gives something else
@@ -78,10 +79,14 @@ class Trial:
                 f"{list(example.shape)} ({type(error).__name__}: {str(error)[:200]}); give one batch as the "
                 "network takes it."
             ) from error
+        if example.is_floating_point() and not bool(torch.isfinite(self.whole).all()):
+            # it may take the logarithm of its inputs, or a root, which random ones have none of
+            self.x = example.detach().cpu().double()
+            self.whole = self.run()
         if not bool(torch.isfinite(self.whole).all()):
             raise PruneError(
-                f"{type(model).__name__} gives NaN or infinite outputs for an ordinary input: its "
-                "parameters are not those of a finished training."
+                f"{type(model).__name__} gives NaN or infinite outputs, for example_inputs as for random "
+                "ones: its parameters are not those of a finished training, or it takes no such inputs."
             )
         self._tolerance = _ROUNDED if self._rounds() else TOLERANCE
         self._trains = runs_in_training(self.model, self.x)

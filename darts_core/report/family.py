@@ -90,6 +90,7 @@ def _point(
         x_range=_range(row.get("latency_range_ms"), 1.0),
         y_range=_range(row.get("metric_range"), metric.scale),
         hollow=bool(row.get("flagged")), counts=ours and not row.get("flagged"),
+        y_error=_error(row, metric),
     )  # fmt: skip
 
 

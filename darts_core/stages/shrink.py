@@ -9,6 +9,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import torch
 from torch import nn
 
 from darts_core.distributed import Group
@@ -29,6 +30,7 @@ from darts_core.report.family import family_front, family_headline, family_rows
 from darts_core.report.png_front import save_front
 from darts_core.report.tables import render
 from darts_core.runlog import RunFolder, write_json
+from darts_core.sample_inputs import draw_inputs
 from darts_core.settings import Shrink, to_plain
 from darts_core.stages.export import export
 from darts_core.stages.inputs import find_device, load_bundle, open_model, recipe
@@ -146,10 +148,31 @@ def _check_exportable(model: nn.Module, input_shape: tuple[int, ...]) -> None:
     """Refuse before the training what no format can express after it."""
     try:
         trace(model, input_shape)
+        _check_answers(model, input_shape)
     except ExportError as error:
         raise ExportError(
             f"{error} With shrink.export=false the points are cut out and measured without it."
         ) from error
+
+
+@torch.no_grad()
+def _check_answers(model: nn.Module, input_shape: tuple[int, ...]) -> None:
+    """Refuse what no export could be compared with: each is, on random inputs.
+
+    Raises:
+        ExportError: the network gives NaN, or infinity, for them.
+    """
+    like = next(model.parameters())
+    generator = torch.Generator(like.device).manual_seed(0)  # the global one is the training's
+    found = model(
+        draw_inputs(input_shape, 2, device=like.device, dtype=like.dtype, generator=generator)
+    )
+    # minus infinity rules an answer out
+    if isinstance(found, torch.Tensor) and bool((found.isnan() | found.isposinf()).any()):
+        raise ExportError(
+            f"No export of {type(model).__name__} could be verified: it gives NaN or infinite outputs for "
+            "random inputs, as where it takes a logarithm or a root of negative ones."
+        )
 
 
 def _say_left_out(train: TrainConfig) -> None:
@@ -296,6 +319,12 @@ def _wanted(
 ) -> float:
     """The latency that `shrink.pick` allows; the fastest point's where none is so fast, which is told."""
     limit = budgets_of(0.0, whole_ms, [text], 1)[0]
+    if limit > whole_ms and not text.strip().lower().endswith(("%", "ms")):
+        log.warning(
+            "%s=%s is %.4g ms, more than the given network's %.4g ms, which asks for nothing; a share of its "
+            "time is written 50%%",
+            Shrink.key("pick"), text, limit, whole_ms,
+        )  # fmt: skip
     # the whole network is the given one, whatever the clock says of it now
     same = [p["latency_ms"] for p in points if limit >= whole_ms and p["choices"] == largest]
     limit, fastest = max([limit, *same]), min(point["latency_ms"] for point in points)

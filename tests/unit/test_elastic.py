@@ -161,8 +161,10 @@ def test_a_network_that_cannot_be_followed_or_varied_is_refused_in_a_sentence():
         elastic(_Branching(), torch.randn(2, 1, 4))
     with pytest.raises(PruneError, match="may vary"):
         elastic(nn.Sequential(nn.Linear(4, 3)), torch.randn(2, 1, 4))
-    with pytest.raises(PruneError, match=r"as \[B, 1, features\]"):
+    with pytest.raises(PruneError, match=r"as \[B, 1, features\].*nn.Flatten\(\), network\)"):
         elastic(nn.Linear(4, 3), torch.randn(2, 4))
+    rows = nn.Sequential(nn.Linear(4, 16), nn.BatchNorm1d(16), nn.Linear(16, 3))
+    assert elastic(nn.Sequential(nn.Flatten(), rows), torch.randn(2, 1, 4)).largest == {"1.0": 16}
     with pytest.raises(PruneError, match=r"token numbers \[B, T\]"):
         elastic(nn.Linear(4, 3), torch.zeros(2, dtype=torch.int64))
     with pytest.raises(PruneError, match="bool must be floating-point numbers, or token numbers"):
@@ -190,6 +192,36 @@ def test_a_network_that_cannot_be_followed_or_varied_is_refused_in_a_sentence():
     nn.init.constant_(broken[0].weight, float("nan"))
     with pytest.raises(PruneError, match="NaN or infinite outputs"):
         elastic(broken, torch.randn(2, 1, 4))
+
+
+class _Logarithm(nn.Module):
+    def forward(self, x):
+        return (x + 1e-6).log()
+
+
+def test_a_network_of_its_inputs_logarithms_is_tried_on_inputs_as_it_takes_them():
+    """ "Its parameters are not those of a finished training", as negative numbers have no logarithm."""
+    torch.manual_seed(0)
+    x = torch.rand(2, 1, 4, dtype=torch.float64)
+    model = nn.Sequential(_Logarithm(), nn.Linear(4, 16), nn.ReLU(), nn.Linear(16, 3)).double()
+    wanted, net = model(x), elastic(model, x, step=4)
+    assert net.smallest == {"1": 4}
+    assert model[1].weight.shape == (16, 4)
+    torch.testing.assert_close(model(x), wanted, rtol=0, atol=1e-12)
+
+
+def test_channels_that_are_normalised_beside_their_neighbours_keep_their_places():
+    """In a reversed order, which alone was tried, neighbours stay neighbours; sorted ones did not."""
+    torch.manual_seed(0)
+    model = nn.Sequential(
+        nn.Conv2d(3, 16, 3), nn.LocalResponseNorm(5, alpha=1.0), nn.Conv2d(16, 16, 3), nn.ReLU(),
+        nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(16, 5),
+    ).double().eval()  # fmt: skip
+    x = torch.randn(2, 3, 8, 8, dtype=torch.float64)
+    wanted, net = model(x), elastic(model, x, step=4)
+    assert [variable.name for variable in net.variables] == ["2"]
+    assert "by position" in net.left["0"]
+    torch.testing.assert_close(model(x), wanted, rtol=0, atol=1e-12)
 
 
 def test_a_language_model_s_stream_mlps_heads_and_depth_vary():

@@ -7,7 +7,7 @@ import pytest
 
 from darts_core.elastic import pick
 from darts_core.errors import ConfigError
-from darts_core.report.family import family_headline, family_rows
+from darts_core.report.family import family_front, family_headline, family_rows
 from darts_core.stages.shrink import _say
 
 FRONT = {
@@ -91,6 +91,12 @@ def test_a_front_is_told_in_words():
     assert ": 0.02 mean absolute error better (" in family_headline(errors, "points/02")[1]
     assert ": 0.01 mean absolute error worse (" in family_headline(errors, "points/01")[1]
     assert [one["of its time"] for one in family_rows(content)] == ["1×", "0.75×", "0.25×"]
+    # half a point is within the error: the edge ran up to it, where that of `bench` does not
+    more = {**content, "points": [row(3.5, 0.815), *content["points"]]}
+    front = family_front(more)
+    assert len(front.points) == 4
+    assert [point.x for point in front.edge] == [1.0, 3.0]
+    assert [point.x for point in family_front({**more, "points": more["points"][:1]}).edge] == [3.5]
 
 
 def test_a_front_without_a_number_to_judge_by_on_test_ends_in_a_sentence(tmp_path, caplog):

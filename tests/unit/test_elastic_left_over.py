@@ -8,22 +8,26 @@ from elastic_cases import SHAPE, Images, settled
 from test_elastic_choose import LOSS, _branches, _judge, _one_hot
 from test_elastic_shrink import CONFIG, SETTINGS, Counting
 from test_elastic_shrink_settings import META
+from test_elastic_structure import Stream
 
 from darts_core.data import load_data
 from darts_core.elastic import elastic, points
 from darts_core.elastic import shrink as grown
 from darts_core.elastic.archive import Archive, Judged
 from darts_core.elastic.choose import SEARCHES, Chosen, budgets_of, choose
+from darts_core.elastic.depths import find_depths
 from darts_core.elastic.gates import Gates
 from darts_core.elastic.norms import batch_statistics
 from darts_core.elastic.points import remove_stale, write_points
 from darts_core.elastic.shrink import Family, grow_family
-from darts_core.errors import NoFormatError, NotInstalledError
+from darts_core.errors import ExportError, NoFormatError, NotInstalledError
 from darts_core.models.baselines import baseline
+from darts_core.prune.trial import Trial
 from darts_core.runlog import RunFolder, read_yaml, write_json
 from darts_core.settings import Shrink
 from darts_core.stages import shrink
 from darts_core.stages.schema import ExportStage, ShrinkStage
+from darts_core.supernet.replace import replace_modules
 
 CPU = torch.device("cpu")
 HELD = {"positions", "patch.weight", "patch.bias"}
@@ -80,6 +84,15 @@ def test_a_network_that_is_frozen_as_a_whole_learns_in_its_elastic_training(
     assert seen
     assert all(seen)
     assert "frozen: they are trained all the same" in caplog.text
+
+
+def test_blocks_around_one_that_was_left_out_before_are_one_stage():
+    """A point that is made elastic again: each was "the only block of its stage"."""
+    torch.manual_seed(0)
+    model = replace_modules(Stream(torch.nn.LayerNorm).eval(), {"blocks.1": "skip_connect"})
+    (depth,), left = find_depths(Trial(model, torch.randn(2, 3, 8, 8)))
+    assert (depth.blocks, depth.options) == (("blocks.0", "blocks.2"), (1, 2))
+    assert not left
 
 
 def test_a_block_keeps_the_forward_of_its_own():
@@ -173,12 +186,30 @@ def test_a_point_of_which_no_form_can_be_written_goes_without_and_what_lacks_her
         shrink._finish_point(config, at)
 
 
+def test_a_network_of_which_no_export_could_be_verified_is_refused_before_its_training(monkeypatch):
+    monkeypatch.setattr(shrink, "trace", lambda *_: None)
+    model = torch.nn.Sequential(torch.nn.Linear(4, 3), torch.nn.LogSoftmax(-1))
+    before = torch.get_rng_state()
+    shrink._check_exportable(model, (1, 4))
+    assert torch.equal(torch.get_rng_state(), before)
+    model.register_forward_pre_hook(lambda _, inputs: (inputs[0].log(),))
+    why = "gives NaN or infinite outputs for random inputs.*With shrink.export=false"
+    with pytest.raises(ExportError, match=why):
+        shrink._check_exportable(model, (1, 4))
+
+
 def test_a_budget_that_asks_for_nothing_is_told(caplog):
     grown._say_above([3.0, 1.5], 3.0)
     assert not caplog.records
     grown._say_above([75.0, 50.0, 1.5], 3.0)
     said = "shrink.budgets: budgets of 75, 50 ms are above the whole network's 3 ms"
     assert said in caplog.text
+    points = [{"latency_ms": 1.0, "choices": {}}]
+    for text in ("50%", "50 ms", "2.5"):
+        shrink._wanted(text, 3.0, points, {"a": 1})
+    assert "shrink.pick" not in caplog.text
+    assert shrink._wanted("50", 3.0, points, {"a": 1}) == 50.0
+    assert "shrink.pick=50 is 50 ms, more than the given network's 3 ms" in caplog.text
 
 
 def test_alphas_descend_on_a_val_split_of_one_example():

@@ -104,7 +104,10 @@ def _leave_out_far(
         return
     rest = [*{*values}.difference(far), *shown]
     room = 0.06 * (max(rest) - min(rest)) or 0.06 * abs(max(rest)) or 1.0
-    axes.set_ylim(min(rest) - room, max(rest) + room)
+    # with a line's room for the words
+    axes.set_ylim(
+        min(rest) - (3 if maximize else 1) * room, max(rest) + (1 if maximize else 3) * room
+    )
     axes.text(0.01, 0.02 if maximize else 0.98, outside_text(len(far)), transform=axes.transAxes,
               va="bottom" if maximize else "top", fontsize=7)  # fmt: skip
 

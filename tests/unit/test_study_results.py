@@ -154,7 +154,7 @@ def test_a_diverged_trial_flattens_no_picture_of_the_best_so_far(tmp_path, monke
         job_pictures.draw_best_so_far(rows, goals, tmp_path / "b.png")
     (first,), (second,) = (figure.axes for figure in figures)
     low, high = sorted(sign * end for end in first.get_ylim())
-    assert (low, high) == (pytest.approx(0.288), pytest.approx(0.512))
+    assert (low, high) == (pytest.approx(0.288), pytest.approx(0.536))
     assert [text.get_text() for text in first.texts] == ["1 outside, far from the rest"]
     assert not second.texts
     # the user's own configuration and the spread over fresh seeds are always shown

@@ -21,6 +21,7 @@ import threading
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
+from functools import cache
 from importlib import metadata
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -35,6 +36,7 @@ from darts_core.reading_yaml import read_yaml
 __all__ = [
     "RunFolder",
     "append_bytes",
+    "code_mark",
     "config_hash",
     "environment",
     "named_errors",
@@ -179,6 +181,18 @@ def _git_commit() -> str | None:
     except (OSError, subprocess.TimeoutExpired):
         return None
     return done.stdout.strip() or None
+
+
+@cache
+def code_mark() -> str:
+    """Twelve hex digits of the program's own files: a commit says nothing of what was edited since."""
+    own, found = Path(__file__).resolve().parent, hashlib.sha256()
+    beside = own.parent
+    for root in (own, beside / "darts_kernels", beside / "kernels" / "darts_kernels"):
+        for path in sorted(root.rglob("*.py")):
+            with suppress(OSError):  # an editor may be replacing it
+                found.update(f"{path.relative_to(root)}\0".encode() + path.read_bytes())
+    return found.hexdigest()[:12]
 
 
 def processor_name() -> str:

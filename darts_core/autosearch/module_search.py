@@ -26,13 +26,14 @@ def searchable(
     trial of the found architecture, and in the baseline, it is a plain module with the choices made.
 
     Args:
-        module: the model with choices.
+        module: the model with choices; it takes one input.
         input_shape: of one example: (C, H, W), (C, T), (F,) of values, or (T,) of token numbers, which are
             given to a network that takes no values.
         setting: the setting that names the architecture (`setting` of the job file).
 
     Raises:
-        ConfigError: the trial's setting is not an architecture of this module.
+        ConfigError: the trial's setting is not an architecture of this module, or that takes other than one
+            input.
     """
     from darts_core.autosearch.contract import current
     from darts_core.autosearch.networks import remember

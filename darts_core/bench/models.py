@@ -23,7 +23,7 @@ from darts_core.bench.timed import Untimed
 from darts_core.checkpoint import check_data
 from darts_core.errors import ConfigError, ExportError
 from darts_core.report.rows import ModelRow, finite
-from darts_core.runlog import RunFolder, config_hash, read_mapping
+from darts_core.runlog import RunFolder, code_mark, config_hash, read_mapping
 from darts_core.supernet import count
 from darts_core.train import TrainConfig, evaluate, fit, load_model, of_model, save_model
 from darts_core.train.judged import tested_before
@@ -104,7 +104,8 @@ def _train_one(
 ) -> SeedRun:
     """One seed, resumed from its checkpoint or taken as it is when finished."""
     run, name = RunFolder.create(folder, settings, tensorboard=False), bundle.task.metric.name
-    mark = config_hash(bundle.marks)
+    # before the training, in which the files may be edited
+    mark, code = config_hash(bundle.marks), code_mark()
     if not run.finished:
         if case.make is None:
             raise ConfigError(f"The model {case.name!r} has neither a maker nor trained files.")
@@ -129,6 +130,7 @@ def _train_one(
             device_seconds=fitted.train_seconds,
             seed=seed,
             data_mark=mark,
+            code_mark=code,
         )
         (folder / "checkpoint.pt").unlink(missing_ok=True)
     result = run.result()

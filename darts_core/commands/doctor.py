@@ -57,6 +57,8 @@ _OPTIONAL = {
     "openvino": ("openvino", "OpenVINO timings; extra [openvino]"),
     "tensorrt": ("tensorrt", "TensorRT engines; extra [tensorrt]"),
 }
+# distributions that unpack into one folder, each over the other
+_ONE_FOLDER = ("onnxruntime", "onnxruntime-gpu")
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
@@ -112,6 +114,7 @@ def examine() -> dict[str, Any]:
         "versions": versions,
         "optional": optional,
         "missing": [name for name, version in versions.items() if version is None],
+        "warnings": _overwritten(),
         "gpus": [],
         "kernel_path": "unknown: torch is missing",
     }
@@ -122,6 +125,19 @@ def examine() -> dict[str, Any]:
             found["missing"].append("torch")
             found["kernel_path"] = f"unknown: torch cannot be imported ({error})"
     return found
+
+
+def _overwritten() -> list[str]:
+    """A sentence where both ONNX Runtimes are installed, as by the extra [tensorrt]; pip warns of nothing."""
+    try:
+        for name in _ONE_FOLDER:
+            metadata.version(name)
+    except metadata.PackageNotFoundError:
+        return []
+    return [
+        f"{' and '.join(_ONE_FOLDER)} are both installed and lie in one folder, where the one that was "
+        "installed last is in force; for a GPU: pip install --force-reinstall --no-deps onnxruntime-gpu"
+    ]
 
 
 def _examine_torch(found: dict[str, Any]) -> None:
@@ -167,6 +183,8 @@ def _print(found: dict[str, Any]) -> None:
     for name, (_, use) in _OPTIONAL.items():
         if found["optional"][name] is None:
             print(f"  not installed: {name} (for {use})")
+    for sentence in found["warnings"]:
+        print(f"  {sentence}")
     for name in found["missing"]:
         again = "--force-reinstall " if found["versions"][name] else ""
         print(f"  MISSING: {name}; install with: pip install {again}{name}")

@@ -18,9 +18,10 @@ import torch.distributed as dist
 from torch import Tensor, nn
 from torch._utils import _flatten_dense_tensors, _unflatten_dense_tensors
 
-from darts_core.errors import ConfigError, DeviceError
+from darts_core import errors
+from darts_core.errors import ConfigError, DartsError, DeviceError, first_line, sentence_of
 
-__all__ = ["Group", "current_group", "first_goes_first", "join_group"]
+__all__ = ["Group", "current_group", "first_goes_first", "first_may_fail", "join_group"]
 
 # the first process measures and evaluates for so long while the others wait; torchrun ends them all when
 # one dies, so that nobody waits for the dead
@@ -203,6 +204,31 @@ def first_goes_first(group: Group | None) -> Iterator[None]:
     yield
     if group is not None and group.primary:
         dist.barrier()
+
+
+@contextmanager
+def first_may_fail(group: Group) -> Iterator[None]:
+    """A block of work that the first process alone does; the others wait at its end for how it went.
+
+    Without it they would wait for what a failed one never sends, until torchrun ends them by force.
+
+    Raises:
+        DartsError: in the others what failed in the first one, of its kind and with its sentence.
+    """
+    if not group.primary:
+        yield
+        told: dict[str, str] = json.loads(group.text(""))
+        if told:
+            raise getattr(errors, told["kind"], DartsError)(told["sentence"])
+        return
+    try:
+        yield
+    except Exception as error:
+        sentence = sentence_of(error) or f"The first process failed: {first_line(error)}"
+        kind = type(error).__name__ if isinstance(error, DartsError) else ""
+        group.text(json.dumps({"kind": kind, "sentence": sentence}))
+        raise
+    group.text("{}")
 
 
 def _sum_in_place(tensors: Sequence[Tensor], divisor: int = 1) -> None:

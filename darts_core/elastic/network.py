@@ -227,10 +227,9 @@ def elastic(
                 by_importance(model, width, found_orders[width.name])
                 for width in (*widths, *counts)
             ]
-            found = Elastic(model, (*sorted_, *depths), left, opened, found_orders)
-            if depths:
-                found = _with_ordered_blocks(found, batches, aim, orders)
-    return found
+            ordered = [_ordered(model, depth, batches, aim, orders) for depth in depths]
+    found_orders |= {depth.name: depth.order for depth in ordered}
+    return Elastic(model, (*sorted_, *ordered), left, opened, found_orders)
 
 
 def _orders(
@@ -258,21 +257,16 @@ def _known_order(known: Orders | None, name: str, of: Sequence[Any]) -> list[Any
     return []
 
 
-def _with_ordered_blocks(
-    found: Elastic, batches: Batches, task: Task, known: Orders | None
-) -> Elastic:
-    """The stages with their most needed blocks first, as they are `known` where they are."""
-    ordered: list[Variable] = []
-    orders = dict(found.orders)
-    for variable in found.variables:
-        if isinstance(variable, Depth):
-            if order := _known_order(known, variable.name, variable.blocks):
-                variable = replace(variable, order=tuple(order))
-            elif batches:
-                variable = _by_loss(found, variable, batches, task)
-            orders[variable.name] = variable.order
-        ordered.append(variable)
-    return Elastic(found.model, ordered, found.left, found.opened, orders)
+def _ordered(
+    model: nn.Module, depth: Depth, batches: Batches, task: Task, known: Orders | None
+) -> Depth:
+    """The stage with its most needed blocks first, as they are `known` where they are."""
+    if order := _known_order(known, depth.name, depth.blocks):
+        return replace(depth, order=tuple(order))
+    if not batches:
+        return depth
+    losses = skip_losses(model, depth, batches, task)
+    return replace(depth, order=tuple(sorted(depth.blocks, key=lambda block: -losses[block])))
 
 
 @contextmanager
@@ -324,10 +318,3 @@ def _check_example(example: Any) -> None:
             "series [B, C, T], token numbers [B, T]; a vector of features a sample goes as [B, 1, features], "
             "into nn.Sequential(nn.Flatten(), network) where the network takes rows alone."
         )
-
-
-def _by_loss(found: Elastic, depth: Depth, batches: Batches, task: Task) -> Depth:
-    """The stage with its most needed blocks first."""
-    losses = skip_losses(found.model, depth, batches, task)
-    order = sorted(depth.blocks, key=lambda block: -losses[block])
-    return replace(depth, order=tuple(order))

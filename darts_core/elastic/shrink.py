@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from darts_core import runlog
-from darts_core.distributed import Group
+from darts_core.distributed import Group, first_may_fail
 from darts_core.elastic.archive import Archive
 from darts_core.elastic.choose import Chosen, budgets_of, choose
 from darts_core.elastic.cost import NetworkCost
@@ -121,17 +121,19 @@ def grow_family(
     primary = group is None or group.primary
     before = evaluate(model, bundle, "val") if primary else None
     free_if_all_is_frozen(model)
-    net = _made_elastic(model, bundle.task, settings, batches, folder, group or Group.alone())
+    processes = group or Group.alone()
+    net = _made_elastic(model, bundle.task, settings, batches, folder, processes)
     for line in str(net).splitlines():
         log.info("%s", line)
-    if primary:
-        # before the training: a budget out of reach must not cost one
-        with bar("latency table") as progress:
-            cost, checks = measured_cost(net, clock, folder, seed, progress)
-        ends = cost.of(net.smallest), cost.of(net.largest)
-        budgets = budgets_of(*ends, settings.budgets, settings.points)
-        if settings.budgets:
-            _say_above(budgets, ends[1])
+    with first_may_fail(processes):
+        if primary:
+            # before the training: a budget out of reach must not cost one
+            with bar("latency table") as progress:
+                cost, checks = measured_cost(net, clock, folder, seed, progress)
+            ends = cost.of(net.smallest), cost.of(net.largest)
+            budgets = budgets_of(*ends, settings.budgets, settings.points)
+            if settings.budgets:
+                _say_above(budgets, ends[1])
     sandwich = Sandwich(
         net, drawn=options.drawn, share=options.distillation, others=options.others, seed=seed,
         task=bundle.task, cache_mib=options.cache_mib, group=group,
@@ -175,6 +177,9 @@ def _made_elastic(
 
     Another device may like other multiples for widths, and judge near ties of importance otherwise; but what
     it goes on with has the widths and the orders of the first.
+
+    Raises:
+        PruneError: the network cannot be followed, or nothing in it may vary; in all processes.
     """
     path, options = folder / "widths.json", settings.options
     kept = runlog.read_mapping(path) if path.is_file() else {}
@@ -189,13 +194,14 @@ def _made_elastic(
             depth=options.depth, orders=orders,
         )  # fmt: skip
 
-    if group.primary:
-        orders = kept.get("orders")
-        net = made(orders if isinstance(orders, Mapping) else {})
-        runlog.write_json(path, {"schema_version": 1, "round_to": step, "orders": net.orders})
-        group.text(json.dumps(net.orders))
-        return net
-    return made(json.loads(group.text("")))
+    net = None
+    with first_may_fail(group):
+        if group.primary:
+            orders = kept.get("orders")
+            net = made(orders if isinstance(orders, Mapping) else {})
+            runlog.write_json(path, {"schema_version": 1, "round_to": step, "orders": net.orders})
+    told = group.text("" if net is None else json.dumps(net.orders))
+    return net or made(json.loads(told))
 
 
 def _say_what_it_cost(

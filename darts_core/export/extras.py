@@ -66,7 +66,10 @@ def missing(kind: str) -> str | None:
     if kind == "aoti" and not any(map(shutil.which, (os.environ.get("CXX", "g++"), "clang++"))):
         return "AOTInductor needs a C++ compiler, and there is none"
     if kind == "tensorrt" and "TensorrtExecutionProvider" not in _installed():
-        return 'ONNX Runtime lacks TensorRT (pip install "darts-core[tensorrt]")'
+        return (
+            'ONNX Runtime lacks TensorRT (pip install "darts-core[tensorrt]", then pip install '
+            "--force-reinstall --no-deps onnxruntime-gpu)"
+        )
     return None
 
 

@@ -84,7 +84,7 @@ def _tell_where(session: Any, wanted: str, device: torch.device) -> None:
 def _tell_once(first: str, wanted: str) -> None:
     log.warning(
         "ONNX Runtime runs on %s instead of %s, which is not installed or cannot be loaded here (pip install "
-        "onnxruntime-gpu in place of onnxruntime); its times are those of %s",
+        "--force-reinstall --no-deps onnxruntime-gpu, over onnxruntime); its times are those of %s",
         first, wanted, first,
     )  # fmt: skip
 

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from darts_core.report.front import YOURS
+from darts_core.report.limits import far_away, outside_text
 from darts_core.report.metric_units import metric_label
 from darts_core.report.palette import hex_color
 from darts_core.report.png_figure import new_figure, only_data, plain_label, plain_title, save_png
@@ -79,15 +80,36 @@ def draw_best_so_far(
         axes.step(
             *zip(*best, strict=True), where="post", label="best so far", color=hex_color("good")
         )
+    shown = [y for _, y in best[-1:]]
     for row, value in usable:
         if row.get("is_baseline"):
             axes.axhline(value, linestyle="--", color=hex_color("baseline"), label=YOURS)
+            shown.append(value)
     for shift, (side, (mean, std)) in enumerate(fresh_seeds(gains, metric).items()):
+        shown += [mean - std, mean + std]
         name, color = SEED_MARKS[side]
         axes.errorbar(len(usable) + 0.3 * shift, mean, yerr=std, color=hex_color(color), fmt="s",
                       capsize=3, label=f"{name}, fresh seeds")  # fmt: skip
+    _leave_out_far(axes, [value for _, value in usable], shown, maximize=better is max)
     axes.legend(fontsize=7, frameon=False)
     return _save(figure, path)
+
+
+def _leave_out_far(
+    axes: Any, values: Sequence[float], shown: Sequence[float], *, maximize: bool
+) -> None:
+    """End the vertical axis with the rest where some values lie far away, and say how many do."""
+    far = far_away(values, maximize=maximize, kept=shown)
+    if not far:
+        return
+    rest = [*{*values}.difference(far), *shown]
+    room = 0.06 * (max(rest) - min(rest)) or 0.06 * abs(max(rest)) or 1.0
+    # with a line's room for the words
+    axes.set_ylim(
+        min(rest) - (3 if maximize else 1) * room, max(rest) + (1 if maximize else 3) * room
+    )
+    axes.text(0.01, 0.02 if maximize else 0.98, outside_text(len(far)), transform=axes.transAxes,
+              va="bottom" if maximize else "top", fontsize=7)  # fmt: skip
 
 
 def _whole_numbers(axes: Any) -> None:

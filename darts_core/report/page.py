@@ -31,6 +31,7 @@ from darts_core.report.results import (
 )
 from darts_core.report.stages import architecture_section, search_section, train_section
 from darts_core.report.style import style_sheet
+from darts_core.report.tables import zone
 from darts_core.report.tuning import tune_section
 from darts_core.runlog import write_text
 from darts_core.study.importance import Shares, importance
@@ -63,7 +64,7 @@ def page(content: Content) -> str:
             tiles=content.tiles,
             sections=content.sections,
             style=Markup(style_sheet()),
-            made=time.strftime("%Y-%m-%d %H:%M", time.localtime()),
+            made=f"{time.strftime('%Y-%m-%d %H:%M')} ({zone()})",
         )
         + "\n"
     )

@@ -17,7 +17,7 @@ from darts_core.runlog import plain
 _SENSIBLE_SECONDS = 30.0
 _BARS = "▁▂▃▄▅▆▇█"
 
-__all__ = ["clock", "cost_text", "neutral", "render", "short", "span", "sparkline"]
+__all__ = ["clock", "cost_text", "neutral", "render", "short", "span", "sparkline", "zone"]
 
 
 def neutral(value: Any, limit: int = 200) -> str:
@@ -48,6 +48,12 @@ def clock(seconds: Any) -> str:
         return time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(seconds))
     except (OverflowError, ValueError, OSError):  # no time of a calendar, as in a damaged file
         return "-"
+
+
+def zone() -> str:
+    """How far the clock of this machine is from UTC now, as `UTC+01:00`."""
+    offset = time.strftime("%z")
+    return f"UTC{offset[:3]}:{offset[3:5]}"
 
 
 def span(seconds: Any) -> str:

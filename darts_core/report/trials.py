@@ -18,6 +18,7 @@ from darts_core.report.escape import html_text, plain_text
 from darts_core.report.front import YOURS, Key
 from darts_core.report.html import Markup
 from darts_core.report.legend import legend
+from darts_core.report.limits import far_away, outside_text
 from darts_core.report.rows import finite
 from darts_core.report.svg import drawing, line, number, path, tag, text, text_width
 
@@ -103,8 +104,10 @@ def best_so_far(trials: Sequence[Trial], *, maximize: bool, label: str, percent:
     dots = [(float(t.number), t.value or 0.0) for t in done]
     cut = [(float(t.number), t.value) for t in trials if not t.complete and t.value is not None]
     own = next((t.value for t in done if t.is_baseline), None)
-    # what was cut short may lie far below: it is drawn at the edge instead of flattening the rest
-    known = [y for _, y in dots]
+    # what was cut short or diverged may lie far below: it is drawn at the edge, and flattens nothing
+    shown = [y for _, y in best[-1:]] + ([own] if own is not None else [])
+    far = far_away([y for _, y in dots], maximize=maximize, kept=shown)
+    known = [*{y for _, y in dots}.difference(far)]
     room = max(max(known) - min(known), 0.02 * abs(max(known)), 1e-9)
     limits = (min(known) - 0.6 * room, max(known) + 0.15 * room)
     if not maximize:
@@ -129,6 +132,7 @@ def best_so_far(trials: Sequence[Trial], *, maximize: bool, label: str, percent:
     )
     keys = [Key("circle", "none", "a whole trial")]
     keys += [Key("circle", "pool", "stopped early, its last value")] if cut else []
+    keys += [Key("circle", "none", f"{outside_text(len(far))}, at the edge")] if far else []
     outside = any(not trial.feasible for trial in done)
     keys += [Key("circle", "bad", "outside the constraints")] if outside else []
     return drawn + legend([*keys, Key("line", "searched", "the best so far")])

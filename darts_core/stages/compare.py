@@ -37,7 +37,7 @@ from darts_core.reading import read_text
 from darts_core.report import ModelRow
 from darts_core.report.elements import OVERRIDES
 from darts_core.report.read import read_rows, read_settings
-from darts_core.runlog import config_hash, environment, read_mapping, write_text
+from darts_core.runlog import code_mark, config_hash, environment, read_mapping, write_text
 from darts_core.settings import TrainConfig, to_plain
 from darts_core.settings.train import as_before
 from darts_core.stages.fronts import draw_together, is_element
@@ -143,13 +143,18 @@ def _take_over(
 def _trained_alike(place: Path, stamp: str, mark: str) -> bool:
     """Whether a seed was trained to its end with these settings, on these data, by this very program."""
     try:
-        known = read_mapping(place / "result.json").get("data_mark")
-        if known != mark or read_text(place / "config.hash").strip() != stamp:
+        known = read_mapping(place / "result.json")
+        if known.get("data_mark") != mark or read_text(place / "config.hash").strip() != stamp:
             return False
         then, now = read_mapping(place / "environment.json"), environment()
     except DartsError:
         return False
-    return all(then.get(key) == now[key] for key in ("packages", "commit"))
+    if any(then.get(key) != now[key] for key in ("packages", "commit")):
+        return False
+    if known.get("code_mark") != code_mark():
+        log.info("%s is not taken over: the program's own files were edited since", place)
+        return False
+    return True
 
 
 def _case(config: BenchStage, root: Path, bundle: DataBundle) -> tuple[ModelCase, dict[str, Any]]:

@@ -278,7 +278,7 @@ class Ledger:
             share=self.spec.device_share,
             since=time.monotonic(),
         )
-        claim.over = lambda: self.over(claim)
+        claim.over = lambda: self.books.run(lambda: self.over(claim))
         claim.together = self.books.run
         return claim
 

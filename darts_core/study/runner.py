@@ -12,6 +12,7 @@ import pickle
 import pickletools
 import signal
 import sys
+import time
 from collections.abc import Callable
 from typing import Any, Protocol
 
@@ -42,6 +43,10 @@ _GUARD = (
     "run_study is called by the processes of its own study, too, which import your script; put the call "
     "under if __name__ == '__main__':."
 )
+# how often a trial that says nothing is looked at, and how long it may say nothing after the budget is spent:
+# so long, and so many times its longest pause between two reports; it may be measured or waiting for that
+_LOOK_SECONDS, _GRACE_SECONDS, _GRACE_PAUSES = 5.0, 600.0, 3.0
+_TERM_SECONDS = 5.0
 Decide = Callable[[int, dict[str, float]], "str | None"]
 Objective = Callable[[TrialHandle], Any]
 
@@ -206,7 +211,8 @@ class ChildRunner:
         """One sitting of a trial, its reports relayed to `decide`.
 
         Returns:
-            What `call_objective` returned there, or ("died", how).
+            What `call_objective` returned there, or ("died", how). One that hangs is ended by force when the
+            budget is spent: ("pruned", reason).
 
         Raises:
             TuneError: the objective cannot be sent to another process, or that one starts the study anew.
@@ -222,7 +228,7 @@ class ChildRunner:
             "wanted": self._wanted,
         }
         try:
-            ending = self._talk(facts, decide)
+            ending = self._talk(facts, decide, claim)
         except BaseException:
             self._process.kill()
             self.close()
@@ -243,7 +249,7 @@ class ChildRunner:
         finally:
             theirs.close()
 
-    def _talk(self, facts: dict[str, Any], decide: Decide) -> tuple[str, Any] | None:
+    def _talk(self, facts: dict[str, Any], decide: Decide, claim: Claim) -> tuple[str, Any] | None:
         """Relay the reports of a sitting to `decide`; how it ended, or None when the process is gone.
 
         What `decide` raises is raised: a full disk under the books, too, is no death of the process, which
@@ -251,7 +257,14 @@ class ChildRunner:
         """
         if not self._send(facts):
             return None
+        longest = 0.0
         while True:
+            since = time.monotonic()
+            reason = self._hangs(claim, longest)
+            if reason is not None:
+                self._end()
+                return "pruned", f"{reason}; it reported nothing after that and was ended by force"
+            longest = max(longest, time.monotonic() - since)
             try:
                 message = self._pipe.recv()
             except (EOFError, OSError):
@@ -260,6 +273,34 @@ class ChildRunner:
                 return message[0], message[1]
             if not self._send(decide(message[1], message[2])):
                 return None
+
+    def _hangs(self, claim: Claim, longest: float) -> str | None:
+        """Wait for a message; the spent budget, in words, where none came for long after that."""
+        since = time.monotonic()
+        spent: float | None = None
+        while not self._heard():
+            reason = claim.over()
+            if reason is None:
+                continue
+            now = time.monotonic()
+            spent = now if spent is None else spent
+            if now - spent >= _GRACE_SECONDS and now - since >= _GRACE_PAUSES * longest:
+                return reason
+        return None
+
+    def _heard(self) -> bool:
+        """Whether a message, or the end of the process, came within a while."""
+        try:
+            return bool(self._pipe.poll(_LOOK_SECONDS))
+        except OSError:
+            return True  # reading tells the same
+
+    def _end(self) -> None:
+        """End the process: asked first, then by force."""
+        self._process.terminate()
+        self._process.join(_TERM_SECONDS)
+        self._process.kill()
+        self.close()
 
     def _send(self, value: Any) -> bool:
         try:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import inspect
+import operator
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
@@ -21,6 +23,10 @@ from darts_core.supernet.choices_build import check_widths, plain_module
 __all__ = ["ModuleSupernet"]
 
 _ALPHA_SCALE = 1e-3
+_ONE_INPUT = (
+    "{name} is given other than one input; networks with choices are searched with one, forward(x). Give "
+    "several as one tensor that forward takes apart, or search the part behind them."
+)
 
 
 class ModuleSupernet(nn.Module):
@@ -35,8 +41,8 @@ class ModuleSupernet(nn.Module):
         name: what architectures of this model call their space.
 
     Raises:
-        ConfigError: the model has no choices, a width cannot be cut out of it, or the relaxation works
-            on cells only.
+        ConfigError: the model has no choices, takes other than one input, a width cannot be cut out of it,
+            or the relaxation works on cells only.
     """
 
     progress: Tensor
@@ -53,7 +59,7 @@ class ModuleSupernet(nn.Module):
     ) -> None:
         super().__init__()
         self.module = module
-        self.input_shape = tuple(input_shape) if input_shape is not None else None
+        self.input_shape = None if input_shape is None else _of_one_input(input_shape)
         self.example_input = example_input
         self.relaxation = relaxation if relaxation is not None else Softmax()
         self._choices = find_choices(module)
@@ -78,6 +84,7 @@ class ModuleSupernet(nn.Module):
             }
         )
         if self.input_shape is not None or example_input is not None:
+            _check_one_input(module)
             self.run_lazy_layers()
             check_widths(self)
 
@@ -161,9 +168,15 @@ class ModuleSupernet(nn.Module):
         return self.space.discretize(self.final_weights())
 
     def forward(self, x: Tensor, weights: Mapping[str, Tensor] | None = None) -> Tensor:
-        """The model's output; the weights are drawn from the alphas when not given."""
+        """The model's output; the weights are drawn from the alphas when not given.
+
+        Raises:
+            ConfigError: a second input stands in their place.
+        """
         if weights is None:
             weights = self.mixing_weights()
+        elif isinstance(weights, Tensor):
+            raise ConfigError(_ONE_INPUT.format(name=type(self.module).__name__))
         try:
             for label, tied in self._choices.items():
                 for choice in tied:
@@ -201,6 +214,37 @@ class ModuleSupernet(nn.Module):
         architecture = architecture if architecture is not None else self.discretize()
         self.space.index(architecture)
         return plain_module(self, architecture)
+
+
+def _of_one_input(shape: Sequence[int]) -> tuple[int, ...]:
+    """The shape as whole numbers.
+
+    Raises:
+        ConfigError: it is none of one input, such as a shape for each of several.
+    """
+    try:
+        return tuple(operator.index(size) for size in shape)
+    except TypeError:
+        raise ConfigError(
+            f"input_shape={shape!r} must be the whole numbers of one input's shape, such as (3, 32, 32); "
+            "networks of several inputs are not searched."
+        ) from None
+
+
+def _check_one_input(module: nn.Module) -> None:
+    """Refuse what cannot be called with one input, or only with more: it would fail in the search's trial.
+
+    Raises:
+        ConfigError: `module` is so.
+    """
+    try:
+        signature = inspect.signature(module.forward)
+    except (TypeError, ValueError):  # of compiled code
+        return
+    try:
+        signature.bind(None)
+    except TypeError:
+        raise ConfigError(_ONE_INPUT.format(name=type(module).__name__)) from None
 
 
 def _parameter_names(labels: Iterable[str]) -> dict[str, str]:

@@ -13,6 +13,7 @@ from starlette.requests import Request
 from starlette.responses import HTMLResponse, Response
 
 from darts_core.report.html import Markup, render
+from darts_core.report.tables import zone
 from darts_core.store.jobs import Store
 from darts_core.store.version import Version
 from darts_core.web.actions import Actions
@@ -90,7 +91,7 @@ def _text(site: Site, template: str, **values: Any) -> Markup:
         "here": "",
         "lead": "",
     }
-    frame |= {"read_only": site.options.read_only, "root": str(site.store.root)}
+    frame |= {"read_only": site.options.read_only, "root": str(site.store.root), "zone": zone()}
     return render(template, folders=_TEMPLATES, **{**frame, **values})
 
 

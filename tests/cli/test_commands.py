@@ -162,6 +162,27 @@ def test_doctor_tells_of_a_torch_that_cannot_be_imported(
     assert "MISSING: torch; install with: pip install --force-reinstall torch" in text
 
 
+def test_doctor_tells_of_two_packages_that_overwrite_one_another(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    there, known = {"onnxruntime": "1.22"}, metadata.version
+
+    def version(name: str) -> str:
+        if name.startswith("onnxruntime") and name not in there:
+            raise metadata.PackageNotFoundError(name)
+        return there.get(name) or known(name)
+
+    monkeypatch.setattr(metadata, "version", version)
+    monkeypatch.setattr(doctor, "_examine_torch", lambda found: None)
+    assert doctor.examine()["warnings"] == []
+    there["onnxruntime-gpu"] = "1.22"
+    assert cli.main(["doctor"]) == 0
+    text = capsys.readouterr().out
+    assert (
+        text.count("onnxruntime and onnxruntime-gpu are both installed and lie in one folder") == 1
+    )
+
+
 def test_a_multirun_searches_every_combination_and_is_finished_once(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

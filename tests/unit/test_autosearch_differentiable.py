@@ -12,7 +12,7 @@ from darts_core.autosearch.catalogue import ALGORITHMS
 from darts_core.autosearch.differentiable import DifferentiableSearch
 from darts_core.autosearch.module_search import searchable
 from darts_core.autosearch.spec import Objective, SearchSpec
-from darts_core.errors import ArchitectureError, JobError
+from darts_core.errors import ArchitectureError, ConfigError, JobError
 from darts_core.study.space import SearchDimension
 from darts_core.supernet.choices import LayerChoice, WidthChoice
 from darts_core.supernet.count import count
@@ -207,3 +207,32 @@ def test_a_network_over_token_numbers_is_searched(trial):
     supernet = searchable(net, (6,))
     assert supernet(torch.randint(5, (3, 6))).shape == (3, 10)
     assert set(json.loads(trial.searchables[-1].derive())) == {"4"}
+
+
+class _Masked(nn.Module):
+    def __init__(self, net):
+        super().__init__()
+        self.net = net
+
+    def forward(self, x, mask):
+        return self.net(x * mask)
+
+
+class _MaybeMasked(_Masked):
+    def forward(self, x, mask=1.0):
+        return super().forward(x, mask)
+
+
+def test_a_network_of_several_inputs_is_refused_in_a_sentence(trial):
+    for setting in ("baseline", "search:own"):
+        trial.config["architecture"] = setting
+        with pytest.raises(
+            ConfigError, match="_Masked is given other than one input; networks with"
+        ):
+            searchable(_Masked(_model()), (1, 8, 8))
+        with pytest.raises(ConfigError, match="the whole numbers of one input's shape"):
+            searchable(_model(), [(1, 8, 8), (1, 8, 8)])
+    supernet, x = searchable(_MaybeMasked(_model()), (1, 8, 8)), torch.randn(2, 1, 8, 8)
+    assert supernet(x).shape == (2, 2)
+    with pytest.raises(ConfigError, match="_MaybeMasked is given other than one input"):
+        supernet(x, torch.ones_like(x))  # it would stand in the weights' place

@@ -21,7 +21,7 @@ from darts_core.errors import ConfigError, ExportError
 from darts_core.export.manifest import sha256
 from darts_core.models.baselines import baseline
 from darts_core.report import ModelRow
-from darts_core.runlog import RunFolder, config_hash, write_yaml
+from darts_core.runlog import RunFolder, code_mark, config_hash, write_yaml
 from darts_core.settings import BenchOptions, to_plain
 from darts_core.stages import compare, models
 from darts_core.stages.bench import _READ, _say_unread, bench
@@ -311,9 +311,13 @@ def test_elements_of_a_multirun_share_the_networks_of_a_changed_policy(
 
 
 def test_a_seed_more_trains_one_more(
-    bundle: DataBundle, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    bundle: DataBundle,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
 ) -> None:
     """Another version of the job trained all of them again, also where it is only timed otherwise."""
+    caplog.set_level("INFO", "darts_core")
     fresh: list[tuple[str, int]] = []
 
     def trained(
@@ -325,7 +329,7 @@ def test_a_seed_more_trains_one_more(
             if not run.finished:
                 fresh.append((folder.parent.parent.name, seed))
                 (run.path / "model.pt").write_text(folder.parent.parent.name)
-                run.finish(data_mark=config_hash(bundle.marks))
+                run.finish(data_mark=config_hash(bundle.marks), code_mark=code_mark())
         return []
 
     monkeypatch.setattr(compare, "train_seeds", trained)
@@ -350,5 +354,10 @@ def test_a_seed_more_trains_one_more(
     assert measured("V004", data=changed) == [0]
     # what a file of the user's holds may have changed
     assert measured("V005", "plugins=[mine]") == [0]
+    # edits of a checkout that are not committed make another program
+    with monkeypatch.context() as patch:
+        patch.setattr(compare, "code_mark", lambda: "edited")
+        assert measured("V006") == [0]
+    assert "not taken over: the program's own files were edited since" in caplog.text
     monkeypatch.setattr(compare, "environment", lambda: {"packages": {}, "commit": None})
-    assert measured("V006") == [0]
+    assert measured("V007") == [0]

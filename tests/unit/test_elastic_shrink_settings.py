@@ -12,7 +12,7 @@ from test_elastic_shrink import CONFIG, Counting
 from torch import nn
 
 from darts_core.data import load_data
-from darts_core.distributed import Group
+from darts_core.distributed import Group, first_may_fail
 from darts_core.elastic import Sandwich, elastic, network
 from darts_core.elastic import shrink as growing
 from darts_core.elastic.archive import Judged
@@ -23,6 +23,7 @@ from darts_core.elastic.points import described_point, write_points
 from darts_core.elastic.shrink import Family, grow_family
 from darts_core.errors import (
     ConfigError,
+    DartsError,
     DataError,
     ExportError,
     LatencyError,
@@ -280,3 +281,35 @@ def test_another_device_goes_on_with_the_widths_and_the_orders_of_the_first(tmp_
         copy.deepcopy(given), bundle.task, settings, batches, tmp_path, Group.alone()
     )
     assert anew.variables != nets[0].variables
+
+
+def test_what_fails_in_the_first_process_ends_the_others_with_its_sentence(tmp_path, monkeypatch):
+    sent: list[str] = []
+
+    def text(group: Group, own: str) -> str:
+        if not group.primary:
+            return sent.pop(0)
+        sent.append(own)
+        return own
+
+    monkeypatch.setattr(Group, "text", text)
+    fixed = nn.Sequential(nn.Flatten(), nn.Linear(64, 3))
+    batches, told = [(torch.randn(2, 1, 8, 8), torch.tensor([0, 1]))], []
+    for rank in (0, 1):
+        with pytest.raises(PruneError, match="Nothing in Sequential may vary") as failed:
+            growing._made_elastic(
+                fixed, Classification(), Shrink(options=ShrinkOptions(round_to=8)), batches, tmp_path,
+                Group(rank, 2, CPU),
+            )  # fmt: skip
+        told.append(str(failed.value))
+    assert told[0] == told[1]
+    assert not sent
+    with pytest.raises(OSError, match="elsewhere"), first_may_fail(Group(0, 2, CPU)):
+        raise OSError("elsewhere")
+    other = first_may_fail(Group(1, 2, CPU))
+    with pytest.raises(DartsError, match="The first process failed: elsewhere"), other:
+        pass
+    for rank in (0, 1):
+        with first_may_fail(Group(rank, 2, CPU)):
+            pass
+    assert not sent

@@ -5,7 +5,9 @@ import json
 import pytest
 from job_rows import row
 
+from darts_core.report.limits import far_away
 from darts_core.report.tables import cost_text
+from darts_core.report.trials import Trial, best_so_far
 from darts_core.study.importance import row_importance
 from darts_core.study.results import (
     best_row,
@@ -137,6 +139,34 @@ def test_pictures_show_the_fresh_seeds_with_their_spread(tmp_path, monkeypatch):
         (0.6, 0.1),
         (0.7, 0.1),
     ]
+
+
+@pytest.mark.parametrize(("mode", "sign"), [("min", 1.0), ("max", -1.0)])
+def test_a_diverged_trial_flattens_no_picture_of_the_best_so_far(tmp_path, monkeypatch, mode, sign):
+    from darts_core.report import job_pictures
+
+    figures, goals = [], [{"metric": "acc", "mode": mode}]
+    monkeypatch.setattr(job_pictures, "_save", lambda figure, path: figures.append(figure))
+    losses = [0.5, 1e6, 0.4, 0.3, 0.45]
+    for far in (1e6, 3.0):  # the second is within reach of the rest
+        rows = [row(i, sign * loss, ended=float(i)) for i, loss in enumerate(losses)]
+        rows[1]["values"]["acc"] = sign * far
+        job_pictures.draw_best_so_far(rows, goals, tmp_path / "b.png")
+    (first,), (second,) = (figure.axes for figure in figures)
+    low, high = sorted(sign * end for end in first.get_ylim())
+    assert (low, high) == (pytest.approx(0.288), pytest.approx(0.536))
+    assert [text.get_text() for text in first.texts] == ["1 outside, far from the rest"]
+    assert not second.texts
+    # the user's own configuration and the spread over fresh seeds are always shown
+    assert far_away(losses, maximize=False) == [1e6]
+    assert far_away(losses, maximize=False, kept=[1e6]) == []
+    assert far_away([sign * 0.5, sign * 1e6], maximize=mode == "max") == []
+    drawn = best_so_far(
+        [Trial(i, "complete", {}, sign * loss) for i, loss in enumerate(losses)],
+        maximize=mode == "max", label="loss", percent=False,
+    )  # fmt: skip
+    assert "1 outside, far from the rest, at the edge" in drawn
+    assert "00000" not in drawn
 
 
 def test_the_front_of_a_job_shows_trials_baseline_and_fresh_seeds(tmp_path):

@@ -109,6 +109,9 @@ class Waiting:
     def recv(self):
         return "report", 0, {"val_accuracy": 0.5}
 
+    def poll(self, seconds):
+        return True
+
     def close(self):
         pass
 
@@ -129,6 +132,39 @@ def test_books_on_a_full_disk_are_no_death_of_a_trial_that_waits_for_their_answe
         runner.run(claim, full_disk)
     # a process that waits for an answer ends by force alone: joined first, it was waited for without end
     assert ended == ["killed", "joined"]
+
+
+class Hanging(Waiting):
+    """A pipe to a process that reports once, after four looks, and hangs from then on."""
+
+    looks = 0
+
+    def poll(self, seconds):
+        self.looks += 1
+        return self.looks == 4
+
+
+def test_a_trial_that_hangs_is_ended_by_force_when_the_budget_is_spent(tmp_path, monkeypatch):
+    ended, pipe, runner = [], Hanging(), ChildRunner(own_process, ())
+    monkeypatch.setattr(
+        "darts_core.study.runner.time", SimpleNamespace(monotonic=lambda: 100.0 * pipe.looks)
+    )
+    runner._pipe = pipe
+    runner._process = SimpleNamespace(
+        terminate=lambda: ended.append("asked"), kill=lambda: ended.append("killed"),
+        join=lambda *_: ended.append("joined"),
+    )  # fmt: skip
+    claim = SimpleNamespace(
+        number=0, params={}, folder=tmp_path, seed=0, resumed=False,
+        over=lambda: "the budget of 5.0 device-seconds is spent" if pipe.looks > 4 else None,
+    )  # fmt: skip
+    kind, reason = runner.run(claim, lambda epoch, row: None)
+    assert kind == "pruned"
+    assert reason.startswith("the budget of 5.0 device-seconds is spent; it reported nothing after")
+    # its pause was 400 s: three of these are waited for
+    assert pipe.looks == 4 + 12
+    assert ended == ["asked", "joined", "killed", "joined"]
+    assert runner._process is None
 
 
 def test_a_beat_that_a_full_disk_missed_is_followed_by_others(tmp_path, monkeypatch):

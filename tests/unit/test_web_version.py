@@ -3,6 +3,7 @@
 import errno
 import json
 import math
+import time
 
 import pytest
 from web_site import site
@@ -92,6 +93,18 @@ def test_a_trial_s_end_is_a_date_and_no_number_of_seconds(root, capsys):
     for never in (1e300, math.inf, math.nan):
         file.write_text(json.dumps({**json.loads(file.read_text()), "ended": never}))
         assert "<td>-</td>" in site(root).get("/jobs/one/V001/trials/t3").text
+
+
+def test_the_zone_of_the_times_is_told_once(root, capsys, monkeypatch):
+    """Who reads the page may sit in another zone than the machine whose local times it shows."""
+    with monkeypatch.context() as there:
+        there.setenv("TZ", "IST-5:30")
+        time.tzset()
+        page = site(root).get("/").text
+        assert cli.main(["jobs", f"--root={root}", "show", "one"]) == 0
+    time.tzset()
+    assert page.count("now UTC+05:30") == 1
+    assert capsys.readouterr().out.count("(times of this machine, now UTC+05:30)") == 1
 
 
 @pytest.mark.parametrize(

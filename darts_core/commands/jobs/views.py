@@ -19,7 +19,7 @@ from darts_core.report.job_details import (
     tail,
     version_details,
 )
-from darts_core.report.tables import clock, cost_text, neutral, render, short
+from darts_core.report.tables import clock, cost_text, neutral, render, short, zone
 from darts_core.runlog import read_json, read_jsonl, write_text
 from darts_core.store.jobs import Store
 from darts_core.store.record import SCRIPT
@@ -129,7 +129,8 @@ def _print_head(details: Mapping[str, Any]) -> None:
     print(f"parent     {short(details['parent'])}")
     if details["description"]:
         print(f"about      {neutral(details['description'], 1000)}")
-    print(f"started    {clock(details['started'])}   ended {clock(details['ended'])}")
+    moments = f"{clock(details['started'])}   ended {clock(details['ended'])}"
+    print(f"started    {moments}   (times of this machine, now {zone()})")
     print(f"folder     {neutral(details['folder'])}")
 
 

@@ -19,14 +19,18 @@ from torch import Tensor
 
 __all__ = ["ResidentMemory"]
 
-# of what the whole network's first pass took, that may stand before memory is given back
-_SLACK = 1.2
+# what the process may grow beyond what a pass took before memory is given back: a share of that, at least
+# so many bytes, as giving back little costs time and spares nobody
+_SHARE, _BYTES = 0.2, 64 * 2**20
 
 
 class ResidentMemory:
-    """The resident memory of this process, held near what one pass of the whole network takes.
+    """The resident memory of this process, held near what one pass takes.
 
-    Elsewhere than on a CPU, or with another C library than GNU's, it does nothing.
+    The first pass after each time that memory was given back shows what one takes. The very first alone may
+    leave little, where the allocator returns all of its tensors and keeps those of later ones; measured by
+    it, memory would be given back at every pass. Elsewhere than on a CPU, or with another C library than
+    GNU's, it does nothing.
 
     Attributes:
         trims: how often memory was given back.
@@ -34,14 +38,14 @@ class ResidentMemory:
 
     def __init__(self) -> None:
         self.trims = 0
-        # values of the largest batch so far; bytes after memory was given back, and that one pass takes
+        # values of the largest batch so far; bytes after memory was given back, and that a pass takes at most
         self._size = self._least = self._need = 0
         self._measures = False
 
     def begin(self, x: Tensor) -> None:
         """A step over the batch `x` begins: the first one, and each larger one, is measured."""
         if x.device.type == "cpu" and x.numel() > self._size and _malloc_trim() is not None:
-            self._size, self._measures = x.numel(), True
+            self._size, self._need = x.numel(), 0
             self._give_back()
 
     def passed(self) -> None:
@@ -49,9 +53,11 @@ class ResidentMemory:
         if not self._size:
             return
         now = _resident()
+        self._least = min(self._least, now)  # other parts of the process may have freed theirs
+        taken = now - self._least
         if self._measures:
-            self._measures, self._need = False, now - self._least
-        elif now > self._least + _SLACK * self._need:
+            self._measures, self._need = False, max(self._need, taken)
+        elif taken > self._need + max(_SHARE * self._need, _BYTES):
             self._give_back()
 
     def _give_back(self) -> None:
@@ -59,7 +65,7 @@ class ResidentMemory:
         assert trim is not None
         trim(0)
         self.trims += 1
-        self._least = _resident()
+        self._least, self._measures = _resident(), True
 
 
 def _resident() -> int:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import shutil
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -21,7 +21,7 @@ from darts_core.elastic.points import given_network, remove_stale, write_points
 from darts_core.elastic.shrink import Family, grow_family
 from darts_core.errors import ExportError, NoFormatError
 from darts_core.export.fold import trace
-from darts_core.export.formats import check_formats
+from darts_core.export.formats import FORMATS, check_formats
 from darts_core.metric import Metric
 from darts_core.modes import in_evaluation
 from darts_core.prune.auxiliary import drop_auxiliary
@@ -90,7 +90,9 @@ def shrink(config: ShrinkStage, folder: Path) -> dict[str, Any]:
     )  # fmt: skip
     given = in_evaluation(copied(model))
     if settings.export:
-        _check_exportable(given, bundle.input_shape)
+        _check_exportable(
+            given, bundle.input_shape, max(len(bundle.vocabulary), 2), config.export.formats
+        )
     trained = recipe(
         config, folder, epochs=settings.epochs, learning_rate=settings.learning_rate, **_LEFT_OUT
     )
@@ -144,11 +146,18 @@ def check_shrink(config: ShrinkStage) -> None:
         check_formats(config.export.formats)
 
 
-def _check_exportable(model: nn.Module, input_shape: tuple[int, ...]) -> None:
+def _check_exportable(
+    model: nn.Module,
+    input_shape: tuple[int, ...],
+    vocabulary: int = 2,
+    formats: Sequence[str] = ("pt2",),
+) -> None:
     """Refuse before the training what no format can express after it."""
     try:
         trace(model, input_shape)
-        _check_answers(model, input_shape)
+        # those of a lower precision are judged on val alone
+        if all(FORMATS[name].precision == "fp32" for name in formats):
+            _check_answers(model, input_shape, vocabulary)
     except ExportError as error:
         raise ExportError(
             f"{error} With shrink.export=false the points are cut out and measured without it."
@@ -156,17 +165,18 @@ def _check_exportable(model: nn.Module, input_shape: tuple[int, ...]) -> None:
 
 
 @torch.no_grad()
-def _check_answers(model: nn.Module, input_shape: tuple[int, ...]) -> None:
-    """Refuse what no export could be compared with: each is, on random inputs.
+def _check_answers(model: nn.Module, input_shape: tuple[int, ...], vocabulary: int) -> None:
+    """Refuse what no fp32 export could be compared with: each is, on random inputs.
 
     Raises:
         ExportError: the network gives NaN, or infinity, for them.
     """
-    like = next(model.parameters())
+    like = next(model.parameters(), torch.zeros(()))
     generator = torch.Generator(like.device).manual_seed(0)  # the global one is the training's
-    found = model(
-        draw_inputs(input_shape, 2, device=like.device, dtype=like.dtype, generator=generator)
-    )
+    x = draw_inputs(
+        input_shape, 2, device=like.device, dtype=like.dtype, generator=generator, vocabulary=vocabulary
+    )  # fmt: skip
+    found = model(x)
     # minus infinity rules an answer out
     if isinstance(found, torch.Tensor) and bool((found.isnan() | found.isposinf()).any()):
         raise ExportError(

@@ -196,6 +196,21 @@ def test_a_network_of_which_no_export_could_be_verified_is_refused_before_its_tr
     why = "gives NaN or infinite outputs for random inputs.*With shrink.export=false"
     with pytest.raises(ExportError, match=why):
         shrink._check_exportable(model, (1, 4))
+    # which is judged on val alone
+    shrink._check_exportable(model, (1, 4), formats=["pt2", "pt2_bf16"])
+
+
+def test_token_numbers_of_the_whole_vocabulary_ask_whether_an_export_can_be_verified(monkeypatch):
+    monkeypatch.setattr(shrink, "trace", lambda *_: None)
+    asked = []
+
+    def note(module, inputs):
+        asked.append(int(inputs[0].max()))
+
+    model = torch.nn.Embedding(100, 3)
+    model.register_forward_pre_hook(note)
+    shrink._check_exportable(model, (20,), 100)
+    assert 2 <= asked[0] < 100
 
 
 def test_a_budget_that_asks_for_nothing_is_told(caplog):

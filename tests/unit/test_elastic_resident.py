@@ -14,32 +14,60 @@ MIB = 2**20
 
 
 def _scripted(monkeypatch, values):
-    """Resident memory by script; what was given back is counted."""
+    """Resident memory by script, in MiB; what was given back is counted."""
     left, given_back = iter(values), []
-    monkeypatch.setattr(resident, "_resident", lambda: next(left))
+    monkeypatch.setattr(resident, "_resident", lambda: next(left) * MIB)
     monkeypatch.setattr(resident, "_malloc_trim", lambda: given_back.append)
     return given_back
 
 
+def _passes(memory, count):
+    for _ in range(count):
+        memory.passed()
+
+
 def test_memory_is_given_back_once_it_grew_past_a_fifth_more_than_a_pass_took(monkeypatch):
-    #  given back at 100; the whole network takes 100; up to 220 is let be; back to 110, thus up to 230
-    given_back = _scripted(monkeypatch, [100, 200, 215, 220, 221, 110, 230, 231, 105])
+    # given back at 100; the whole network takes 1000; up to 1300 is let be; back to 110, thus up to 1310
+    given_back = _scripted(monkeypatch, [100, 1100, 1250, 1299, 1301, 110, 900, 1309, 1311, 105])
     memory, x = ResidentMemory(), torch.zeros(4, 3)
     memory.begin(x)
-    for _ in range(3):
-        memory.passed()
+    _passes(memory, 3)
     assert len(given_back) == 1
     memory.passed()
     assert len(given_back) == 2
     memory.begin(x)
-    memory.passed()
+    _passes(memory, 2)
     assert len(given_back) == 2
     memory.passed()
     assert memory.trims == len(given_back) == 3
 
 
+def test_memory_is_not_given_back_at_every_pass_where_a_later_one_keeps_more(monkeypatch):
+    """The first pass left 6 MiB, as all large tensors were returned; each later one 100."""
+    given_back = _scripted(monkeypatch, [100, 106, 206, 100, *[200] * 7])
+    memory = ResidentMemory()
+    memory.begin(torch.zeros(4, 3))
+    _passes(memory, 9)
+    assert memory.trims == len(given_back) == 2
+
+
+def test_what_other_parts_of_the_process_hold_or_free_does_not_matter_for_long(monkeypatch):
+    # 4000 are freed beside us in the first pass: 500 and 64 are the next limit; then 2000 are taken for good
+    given_back = _scripted(
+        monkeypatch, [4500, 500, 560, 565, 500, 520, 2520, 2500, 2520, 2530, 2520]
+    )
+    memory = ResidentMemory()
+    memory.begin(torch.zeros(4, 3))
+    _passes(memory, 2)
+    assert len(given_back) == 1
+    _passes(memory, 3)
+    assert len(given_back) == 3
+    _passes(memory, 3)
+    assert len(given_back) == 3
+
+
 def test_a_larger_batch_is_measured_anew_and_a_smaller_one_is_not(monkeypatch):
-    given_back = _scripted(monkeypatch, [100, 200, 200, 100, 500, 620, 621, 100])
+    given_back = _scripted(monkeypatch, [100, 200, 200, 100, 1100, 1299, 1301, 100])
     memory = ResidentMemory()
     memory.begin(torch.zeros(4, 3))
     memory.passed()
@@ -47,7 +75,7 @@ def test_a_larger_batch_is_measured_anew_and_a_smaller_one_is_not(monkeypatch):
     memory.passed()
     assert len(given_back) == 1
     memory.begin(torch.zeros(16, 3))
-    memory.passed()  # takes 400: up to 580 is let be
+    _passes(memory, 2)  # takes 1000: up to 1300 is let be
     assert len(given_back) == 2
     memory.passed()
     assert len(given_back) == 3

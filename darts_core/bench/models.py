@@ -24,6 +24,7 @@ from darts_core.checkpoint import check_data
 from darts_core.errors import ConfigError, ExportError
 from darts_core.report.rows import ModelRow, finite
 from darts_core.runlog import RunFolder, code_mark, config_hash, read_mapping
+from darts_core.settings.train import as_before
 from darts_core.supernet import count
 from darts_core.train import TrainConfig, evaluate, fit, load_model, of_model, save_model
 from darts_core.train.judged import tested_before
@@ -146,7 +147,7 @@ def _train_one(
 
 def seed_settings(case: ModelCase, bundle: Any, config: TrainConfig, seed: int) -> dict[str, Any]:
     """What the folder of a seed is stamped by."""
-    return {"case": case.name, "meta": dict(case.meta), "train": vars(config),
+    return {"case": case.name, "meta": dict(case.meta), "train": as_before(vars(config)),
             "data": bundle.name, "seed": seed}  # fmt: skip
 
 

@@ -28,8 +28,8 @@ __all__ = ["Forecast", "duration", "forecast", "process_peak_mib"]
 
 log = logging.getLogger("darts_core")
 _TIMED_STEPS, _TIMED_SECONDS = 3, 4.0
-# a training of fewer seconds is not worth another look; a smaller gain is not told from noise
-_WORTH_A_LOOK, _CLEARLY = 60.0, 0.9
+# a training of fewer seconds or steps is not worth another look; a smaller gain is not told from noise
+_WORTH_A_LOOK, _MANY_STEPS, _CLEARLY = 60.0, 100, 0.9
 Step = Callable[[Tensor, Tensor], Any]
 LossOf = Callable[[Tensor, Tensor], tuple[Tensor, Tensor]]
 
@@ -55,6 +55,7 @@ def forecast(
     processes: int = 1,
     autocast: torch.dtype | None = None,
     channels_last: bool = False,
+    look: bool = True,
 ) -> Forecast:
     """Time a few steps of a fresh network, after a warm-up, and log the forecast.
 
@@ -72,6 +73,7 @@ def forecast(
         processes: that share each batch: a step of one of them is timed.
         autocast: the dtype in which that pass runs under autocast; None: it does not.
         channels_last: the layout of images and weights, as in the training.
+        look: whether to say so where a long training would be clearly quicker with channels last.
 
     Raises:
         MemoryShortageError: a step does not fit; states the largest batch that does, of a process alone.
@@ -104,7 +106,8 @@ def forecast(
         found.peak_mib,
         device,
     )
-    if step_of is None and not channels_last and found.seconds > _WORTH_A_LOOK:
+    long = found.seconds > _WORTH_A_LOOK and steps >= _MANY_STEPS
+    if look and long and step_of is None and not channels_last:
         with torch.random.fork_rng(devices=devices):
             _tell_of_layout(model, _pass_of(model, loss_of), x_BCHW, y_B, device, step_seconds)
     return found
@@ -113,14 +116,21 @@ def forecast(
 def _tell_of_layout(
     model: nn.Module, step: Step, x_BCHW: Tensor, y_B: Tensor, device: torch.device, before: float
 ) -> None:
-    """Say where a training with channels last would be clearly quicker; `model` is left in that layout."""
+    """Say where a training with channels last would be clearly quicker; `model` is left in either layout."""
     if x_BCHW.dim() != 4 or not any(param.dim() == 4 for param in model.parameters()):
         return
-    in_layout(model, torch.channels_last)
-    x_BCHW = input_in_layout(x_BCHW, torch.channels_last)
+
+    def seconds_in(layout: torch.memory_format) -> float:
+        in_layout(model, layout)
+        x = input_in_layout(x_BCHW.to(device), layout)
+        return _time(step, x, y_B.to(device), device)[0]
+
     try:
-        seconds, _ = _time(step, x_BCHW.to(device), y_B.to(device), device)
-    except RuntimeError:  # it joins channels and positions by view(), or the memory is too short
+        seconds = seconds_in(torch.channels_last)
+        if seconds < _CLEARLY * before:  # not for having come later, or beside less other work
+            before = min(before, seconds_in(torch.contiguous_format))
+    # of foreign code, of any kind: it joins channels and positions by view(), or the memory is too short
+    except Exception:
         return
     if seconds < _CLEARLY * before:
         log.info(

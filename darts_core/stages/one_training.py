@@ -36,6 +36,7 @@ def one_training(config: TrainStage, folder: Path) -> float:
         what=f"one full training of {network.name}",
         autocast=autocast_on(settings.precision, device),
         channels_last=settings.channels_last,
+        look=not settings.compile,
     )
     write_json(path, {"schema_version": 1, "training_seconds": found.seconds})
     return found.seconds

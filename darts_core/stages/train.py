@@ -65,6 +65,8 @@ def train(config: TrainStage, folder: Path) -> dict[str, Any]:
             processes=1 if group is None else group.processes,
             autocast=autocast_on(settings.precision, device),
             channels_last=settings.channels_last,
+            # one that has begun keeps its layout; torch.compile chooses one by itself
+            look=not (settings.compile or (folder / "checkpoint.pt").exists()),
         )
         if network.architecture is not None:
             network.architecture.to_yaml(folder / "architecture.yaml")

@@ -201,11 +201,9 @@ class Trainer:
     def _guarded_step(self, x_BCHW: Tensor, y_B: Tensor) -> tuple[Tensor, Tensor]:
         shortage: str | None = None
         try:
-            x, y = x_BCHW.to(self.device), y_B.to(self.device)
-            if self.config.channels_last:
-                x = input_in_layout(x, torch.channels_last)
             with telling_of_views(self.config.channels_last):
-                return self._step(x, y)
+                # no name of their own: what is kept here would be missed below
+                return self._step(self._placed(x_BCHW), y_B.to(self.device))
         except (RuntimeError, MemoryError) as error:
             if not is_memory_shortage(error):
                 raise
@@ -215,6 +213,11 @@ class Trainer:
             raise shared_memory_sentence(len(x_BCHW), count, self.device, shortage)
         # outside the handler: the traceback would keep the failed step's tensors alive
         raise memory_sentence(self._loss_of, self.model, x_BCHW, y_B, self.device, shortage)
+
+    def _placed(self, x_BCHW: Tensor) -> Tensor:
+        x_BCHW = x_BCHW.to(self.device)
+        last = self.config.channels_last
+        return input_in_layout(x_BCHW, torch.channels_last) if last else x_BCHW
 
     def _joined(self, own: Tensor) -> Tensor:
         """The whole batch's outputs as the task takes them."""

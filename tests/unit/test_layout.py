@@ -8,6 +8,7 @@ import torch
 from elastic_cases import Images, made
 from torch import nn
 
+from darts_core.bench.models import ModelCase, seed_settings
 from darts_core.checkpoint import load_checkpoint
 from darts_core.elastic import Sandwich
 from darts_core.elastic.fit import fit_elastic
@@ -115,6 +116,9 @@ def test_folders_from_before_the_setting_keep_their_names_and_go_on():
     trainer = Trainer(_net(), tiny_bundle(), config, ("params",), 0, torch.device("cpu"))
     before = {k: v for k, v in asdict(config).items() if k != "channels_last"}
     assert trainer._stamp() == config_hash({**before, "on": ("params",), "seed": 0})
+    case, bundle = ModelCase("a"), tiny_bundle()
+    assert seed_settings(case, bundle, config, 0)["train"] == before
+    assert seed_settings(case, bundle, RECIPE, 0)["train"]["channels_last"] is True
 
 
 class Viewing(nn.Module):
@@ -164,20 +168,43 @@ def test_a_long_training_is_told_where_channels_last_would_be_quicker(caplog, mo
         assert not list(left)
         return [line for line in caplog.messages if "channels_last" in line]
 
-    assert told(100, [1.0, 0.75]) == [
+    assert told(100, [1.0, 0.75, 1.1]) == [
         "train.channels_last=true would take about 0.75 of that (a step of 750 ms), with other rounding"
     ]
     assert told(100, [1.0, 0.95]) == []
-    # short, so already, or nothing in it that lies so
-    assert told(10, [1.0]) == []
+    # it came later only
+    assert told(100, [1.0, 0.75, 0.8]) == []
+    # short or of few steps, not asked for, so already, or nothing in it that lies so
+    assert told(100, [0.1]) == []
+    assert told(99, [1.0]) == []
+    assert told(100, [1.0], look=False) == []
     assert told(100, [1.0], channels_last=True) == []
     assert told(100, [1.0], lambda: nn.Sequential(nn.Flatten(), nn.Linear(192, 3))) == []
 
 
-def test_the_look_at_another_layout_ends_nothing_and_draws_nothing(monkeypatch):
+class Picky(nn.Module):
+    """Takes images with their channels first alone."""
+
+    def __init__(self):
+        super().__init__()
+        self.conv, self.lies = nn.Conv2d(3, 3, 8), []
+
+    def forward(self, x):
+        self.lies.append(_lies(x))
+        if self.lies[-1]:
+            raise ValueError("other strides")
+        return self.conv(x).flatten(1)
+
+
+@pytest.mark.parametrize("kind", [Viewing, Picky])
+def test_the_look_at_another_layout_ends_nothing_and_draws_nothing(monkeypatch, kind):
     monkeypatch.setattr("darts_core.stages.forecast._WORTH_A_LOOK", 0.0)
+    model = kind()
     torch.manual_seed(7)
-    forecast(Viewing, tiny_bundle(), batch_size=8, steps=9, device=torch.device("cpu"), what="it")
+    forecast(
+        lambda: model, tiny_bundle(), batch_size=8, steps=900, device=torch.device("cpu"), what="it"
+    )
+    assert _lies(model.conv.weight)  # it was looked at
     found = torch.rand(1)
     torch.manual_seed(7)
     assert torch.equal(found, torch.rand(1))

@@ -103,7 +103,7 @@ def _leave_out_far(
     if not far:
         return
     rest = [*{*values}.difference(far), *shown]
-    room = 0.06 * (max(rest) - min(rest)) or 0.06 * abs(max(rest)) or 1.0
+    room = 0.06 * (max(rest) - min(rest)) or 0.06 * abs(max(rest))
     # with a line's room for the words
     axes.set_ylim(
         min(rest) - (3 if maximize else 1) * room, max(rest) + (1 if maximize else 3) * room

@@ -23,7 +23,9 @@ def far_away(values: Sequence[float], *, maximize: bool, kept: Sequence[float] =
     if len(ordered) < 3:
         return []
     best, most = ordered[0], ordered[3 * (len(ordered) - 1) // 4]
-    span = max(most - best, 0.02 * abs(best), 1e-9)
+    span = max(most - best, 0.02 * abs(best))
+    if span < 1e-9:
+        return []  # all of them zero: nothing is flattened, and everything else would be far
     limit = max([best + _FAR * span, *(sign * value for value in kept)])
     return [value for value in values if sign * value > limit]
 

@@ -19,6 +19,7 @@ from typing import Any, Protocol
 from darts_core.errors import TuneError
 from darts_core.study.child import call_objective, child_main
 from darts_core.study.claim import Claim
+from darts_core.study.database import lost
 from darts_core.study.trial import TrialHandle, inside
 
 __all__ = [
@@ -44,8 +45,8 @@ _GUARD = (
     "under if __name__ == '__main__':."
 )
 # how often a trial that says nothing is looked at, and how long it may say nothing after the budget is spent:
-# so long, and so many times its longest pause between two reports; it may be measured or waiting for that
-_LOOK_SECONDS, _GRACE_SECONDS, _GRACE_PAUSES = 5.0, 600.0, 3.0
+# so long, and so many times the longest pause before; it may be measured or waiting for that
+_LOOK_SECONDS, _GRACE_SECONDS, _GRACE_PAUSES = 60.0, 600.0, 3.0
 _TERM_SECONDS = 5.0
 Decide = Callable[[int, dict[str, float]], "str | None"]
 Objective = Callable[[TrialHandle], Any]
@@ -206,6 +207,8 @@ class ChildRunner:
         self._reuse = bool(getattr(objective, "reuse_process", False))
         self._process: Any = None
         self._pipe: Any = None
+        # of all its trials: an objective that reports nothing tells by its earlier ones how long it takes
+        self._longest = 0.0
 
     def run(self, claim: Claim, decide: Decide) -> tuple[str, Any]:
         """One sitting of a trial, its reports relayed to `decide`.
@@ -257,14 +260,11 @@ class ChildRunner:
         """
         if not self._send(facts):
             return None
-        longest = 0.0
         while True:
-            since = time.monotonic()
-            reason = self._hangs(claim, longest)
+            reason = self._hangs(claim)
             if reason is not None:
                 self._end()
                 return "pruned", f"{reason}; it reported nothing after that and was ended by force"
-            longest = max(longest, time.monotonic() - since)
             try:
                 message = self._pipe.recv()
             except (EOFError, OSError):
@@ -274,18 +274,20 @@ class ChildRunner:
             if not self._send(decide(message[1], message[2])):
                 return None
 
-    def _hangs(self, claim: Claim, longest: float) -> str | None:
+    def _hangs(self, claim: Claim) -> str | None:
         """Wait for a message; the spent budget, in words, where none came for long after that."""
-        since = time.monotonic()
-        spent: float | None = None
+        since = spent = time.monotonic()
+        reason: str | None = None
         while not self._heard():
-            reason = claim.over()
-            if reason is None:
-                continue
             now = time.monotonic()
-            spent = now if spent is None else spent
-            if now - spent >= _GRACE_SECONDS and now - since >= _GRACE_PAUSES * longest:
+            if reason is None:
+                reason, spent = _over(claim), now
+                continue
+            # before anything was heard, what it had taken by then: a first epoch may need hours
+            pause = self._longest or spent - since
+            if now - spent >= _GRACE_SECONDS and now - since >= _GRACE_PAUSES * pause:
                 return reason
+        self._longest = max(self._longest, time.monotonic() - since)
         return None
 
     def _heard(self) -> bool:
@@ -324,6 +326,16 @@ def runner_of(objective: Any, wanted: tuple[str, ...]) -> Runner:
     make = getattr(objective, "runner", None)
     found: Runner = ChildRunner(objective, wanted) if make is None else make(wanted)
     return found
+
+
+def _over(claim: Claim) -> str | None:
+    """The spent budget, in words; books that cannot be read for a moment end no trial."""
+    try:
+        return claim.over()
+    except Exception as error:  # drivers raise their own kinds
+        if isinstance(error, OSError) or lost(error):
+            return None
+        raise
 
 
 def _how(code: int | None) -> str:

@@ -161,6 +161,8 @@ def test_a_diverged_trial_flattens_no_picture_of_the_best_so_far(tmp_path, monke
     assert far_away(losses, maximize=False) == [1e6]
     assert far_away(losses, maximize=False, kept=[1e6]) == []
     assert far_away([sign * 0.5, sign * 1e6], maximize=mode == "max") == []
+    # where the rest is all zero there is nothing to measure by
+    assert far_away([0.0, 0.0, 0.0, sign * 0.01], maximize=mode == "max") == []
     drawn = best_so_far(
         [Trial(i, "complete", {}, sign * loss) for i, loss in enumerate(losses)],
         maximize=mode == "max", label="loss", percent=False,

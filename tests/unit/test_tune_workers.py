@@ -135,17 +135,24 @@ def test_books_on_a_full_disk_are_no_death_of_a_trial_that_waits_for_their_answe
 
 
 class Hanging(Waiting):
-    """A pipe to a process that reports once, after four looks, and hangs from then on."""
+    """A pipe to a process that reports at these looks, and hangs from then on."""
 
     looks = 0
 
+    def __init__(self, *reports):
+        self.reports = reports
+
     def poll(self, seconds):
         self.looks += 1
-        return self.looks == 4
+        return self.looks in self.reports
 
 
-def test_a_trial_that_hangs_is_ended_by_force_when_the_budget_is_spent(tmp_path, monkeypatch):
-    ended, pipe, runner = [], Hanging(), ChildRunner(own_process, ())
+# a pause of 400 s, then of 500 s until the budget is spent: three times as long is waited for
+@pytest.mark.parametrize(("reports", "last"), [((4,), 4 + 12), ((), 15)])
+def test_a_trial_that_hangs_is_ended_by_force_when_the_budget_is_spent(
+    tmp_path, monkeypatch, reports, last
+):
+    ended, pipe, runner = [], Hanging(*reports), ChildRunner(own_process, ())
     monkeypatch.setattr(
         "darts_core.study.runner.time", SimpleNamespace(monotonic=lambda: 100.0 * pipe.looks)
     )
@@ -154,17 +161,23 @@ def test_a_trial_that_hangs_is_ended_by_force_when_the_budget_is_spent(tmp_path,
         terminate=lambda: ended.append("asked"), kill=lambda: ended.append("killed"),
         join=lambda *_: ended.append("joined"),
     )  # fmt: skip
+
+    def over():
+        if pipe.looks == 1:
+            raise OSError(errno.ESTALE, "the books are away for a moment")
+        return "the budget of 5.0 device-seconds is spent" if pipe.looks > 4 else None
+
     claim = SimpleNamespace(
-        number=0, params={}, folder=tmp_path, seed=0, resumed=False,
-        over=lambda: "the budget of 5.0 device-seconds is spent" if pipe.looks > 4 else None,
+        number=0, params={}, folder=tmp_path, seed=0, resumed=False, over=over
     )  # fmt: skip
     kind, reason = runner.run(claim, lambda epoch, row: None)
     assert kind == "pruned"
     assert reason.startswith("the budget of 5.0 device-seconds is spent; it reported nothing after")
-    # its pause was 400 s: three of these are waited for
-    assert pipe.looks == 4 + 12
+    assert pipe.looks == last
     assert ended == ["asked", "joined", "killed", "joined"]
     assert runner._process is None
+    # the pauses of earlier trials are known to the next
+    assert runner._longest == 100.0 * sum(reports)
 
 
 def test_a_beat_that_a_full_disk_missed_is_followed_by_others(tmp_path, monkeypatch):

@@ -5,13 +5,10 @@ it is timed. They take turns. *Tensors* is what torch's own record of allocation
 `torch.cuda.max_memory_allocated` would say on a GPU: params, gradients, momenta, activations, the teacher and
 what it said; the same every time. *Process* is the largest resident memory of a process that does nothing
 else (`ru_maxrss`), with libraries, data, and what the allocator and oneDNN keep; it differs from run to run.
-`limited` is elastic with `ONEDNN_PRIMITIVE_CACHE_CAPACITY=64`: oneDNN compiles a layer anew for each shape
-that it meets and keeps 1,024, which pins down pieces of memory between large tensors.
 """
 
 from __future__ import annotations
 
-import os
 import resource
 import statistics
 import time
@@ -30,38 +27,29 @@ from darts_core.elastic import Sandwich, elastic
 from darts_core.train import load_model
 
 MIB = 2**20
-KINDS = ("plain", "elastic", "limited")
+KINDS = ("plain", "elastic")
 # batch size, steps, pairs
 SIZES = ((64, 40, 3), (256, 15, 3))
 
 
 def step_cost(case: Case, rounds: int = 20) -> dict[str, Any]:
     """Elastic steps and the plain steps of their sub-networks, in turn; the ratio of each pair."""
-    found: dict[str, list[tuple[float, float]]] = {"elastic": [], "limited": []}
-    with _pool() as elastic_steps, _pool() as limited, _pool() as plain:
-        ours = {"elastic": elastic_steps, "limited": limited}
+    found: list[tuple[float, float]] = []
+    with _pool() as ours, _pool() as plain:
         for turn in range(rounds + 2):
-            seconds = {
-                kind: pool.submit(_elastic_seconds, case, kind, turn).result()
-                for kind, pool in ours.items()
-            }
+            first, second = ours.submit(_elastic_seconds, case, turn).result()
             apart = plain.submit(_plain_seconds, case, turn).result()
             if turn >= 2:
-                for kind, (first, second) in seconds.items():
-                    found[kind].append((first / apart, second / apart))
-    ratios = {
-        kind: {
-            "ratio_teacher_asked": spread([asked for asked, _ in pairs]),
-            "ratio_teacher_looked_up": spread([looked_up for _, looked_up in pairs]),
-        }
-        for kind, pairs in found.items()
+                found.append((first / apart, second / apart))
+    return {
+        "ratio_teacher_asked": spread([asked for asked, _ in found]),
+        "ratio_teacher_looked_up": spread([looked_up for _, looked_up in found]),
     }
-    return {**ratios["elastic"], "limited": ratios["limited"]}
 
 
-def _elastic_seconds(case: Case, kind: str, turn: int) -> tuple[float, float]:
+def _elastic_seconds(case: Case, turn: int) -> tuple[float, float]:
     """One step with the teacher asked, and the same step with its answers looked up."""
-    training = _here(case, kind)
+    training = _here(case, "elastic")
     x, y = training.first
     moved, sandwich = x + 1e-3 * turn, training.sandwich
     assert sandwich is not None
@@ -106,7 +94,7 @@ def memory(case: Case) -> dict[str, Any]:
 
 
 def _of_size(case: Case, batch: int, steps: int, pairs: int) -> dict[str, Any]:
-    tensors = {kind: _alone(_tensors, case, kind, batch, 3) for kind in KINDS[:2]}
+    tensors = {kind: _alone(_tensors, case, kind, batch, 3) for kind in KINDS}
     processes: dict[str, list[float]] = {kind: [] for kind in KINDS}
     for _ in range(pairs):
         for kind in KINDS:
@@ -117,7 +105,7 @@ def _of_size(case: Case, batch: int, steps: int, pairs: int) -> dict[str, Any]:
         "tensors_mib": tensors,
         "tensors_ratio": tensors["elastic"] / tensors["plain"],
         "process_mib": processes,
-        "process_ratio": {kind: _ratios(processes[kind], processes["plain"]) for kind in KINDS[1:]},
+        "process_ratio": _ratios(processes["elastic"], processes["plain"]),
     }
 
 
@@ -139,8 +127,6 @@ class _Training:
     """The base and eight batches, loaded; `start` makes what a training needs, `step` takes one step."""
 
     def __init__(self, case: Case, kind: str, batch: int) -> None:
-        if kind == "limited":
-            os.environ["ONEDNN_PRIMITIVE_CACHE_CAPACITY"] = "64"  # read when the first layer runs
         torch.set_num_threads(1)
         torch.manual_seed(case.seed)
         self.model, _ = load_model(case.base() / "model.pt")

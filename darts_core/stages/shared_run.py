@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from darts_core.distributed import Group, current_group
+from darts_core.distributed import Group, current_group, first_may_fail
 from darts_core.runlog import RunFolder
 from darts_core.stages.logging import make_loggers
 
@@ -24,12 +24,17 @@ def open_run(
 
     Returns:
         (None in a process of its own, None in all processes of a group but the first, finished)
+
+    Raises:
+        ResumeError: the folder holds a run of other settings; in all processes of a group.
+        ConfigError: a logger is none; in all.
     """
     group = current_group()
     run = None
-    if group is None or group.primary:
-        run = RunFolder.create(
-            folder, (decides or config).described(), loggers=make_loggers(config)
-        )
+    with first_may_fail(group or Group.alone()):
+        if group is None or group.primary:
+            run = RunFolder.create(
+                folder, (decides or config).described(), loggers=make_loggers(config)
+            )
     finished = run is not None and run.finished
     return group, run, finished if group is None else group.agree(finished)

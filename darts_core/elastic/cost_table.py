@@ -20,6 +20,7 @@ from darts_core.errors import LatencyError
 from darts_core.latency import device_lock
 from darts_core.prune.cost import LayerCosts
 from darts_core.prune.groups import CONVOLUTIONS, NORMS
+from darts_core.prune.slices import depthwise
 
 __all__ = ["fit_cost", "measure_cost"]
 
@@ -45,9 +46,7 @@ def _sides(net: Elastic, path: str, module: nn.Module, shape: Sequence[int]) -> 
         whole = {"in": module.in_channels, "out": module.out_channels}
     else:
         whole = dict.fromkeys(("in", "out"), int(shape[1]))
-    if not isinstance(module, nn.Linear) and not (
-        isinstance(module, CONVOLUTIONS) and module.groups == 1
-    ):
+    if _one_sided(module):
         # a depthwise layer, a norm: one width for both sides
         return Side((whole["in"],)), _side(whole["out"], {**lost["in"], **lost["out"]})
     return _side(whole["in"], lost["in"]), _side(whole["out"], lost["out"])
@@ -108,11 +107,10 @@ def measure_cost(
             if known is not None:
                 ms = _known(known, path, (len(ins.widths), len(outs.widths)))
             else:
-                single = not isinstance(module, nn.Linear) and len(ins.widths) == 1
+                single = _one_sided(module)
                 ms = tuple(
                     tuple(
-                        costs.layer_ms(path, *((o, o) if single and _one_sided(module) else (i, o)))
-                        for o in outs.widths
+                        costs.layer_ms(path, *((o, o) if single else (i, o))) for o in outs.widths
                     )
                     for i in ins.widths
                 )
@@ -127,7 +125,8 @@ def measure_cost(
 
 
 def _one_sided(module: nn.Module) -> bool:
-    return not isinstance(module, nn.Linear) and getattr(module, "groups", 2) != 1
+    """Whether its outputs are its inputs, as of a norm or a depthwise layer."""
+    return depthwise(module) or not isinstance(module, (*CONVOLUTIONS, nn.Linear))
 
 
 def _known(

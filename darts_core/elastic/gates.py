@@ -1,8 +1,8 @@
 """The whole network under weights over its options: each layer reads its inputs scaled by how sure they are.
 
 Channel p of a group counts as much as all widths beyond p together; a block as much as all depths that run
-it. At one-hot weights this is the sub-network, but for norms over channels (layer norm), which see zeros
-where the sub-network has nothing. Parameters are frozen: gradients reach the weights alone.
+it. At one-hot weights this is the sub-network, but for norms over several channels (layer and group norms),
+which see what the sub-network has not. Parameters are frozen: gradients reach the weights alone.
 """
 
 from __future__ import annotations
@@ -16,6 +16,8 @@ from torch import Tensor, nn
 
 from darts_core.elastic.network import Elastic
 from darts_core.elastic.variables import Width
+from darts_core.prune.groups import CONVOLUTIONS
+from darts_core.prune.slices import depthwise
 
 __all__ = ["Gates"]
 
@@ -97,15 +99,20 @@ def _readers(width: Width, modules: Mapping[str, nn.Module]) -> list[tuple[nn.Mo
     found: dict[str, Tensor] = {}
     for member in width.members:
         module = modules[member.name]
-        if member.side != "in" or not _dense(module):
+        if member.side != "in" or not _reads(module):
             continue
         weight = module.weight
         assert isinstance(weight, Tensor)
         if member.name not in found:
             found[member.name] = torch.full((weight.shape[1],), width.options[-1])
-        found[member.name][list(member.indices)] = torch.tensor(member.positions)
+        # the groups of a convolution lose the same inputs each
+        index = torch.tensor(member.indices) % weight.shape[1]
+        found[member.name][index] = torch.tensor(member.positions)
     return [(modules[name], index) for name, index in found.items()]
 
 
-def _dense(module: nn.Module) -> bool:
-    return isinstance(module, nn.Linear) or getattr(module, "groups", 0) == 1
+def _reads(module: nn.Module) -> bool:
+    """Whether the layer mixes its inputs: a depthwise one hands each channel on."""
+    return isinstance(module, nn.Linear) or (
+        isinstance(module, CONVOLUTIONS) and not depthwise(module)
+    )

@@ -28,18 +28,21 @@ def most_important_first(
     groups = [ChannelGroup(width.name, width.options[-1], width.members) for width in widths]
     kind = "taylor" if batches else "magnitude"
     scores = channel_importance(model, groups, kind, batches, task)
-    return {group.root: _order(group, scores[group.root]) for group in groups}
+    return {width.name: _order(width, scores[width.name]) for width in widths}
 
 
-def _order(group: ChannelGroup, scores: np.ndarray) -> list[int]:
-    order = [int(channel) for channel in np.argsort(-scores, kind="stable")]
+def _order(width: Width, scores: np.ndarray) -> list[int]:
+    together = scores.reshape(-1, width.blocks).sum(1)
+    order = [int(column) for column in np.argsort(-together, kind="stable")]
     led: list[int] = []
-    parts = {m.positions for m in group.members if m.side == "out"}
+    parts = {m.positions for m in width.members if m.side == "out"}
     for positions in sorted(parts, key=len):
+        own = {position // width.blocks for position in positions}
         # a layer that owns a part of the channels keeps one of them at every width
-        if not set(led) & set(positions):
-            led.append(next(channel for channel in order if channel in set(positions)))
-    return [*led, *(channel for channel in order if channel not in led)]
+        if not set(led) & own:
+            led.append(next(column for column in order if column in own))
+    columns = [*led, *(column for column in order if column not in led)]
+    return [column * width.blocks + block for column in columns for block in range(width.blocks)]
 
 
 @torch.no_grad()

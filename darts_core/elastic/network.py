@@ -33,6 +33,7 @@ from darts_core.prune.prune import preferred_step
 from darts_core.prune.slices import Plan, cut, running
 from darts_core.prune.trial import Trial
 from darts_core.tasks import Classification, Task
+from darts_core.train.save import untold_width
 
 __all__ = ["Elastic", "elastic"]
 
@@ -134,8 +135,10 @@ class Elastic:
         }
         for (path, name), value in found.attributes.items():
             # a norm without weights: no tensor of the state tells how many channels it has
-            if name == "normalized_shape" and self.model.get_submodule(path).weight is None:
-                sizes[f"{path}.{name}".lstrip(".")] = value[0]
+            if name == untold_width(self.model.get_submodule(path)):
+                sizes[f"{path}.{name}".lstrip(".")] = (
+                    value[0] if isinstance(value, tuple) else value
+                )
         # opened first: a block that is skipped may hold one
         replaced = dict.fromkeys(self.opened, "attention")
         return {"replaced": replaced | dict.fromkeys(found.skipped, "skip_connect"), "sizes": sizes}

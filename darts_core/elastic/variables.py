@@ -41,6 +41,8 @@ class Width:
         free: those of parameters that belong to no layer.
         kind: "channels", or "heads" of an attention.
         attributes: (module, attribute, unit): whole numbers that are the width times a unit.
+        blocks: so many channels that follow one another go together, one of each part that keeps as many as
+            the others: a norm's or a convolution's groups, a gate's halves. Widths are multiples of it.
     """
 
     name: str
@@ -49,6 +51,7 @@ class Width:
     free: tuple[Member, ...] = ()
     kind: str = "channels"
     attributes: tuple[tuple[str, str, int], ...] = ()
+    blocks: int = 1
 
 
 @dataclass(frozen=True)

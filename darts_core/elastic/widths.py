@@ -74,25 +74,32 @@ def _width(model: nn.Module, group: ChannelGroup, least: float, step: int) -> Wi
         module = model.get_submodule(member.name)
         if not isinstance(module, LAYERS):
             return f"{member.name} is a {type(module).__name__}, which is not sliced"
-        if isinstance(module, CONVOLUTIONS) and 1 < module.groups < module.in_channels:
-            return f"{member.name} is a grouped convolution"
         if isinstance(module, LAYER_NORMS) and len(module.normalized_shape) != 1:
             return f"{member.name} normalises more than its channels"
-    floor = max(int(np.ceil(least * group.channels)), least_width(group))
-    options = options_of(group.channels, floor, step)
-    if len(options) < 2:
-        return f"{group.channels} channels are too few"
-    width = Width(group.root, options, group.members, group.free)
+    floor = max(int(np.ceil(least * group.columns)), least_width(group) // group.blocks)
+    columns = options_of(group.columns, floor, max(1, step // group.blocks))
+    if len(columns) < 2:
+        shared = f", shared out among {group.blocks} parts," if group.blocks > 1 else ""
+        return f"{group.channels} channels{shared} are too few"
+    options = tuple(count * group.blocks for count in columns)
+    width = Width(group.root, options, group.members, group.free, blocks=group.blocks)
     return width if _movable(width) else _numbered(width, _fair(group))
 
 
 def _movable(width: Width) -> bool:
-    """Whether every layer owns all of the channels, so that they can be sorted in it."""
-    return all(sortable(m, width.options[-1]) for m in (*width.members, *width.free))
+    """Whether every layer owns all of the channels and keeps none apart, so that they can be sorted in it."""
+    return width.blocks == 1 and all(
+        sortable(m, width.options[-1]) for m in (*width.members, *width.free)
+    )
 
 
 def _fair(group: ChannelGroup) -> list[int]:
-    """Channels in an order in which layers that own a part of them each lose their share."""
+    """Channels in an order in which layers that own a part of them each lose their share.
+
+    Parts that keep as many channels as each other, such as the groups of a norm, lose the same ones of each.
+    """
+    if group.blocks > 1:
+        return [b * group.columns + c for c in range(group.columns) for b in range(group.blocks)]
     place: dict[int, float] = {}
     for positions in sorted({m.positions for m in group.members if m.side == "out"}, key=len):
         own = sorted(set(positions))

@@ -19,6 +19,7 @@ from darts_core.latency.deployed import in_runtime
 from darts_core.latency.measure import call_ms, quick_ms
 from darts_core.modes import evaluating
 from darts_core.prune.groups import CONVOLUTIONS, NORMS, ChannelGroup
+from darts_core.prune.slices import depthwise
 from darts_core.sample_inputs import draw_inputs, number_format
 
 __all__ = ["LayerCosts"]
@@ -124,7 +125,7 @@ class LayerCosts:
             layer, shape = self._layers[name]
             ins, outs = _channels(layer, shape)
             # a depthwise layer, a norm: one width for both sides
-            single = not isinstance(layer, (*CONVOLUTIONS, nn.Linear)) or _depthwise(layer)
+            single = not isinstance(layer, (*CONVOLUTIONS, nn.Linear)) or depthwise(layer)
             lost_in = max(lost_in, lost_out) if single else lost_in
             lost_out = lost_in if single else lost_out
             now = self.layer_ms(name)
@@ -154,12 +155,6 @@ def _work(layer: nn.Module, x: Tensor) -> float:
     weight = getattr(layer, "weight", None)
     inner = weight[0].numel() if isinstance(weight, Tensor) and weight.ndim > 1 else 1
     return float(y.numel() * inner + 4 * (x.numel() + y.numel()))
-
-
-def _depthwise(layer: nn.Module) -> bool:
-    if not isinstance(layer, CONVOLUTIONS):
-        return False
-    return layer.groups == layer.in_channels == layer.out_channels > 1
 
 
 def _padding(layer: nn.Module, x: Tensor, y: Any) -> tuple[int, ...] | None:
@@ -204,7 +199,7 @@ def _key(
     ins, outs = ins or own_in, outs or own_out
     if isinstance(layer, CONVOLUTIONS):
         # as many groups as there are, where the widths can be shared out among them
-        groups = ins if _depthwise(layer) else math.gcd(layer.groups, ins, outs)
+        groups = ins if depthwise(layer) else math.gcd(layer.groups, ins, outs)
         own = layer.padding if isinstance(layer.padding, str) else tuple(layer.padding)
         extra: Mapping[str, Any] = {
             "kernel_size": tuple(layer.kernel_size),

@@ -30,6 +30,7 @@ from darts_core.supernet.tied import kept_tied
 
 __all__ = [
     "CONVOLUTIONS",
+    "INSTANCE_NORMS",
     "LAYER_NORMS",
     "NORMS",
     "ChannelGroup",
@@ -46,6 +47,7 @@ __all__ = [
 log = logging.getLogger("darts_core")
 NORMS = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d, nn.SyncBatchNorm)
 LAYER_NORMS = (nn.LayerNorm, nn.RMSNorm)
+INSTANCE_NORMS = (nn.InstanceNorm1d, nn.InstanceNorm2d, nn.InstanceNorm3d)
 ROOTS = (*CONVOLUTIONS, nn.Linear)
 # layers that torch makes with a weight (or None for it) among their parameters
 _WEIGHTED = (

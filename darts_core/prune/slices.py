@@ -16,7 +16,14 @@ import torch
 from torch import Tensor, nn
 
 from darts_core.errors import PruneError
-from darts_core.prune.groups import CONVOLUTIONS, LAYER_NORMS, NORMS, Member, copied
+from darts_core.prune.groups import (
+    CONVOLUTIONS,
+    INSTANCE_NORMS,
+    LAYER_NORMS,
+    NORMS,
+    Member,
+    copied,
+)
 from darts_core.supernet.replace import replace_modules
 from darts_core.supernet.tied import kept_tied
 
@@ -34,7 +41,9 @@ __all__ = [
     "take_out",
 ]
 
-LAYERS = (*CONVOLUTIONS, *NORMS, nn.Linear, *LAYER_NORMS, nn.PReLU, nn.Embedding)
+LAYERS = (
+    *CONVOLUTIONS, *NORMS, nn.Linear, *LAYER_NORMS, *INSTANCE_NORMS, nn.GroupNorm, nn.PReLU, nn.Embedding,
+)  # fmt: skip
 _STATISTICS = ("running_mean", "running_var")
 Index = slice | Tensor
 # of a layer: its path, "out", "in" or "free", and of a free parameter the dimension
@@ -92,11 +101,20 @@ def _inside(path: str, blocks: Sequence[str]) -> bool:
 
 def sides_of(module: nn.Module, side: str) -> dict[str, int]:
     """Which dimension of which tensor of a layer the channels of a side lie in."""
-    if isinstance(module, nn.Linear) or (isinstance(module, CONVOLUTIONS) and module.groups == 1):
+    if isinstance(module, nn.Linear) or (
+        isinstance(module, CONVOLUTIONS) and not depthwise(module)
+    ):
         return {"weight": 0, "bias": 0} if side == "out" else {"weight": 1}
     if isinstance(module, nn.Embedding):
         return {"weight": 1}
     return {"weight": 0, "bias": 0, **dict.fromkeys(_STATISTICS, 0)}
+
+
+def depthwise(module: nn.Module) -> bool:
+    """Whether each channel is a group of its own with one output, so that input and output are one side."""
+    if not isinstance(module, CONVOLUTIONS):
+        return False
+    return bool(module.groups == module.in_channels == module.out_channels > 1)
 
 
 def _slice(model: nn.Module, found: Plan, path: str, side: str, dim: int, lost: set[int]) -> None:
@@ -107,8 +125,15 @@ def _slice(model: nn.Module, found: Plan, path: str, side: str, dim: int, lost: 
         return
     module = model.get_submodule(path)
     kept_count = 0
-    if isinstance(module, LAYER_NORMS):  # one without weights states its channels nowhere else
+    # a norm without weights states its channels nowhere else
+    if isinstance(module, LAYER_NORMS):
         kept_count = module.normalized_shape[-1] - len(lost)
+    elif isinstance(module, INSTANCE_NORMS):
+        kept_count = module.num_features - len(lost)
+    elif isinstance(module, nn.GroupNorm):
+        kept_count = module.num_channels - len(lost)
+    elif side == "in" and isinstance(module, CONVOLUTIONS) and not depthwise(module):
+        lost = _of_each_group(module, lost)
     for name, place in sides_of(module, side).items():
         tensor = getattr(module, name, None)
         if tensor is not None:
@@ -117,6 +142,19 @@ def _slice(model: nn.Module, found: Plan, path: str, side: str, dim: int, lost: 
             _note(found, path, name, place, _kept(count, lost, tensor))
     for name, value in _sizes(module, side, kept_count).items():
         found.attributes[path, name] = value
+
+
+def _of_each_group(module: Any, lost: set[int]) -> set[int]:
+    """Which of each group's inputs a convolution loses, as its weight counts them.
+
+    Raises:
+        PruneError: its groups lose other ones.
+    """
+    own = module.in_channels // module.groups
+    each = {channel % own for channel in lost}
+    if len(each) * module.groups != len(lost):
+        raise PruneError("The groups of a convolution can only lose the same inputs each.")
+    return each
 
 
 def _note(found: Plan, path: str, name: str, dim: int, kept: Index) -> None:
@@ -133,12 +171,14 @@ def _kept(count: int, lost: set[int], like: Tensor) -> Index:
 def _sizes(module: nn.Module, side: str, count: int) -> dict[str, Any]:
     """The attributes that state a layer's size."""
     if isinstance(module, CONVOLUTIONS):
-        if module.groups > 1:
+        if depthwise(module):
             return dict.fromkeys(("groups", "in_channels", "out_channels"), count)
-        return {f"{side}_channels": count}
+        return {f"{side}_channels": count * module.groups if side == "in" else count}
     if isinstance(module, nn.Linear):
         return {f"{side}_features": count}
-    if isinstance(module, NORMS):
+    if isinstance(module, nn.GroupNorm):
+        return {"num_channels": count}
+    if isinstance(module, (*NORMS, *INSTANCE_NORMS)):
         # without weights and statistics nothing says how many channels there were
         return {"num_features": count} if count else {}
     if isinstance(module, LAYER_NORMS):

@@ -57,14 +57,27 @@ def save_model(path: str | Path, model: nn.Module, meta: Mapping[str, Any]) -> N
 
 
 def _untold(model: nn.Module) -> dict[str, int]:
-    """Widths that no tensor of the state tells: those of layer norms without weights."""
-    return {
-        f"{path}.normalized_shape": int(module.normalized_shape[0])
-        for path, module in model.named_modules()
-        if isinstance(module, (nn.LayerNorm, nn.RMSNorm))
-        and module.weight is None
-        and len(module.normalized_shape) == 1
-    }
+    """Widths that no tensor of the state tells: those of norms without weights."""
+    found: dict[str, int] = {}
+    for path, module in model.named_modules():
+        if name := untold_width(module):
+            value: Any = getattr(module, name)
+            found[f"{path}.{name}"] = int(value[0] if isinstance(value, tuple) else value)
+    return found
+
+
+def untold_width(module: nn.Module) -> str | None:
+    """The attribute that alone says how many channels a norm without weights has; None of another layer."""
+    if getattr(module, "weight", 0) is not None:
+        return None
+    if isinstance(module, (nn.LayerNorm, nn.RMSNorm)) and len(module.normalized_shape) == 1:
+        return "normalized_shape"
+    if isinstance(module, nn.GroupNorm):
+        return "num_channels"
+    instances = (nn.InstanceNorm1d, nn.InstanceNorm2d, nn.InstanceNorm3d)
+    return (
+        "num_features" if isinstance(module, instances) and not module.track_running_stats else None
+    )
 
 
 def load_model(path: str | Path, *, device: Any = "cpu") -> tuple[nn.Module, dict[str, Any]]:

@@ -247,6 +247,7 @@ def _orders(
         width.name: order
         for width in widths
         if (order := _known_order(known, width.name, range(width.options[-1])))
+        and _together(order, width.blocks)
     }
     left = [width for width in widths if width.name not in fitting]
     return {**fitting, **(most_important_first(model, left, batches, task) if left else {})}
@@ -258,6 +259,11 @@ def _known_order(known: Orders | None, name: str, of: Sequence[Any]) -> list[Any
     if isinstance(order, (list, tuple)) and sorted(order, key=str) == sorted(of, key=str):
         return [*order]
     return []
+
+
+def _together(order: Sequence[int], blocks: int) -> bool:
+    """Whether channels that go or stay together follow one another, as in a width with parts they must."""
+    return all(p // blocks == order[at - at % blocks] // blocks for at, p in enumerate(order))
 
 
 def _ordered(

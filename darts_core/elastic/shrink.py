@@ -189,10 +189,14 @@ def _made_elastic(
     step = options.round_to or int(group.text(str(known)))
 
     def made(orders: Mapping[str, Any]) -> Elastic:
-        return elastic(
+        net = elastic(
             model, batches[0][0], batches=batches, task=task, least=options.least, step=step,
             depth=options.depth, orders=orders,
         )  # fmt: skip
+        # what an earlier program began goes on, though more may vary by now
+        vary = [variable for variable in net.variables if variable.name in orders] or net.variables
+        known = {variable.name: net.orders[variable.name] for variable in vary}
+        return Elastic(net.model, vary, net.left, net.opened, known)
 
     net = None
     with first_may_fail(group):

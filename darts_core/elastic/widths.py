@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import replace
 
@@ -77,7 +78,7 @@ def _width(model: nn.Module, group: ChannelGroup, least: float, step: int) -> Wi
         if isinstance(module, LAYER_NORMS) and len(module.normalized_shape) != 1:
             return f"{member.name} normalises more than its channels"
     floor = max(int(np.ceil(least * group.columns)), least_width(group) // group.blocks)
-    columns = options_of(group.columns, floor, max(1, step // group.blocks))
+    columns = options_of(group.columns, floor, step // math.gcd(step, group.blocks))
     if len(columns) < 2:
         shared = f", shared out among {group.blocks} parts," if group.blocks > 1 else ""
         return f"{group.channels} channels{shared} are too few"
@@ -98,29 +99,55 @@ def _fair(group: ChannelGroup) -> list[int]:
 
     Parts that keep as many channels as each other, such as the groups of a norm, lose the same ones of each.
     """
-    if group.blocks > 1:
-        return [b * group.columns + c for c in range(group.columns) for b in range(group.blocks)]
     place: dict[int, float] = {}
     for positions in sorted({m.positions for m in group.members if m.side == "out"}, key=len):
         own = sorted(set(positions))
         for number, channel in enumerate(own):
             place.setdefault(channel, number / len(own))
-    return sorted(range(group.channels), key=lambda channel: place.get(channel, 1.0))
+
+    def first(column: int) -> float:
+        return min(place.get(channel, 1.0) for channel in _column(group, column))
+
+    columns = sorted(range(group.columns), key=first)
+    return [channel for column in columns for channel in _column(group, column)]
+
+
+def _column(group: ChannelGroup, column: int) -> range:
+    """The channels that go or stay together, one of each part."""
+    return range(column, group.channels, group.columns)
 
 
 def _refused(trial: Trial, group: ChannelGroup, width: Width) -> str:
     """Why the group cannot vary, found by trying; empty where it can."""
     if trial.cut(plan(trial.model, [width], {width.name: width.options[0]})) is None:
         return "the network does not run with fewer, or its output would change its shape"
-    if _movable(width) and not moves(trial, group):
+    if _in_whole_parts(group) and not moves(trial, group):
         return "its channels have fixed places (something reads them by position)"
     return ""
 
 
+def _in_whole_parts(group: ChannelGroup) -> bool:
+    """Whether every layer owns all channels of each part of which it owns any, so that they can be sorted."""
+    for member in (*group.members, *group.free):
+        owned = set(member.positions)
+        if not owned or len(owned) != group.columns * len(
+            {position // group.columns for position in owned}
+        ):
+            return False
+    return True
+
+
 def moves(trial: Trial, group: ChannelGroup) -> bool:
-    """Whether the network computes the same with the group's channels, or heads, in another order."""
-    members, order = (*group.members, *group.free), _mixed(group.channels)
-    permute(trial.model, members, order)
+    """Whether the network computes the same with the group's channels, or heads, in another order.
+
+    Of channels in parts it is the same other order within each.
+    """
+    members, mixed = (*group.members, *group.free), _mixed(group.columns)
+    order = [part * group.columns + column for part in range(group.blocks) for column in mixed]
+    try:
+        permute(trial.model, members, order)
+    except IndexError:  # torch-pruning took other channels for these, as behind a pixel shuffle
+        return False
     same = trial.same(trial.run())
     permute(trial.model, members, np.argsort(order).tolist())
     return same

@@ -133,7 +133,7 @@ def _slice(model: nn.Module, found: Plan, path: str, side: str, dim: int, lost: 
     elif isinstance(module, nn.GroupNorm):
         kept_count = module.num_channels - len(lost)
     elif side == "in" and isinstance(module, CONVOLUTIONS) and not depthwise(module):
-        lost = _of_each_group(module, lost)
+        lost = _of_each_group(module, lost) if module.groups > 1 else lost
     for name, place in sides_of(module, side).items():
         tensor = getattr(module, name, None)
         if tensor is not None:
@@ -179,8 +179,8 @@ def _sizes(module: nn.Module, side: str, count: int) -> dict[str, Any]:
     if isinstance(module, nn.GroupNorm):
         return {"num_channels": count}
     if isinstance(module, (*NORMS, *INSTANCE_NORMS)):
-        # without weights and statistics nothing says how many channels there were
-        return {"num_features": count} if count else {}
+        # without weights and statistics nothing says how many channels there were, or some number does
+        return {"num_features": count} if count > 0 else {}
     if isinstance(module, LAYER_NORMS):
         return {"normalized_shape": (count,)}
     if isinstance(module, nn.Embedding):
@@ -304,22 +304,38 @@ def permute(model: nn.Module, members: Sequence[Member], order: Sequence[int]) -
 
     Parameters stay the objects that they are: an optimizer goes on with them. One that stands in several
     layers, such as an embedding that is also the output's weight, is moved once.
+
+    Raises:
+        IndexError: a member has channels that its layer has not; nothing was moved.
     """
+    found: list[tuple[Tensor, int, list[int]]] = []
     # a layer that reads the channels twice, as behind a concatenation with themselves, has two members
     done: set[tuple[int, int, tuple[int, ...]]] = set()
     for member in members:
         places: dict[int, list[int]] = {}
+        own = _inputs_of_a_group(model, member)
         for position, index in zip(member.positions, member.indices, strict=True):
-            places.setdefault(position, []).append(index)
+            places.setdefault(position, []).append(index % own if own else index)
         for tensor, dim in _held(model, member):
             if (id(tensor), dim, member.indices) in done:
                 continue
             done.add((id(tensor), dim, member.indices))
             source = list(range(tensor.shape[dim]))
             for position, before in enumerate(order):
-                for new, old in zip(places[position], places[before], strict=True):
+                # a layer that owns some parts of the channels has none of the others
+                for new, old in zip(places.get(position, ()), places.get(before, ()), strict=True):
                     source[new] = old
-            tensor.copy_(tensor.index_select(dim, torch.tensor(source, device=tensor.device)))
+            found.append((tensor, dim, source))
+    for tensor, dim, source in found:
+        tensor.copy_(tensor.index_select(dim, torch.tensor(source, device=tensor.device)))
+
+
+def _inputs_of_a_group(model: nn.Module, member: Member) -> int:
+    """How many inputs each group of a grouped convolution reads, where these are its inputs; otherwise 0."""
+    module = None if member.side != "in" else model.get_submodule(member.name)
+    if not isinstance(module, CONVOLUTIONS) or module.groups == 1 or depthwise(module):
+        return 0
+    return int(module.in_channels // module.groups)
 
 
 def _held(model: nn.Module, member: Member) -> list[tuple[Tensor, int]]:

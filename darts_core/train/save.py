@@ -75,9 +75,10 @@ def untold_width(module: nn.Module) -> str | None:
     if isinstance(module, nn.GroupNorm):
         return "num_channels"
     instances = (nn.InstanceNorm1d, nn.InstanceNorm2d, nn.InstanceNorm3d)
-    return (
-        "num_features" if isinstance(module, instances) and not module.track_running_stats else None
-    )
+    if not isinstance(module, instances) or module.track_running_stats:
+        return None
+    # a lazy one that has nothing to build never learns how many they are
+    return "num_features" if module.num_features > 0 else None
 
 
 def load_model(path: str | Path, *, device: Any = "cpu") -> tuple[nn.Module, dict[str, Any]]:

@@ -7,12 +7,18 @@ import pytest
 import torch
 from torch import nn
 
+from darts_core.distributed import Group
 from darts_core.elastic import Sandwich, elastic
+from darts_core.elastic import shrink as growing
 from darts_core.elastic.cost_table import measure_cost
 from darts_core.elastic.gates import Gates
 from darts_core.elastic.norms import batch_statistics
+from darts_core.errors import PruneError
 from darts_core.prune.cost import LayerCosts
 from darts_core.prune.groups import find_groups, remove_channels
+from darts_core.runlog import read_json, write_json
+from darts_core.settings import Shrink, ShrinkOptions
+from darts_core.tasks import Classification
 from darts_core.train.save import fit_to
 
 SHAPE = (3, 8, 8)
@@ -207,3 +213,79 @@ def test_parts_keep_the_same_channels_in_order_of_their_importance():
     stem = next(m for m in stream.members if m.name == "stem")
     first = [i for p, i in zip(stem.positions, stem.indices, strict=True) if p < 4]
     assert sorted(first) == [2, 10, 18, 26]
+
+
+class Head(nn.Module):
+    """Layers, and a linear one behind the mean."""
+
+    def __init__(self, *layers, width):
+        super().__init__()
+        self.layers, self.head = nn.Sequential(*layers), nn.Linear(width, 5)
+
+    def forward(self, x):
+        return self.head(self.layers(x).mean((2, 3)))
+
+
+class Joined(nn.Module):
+    """Two layers of other widths, one of which lies in one part of what they are joined to."""
+
+    def __init__(self):
+        super().__init__()
+        self.wide, self.narrow = nn.Conv2d(3, 24, 1), nn.Conv2d(3, 8, 1)
+
+    def forward(self, x):
+        return torch.cat([self.wide(x), self.narrow(x)], 1)
+
+
+def test_channels_in_parts_that_are_read_by_position_stay():
+    x = torch.randn(2, *SHAPE)
+    norms = nn.GroupNorm(4, 32), nn.LocalResponseNorm(5, alpha=1.0)
+    with pytest.raises(PruneError, match="0: its channels have fixed places"):
+        elastic(Head(nn.Conv2d(3, 32, 1), *norms, width=32).eval(), x)
+    # torch-pruning takes other channels for those behind the shuffle; the others vary all the same
+    layers = nn.Conv2d(3, 32, 1), nn.GroupNorm(4, 32), nn.PixelShuffle(2), nn.Conv2d(8, 16, 1)
+    net = elastic(Head(*layers, width=16).eval(), x)
+    assert [variable.name for variable in net.variables] == ["layers.3"]
+
+
+def test_every_layer_keeps_channels_where_parts_lie_across_several():
+    joined = Joined()
+    model = Head(joined, nn.BatchNorm2d(32), nn.GroupNorm(2, 32), width=32).eval()
+    net = elastic(model, torch.randn(2, *SHAPE))
+    plain = net.cut(net.smallest).layers[0]
+    assert net.variables[0].blocks == 2
+    assert min(plain.wide.out_channels, plain.narrow.out_channels) >= 1
+    assert (
+        plain.wide.out_channels + plain.narrow.out_channels == net.smallest[net.variables[0].name]
+    )
+
+
+def test_an_order_that_parts_the_columns_is_not_taken_over():
+    model, x = _made("gate")
+    net = elastic(copy.deepcopy(model), x)
+    apart = {name: sorted(order) for name, order in net.orders.items()}
+    apart["up"] = [*range(0, 32, 2), *range(1, 32, 2)]
+    again = elastic(model, x, orders=apart)
+    assert again.orders["up"] == net.orders["up"]
+    assert elastic(model, x, orders=again.orders).orders == again.orders
+
+
+def test_what_was_begun_before_parts_could_vary_goes_on(tmp_path):
+    model, x = _made("group norm")
+    batches, kept = [(x, torch.arange(4))], tmp_path / "widths.json"
+    settings = Shrink(options=ShrinkOptions())
+
+    def made():
+        copied = copy.deepcopy(model)
+        return growing._made_elastic(
+            copied, Classification(), settings, batches, tmp_path, Group.alone()
+        )
+
+    now = made()
+    before = {v.name: list(now.orders[v.name]) for v in now.variables if v.kind == "blocks"}
+    assert 0 < len(before) < len(now.variables)
+    write_json(kept, {**read_json(kept), "orders": before})
+    for _ in range(2):
+        net = made()
+        assert [variable.name for variable in net.variables] == [*before]
+        assert read_json(kept)["orders"] == before

@@ -1,6 +1,7 @@
 """What all tests share."""
 
 import atexit
+import gc
 import os
 import shutil
 import tempfile
@@ -13,3 +14,10 @@ if os.environ.get("PYTEST_XDIST_WORKER"):
     os.chmod(_own, 0o711)  # a database server under root runs as another user
     os.environ["TMPDIR"] = tempfile.tempdir = _own
     atexit.register(shutil.rmtree, _own, ignore_errors=True)
+
+
+def pytest_collection_finish(session):
+    """What tests import outlives them: looking for garbage in it takes a twelfth of their time."""
+    gc.collect()
+    gc.freeze()
+    gc.set_threshold(20_000, 20, 20)

@@ -195,8 +195,8 @@ def _made_elastic(
         )  # fmt: skip
         # what an earlier program began goes on, though more may vary by now
         vary = [variable for variable in net.variables if variable.name in orders] or net.variables
-        known = {variable.name: net.orders[variable.name] for variable in vary}
-        return Elastic(net.model, vary, net.left, net.opened, known)
+        ordered = {variable.name: net.orders[variable.name] for variable in vary}
+        return Elastic(net.model, vary, net.left, net.opened, ordered)
 
     net = None
     with first_may_fail(group):

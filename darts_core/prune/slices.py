@@ -132,8 +132,8 @@ def _slice(model: nn.Module, found: Plan, path: str, side: str, dim: int, lost: 
         kept_count = module.num_features - len(lost)
     elif isinstance(module, nn.GroupNorm):
         kept_count = module.num_channels - len(lost)
-    elif side == "in" and isinstance(module, CONVOLUTIONS) and not depthwise(module):
-        lost = _of_each_group(module, lost) if module.groups > 1 else lost
+    elif own := _inputs_of_a_group(module, side):
+        lost = _of_each_group(module, own, lost)
     for name, place in sides_of(module, side).items():
         tensor = getattr(module, name, None)
         if tensor is not None:
@@ -144,13 +144,19 @@ def _slice(model: nn.Module, found: Plan, path: str, side: str, dim: int, lost: 
         found.attributes[path, name] = value
 
 
-def _of_each_group(module: Any, lost: set[int]) -> set[int]:
-    """Which of each group's inputs a convolution loses, as its weight counts them.
+def _inputs_of_a_group(module: nn.Module, side: str) -> int:
+    """How many inputs each group of a grouped convolution reads, where they are the side; otherwise 0."""
+    if side != "in" or not isinstance(module, CONVOLUTIONS):
+        return 0
+    return 0 if module.groups == 1 or depthwise(module) else module.in_channels // module.groups
+
+
+def _of_each_group(module: Any, own: int, lost: set[int]) -> set[int]:
+    """Which of each group's `own` inputs a convolution loses, as its weight counts them.
 
     Raises:
         PruneError: its groups lose other ones.
     """
-    own = module.in_channels // module.groups
     each = {channel % own for channel in lost}
     if len(each) * module.groups != len(lost):
         raise PruneError("The groups of a convolution can only lose the same inputs each.")
@@ -313,7 +319,8 @@ def permute(model: nn.Module, members: Sequence[Member], order: Sequence[int]) -
     done: set[tuple[int, int, tuple[int, ...]]] = set()
     for member in members:
         places: dict[int, list[int]] = {}
-        own = _inputs_of_a_group(model, member)
+        free = member.side == "free"
+        own = 0 if free else _inputs_of_a_group(model.get_submodule(member.name), member.side)
         for position, index in zip(member.positions, member.indices, strict=True):
             places.setdefault(position, []).append(index % own if own else index)
         for tensor, dim in _held(model, member):
@@ -328,14 +335,6 @@ def permute(model: nn.Module, members: Sequence[Member], order: Sequence[int]) -
             found.append((tensor, dim, source))
     for tensor, dim, source in found:
         tensor.copy_(tensor.index_select(dim, torch.tensor(source, device=tensor.device)))
-
-
-def _inputs_of_a_group(model: nn.Module, member: Member) -> int:
-    """How many inputs each group of a grouped convolution reads, where these are its inputs; otherwise 0."""
-    module = None if member.side != "in" else model.get_submodule(member.name)
-    if not isinstance(module, CONVOLUTIONS) or module.groups == 1 or depthwise(module):
-        return 0
-    return int(module.in_channels // module.groups)
 
 
 def _held(model: nn.Module, member: Member) -> list[tuple[Tensor, int]]:

@@ -74,8 +74,7 @@ def untold_width(module: nn.Module) -> str | None:
         return "normalized_shape"
     if isinstance(module, nn.GroupNorm):
         return "num_channels"
-    instances = (nn.InstanceNorm1d, nn.InstanceNorm2d, nn.InstanceNorm3d)
-    if not isinstance(module, instances) or module.track_running_stats:
+    if not isinstance(module, nn.modules.instancenorm._InstanceNorm) or module.track_running_stats:
         return None
     # a lazy one that has nothing to build never learns how many they are
     return "num_features" if module.num_features > 0 else None

@@ -26,11 +26,11 @@ def tried(place: Path, command: str, every: int, limit: float) -> str:
 
 
 def test_some_faults_at_writes_of_a_search(tmp_path):
-    assert " right" in tried(tmp_path, "search", 187, 300)
+    assert " right" in tried(tmp_path, "search", 93, 300)
 
 
 def test_some_faults_at_writes_of_a_training(tmp_path):
-    assert " right" in tried(tmp_path, "train", 151, 300)
+    assert " right" in tried(tmp_path, "train", 75, 300)
 
 
 @pytest.mark.full

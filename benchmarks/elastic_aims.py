@@ -1,0 +1,243 @@
+"""What was aimed at with elastic networks, and what the newest results files hold of it, as a table.
+
+    python -m benchmarks.elastic_aims            # prints it
+    python -m benchmarks.elastic_aims --write    # puts it into docs/elastic.md
+
+A row counts as met by what stands in it alone; a mean counts where its row says so.
+"""
+
+from __future__ import annotations
+
+import argparse
+import statistics
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from benchmarks.elastic import at_budgets
+from darts_core.bench.results import Results, read_results
+
+RESULTS = Path("benchmarks/results")
+PAGE = Path("docs/elastic.md")
+BEGIN, END = "<!-- python -m benchmarks.elastic_aims --write -->", "<!-- end of the aims -->"
+RIVALS = {"prune": "`prune`", "taylor": "Taylor", "scaled": "narrower networks"}
+
+
+@dataclass(frozen=True)
+class Reached:
+    """What a results file says about an aim.
+
+    Attributes:
+        text: in the page's words.
+        met: whether that is what was aimed at.
+    """
+
+    text: str
+    met: bool
+
+
+@dataclass(frozen=True)
+class Aim:
+    """A row of the table.
+
+    Attributes:
+        what: is measured.
+        aimed: at what.
+        file: the end of the name of its results file.
+        read: from that file.
+    """
+
+    what: str
+    aimed: str
+    file: str
+    read: Callable[[Results], Reached]
+
+
+def newest(name: str, folder: Path = RESULTS) -> Results:
+    """The results file of elastic networks that was written last under a name (`write --name`).
+
+    Raises:
+        FileNotFoundError: there is none.
+    """
+    found = [read_results(path) for path in folder.glob(f"elastic_*_20??-??-??_{name}.json")]
+    if not found:
+        raise FileNotFoundError(f"No results file in {folder} is named elastic_..._{name}.json.")
+    return max(found, key=lambda results: results.created)
+
+
+def points_of(share: float, digits: int = 2) -> str:
+    """A difference of two accuracies (shares of one) in points, with its sign apart: `- 0.27`."""
+    return signed(100 * share, digits)
+
+
+def signed(value: float, digits: int) -> str:
+    """A difference with its sign apart."""
+    text = f"{value:+.{digits}f}"
+    return f"{text[0]} {text[1:]}"
+
+
+def listed(values: Iterable[str]) -> str:
+    """Values of seeds, in their order."""
+    return ", ".join(values)
+
+
+def costs(most: float) -> Callable[[Results], Reached]:
+    """Trainings of the given network, its own left out."""
+
+    def read(results: Results) -> Reached:
+        spent = [row["cost_in_trainings"] - 1.0 for row in results.rows]
+        return Reached(listed(f"{cost:.1f}" for cost in spent), max(spent) <= most)
+
+    return read
+
+
+def counts(points: int, judged: int = 0) -> Callable[[Results], Reached]:
+    """Points of a front, and the sub-networks that were judged for it."""
+
+    def read(results: Results) -> Reached:
+        rows = results.rows
+        met = all(row["points"] >= points and row["judged"] >= judged for row in rows)
+        text = f"{listed(str(row['points']) for row in rows)} of {listed(str(row['judged']) for row in rows)}"
+        return Reached(text, met)
+
+    return read
+
+
+def alone(results: Results) -> Reached:
+    """Points against their networks trained alone."""
+    gains = [[p["ours"] - p["alone"] for p in row["alone"]["rows"]] for row in results.rows]
+    means = [statistics.mean(seed) for seed in gains]
+    error = statistics.stdev(means) / len(means) ** 0.5
+    mean, worst = statistics.mean(means), min(min(seed) for seed in gains)
+    text = f"{points_of(mean)} ± {100 * error:.2f}, worst {points_of(worst)}"
+    return Reached(f"{text} ({sum(map(len, gains))} points)", mean >= -0.005 and worst >= -0.01)
+
+
+def whole(results: Results) -> Reached:
+    """The whole network against the given one."""
+    gains = [row["whole_minus_base"] for row in results.rows]
+    return Reached(listed(points_of(gain) for gain in gains), min(gains) >= -0.003)
+
+
+def half(least: float, *, of_mean: bool = False) -> Callable[[Results], Reached]:
+    """The best on val within half of the time against the given network: each seed, or their mean."""
+
+    def read(results: Results) -> Reached:
+        gains = [row["half_minus_base"] for row in results.rows]
+        shares = [at_budgets(row["shares"]["points"], [0.5])[0]["share"] for row in results.rows]
+        text = listed(
+            f"{points_of(gain)} ({100 * share:.0f} %)"
+            for gain, share in zip(gains, shares, strict=True)
+        )
+        if of_mean:
+            text = f"{points_of(statistics.mean(gains))} in the mean: {text}"
+        return Reached(text, (statistics.mean(gains) if of_mean else min(gains)) >= least)
+
+    return read
+
+
+def half_over_speakers(results: Results) -> Reached:
+    """The same, the mean over who was left out."""
+    found = results.notes["over_speakers"]["half_minus_base"]
+    text = f"{points_of(found['mean'], 1)} ± {100 * found['standard_error']:.1f}, the mean of {found['n']}"
+    return Reached(text, found["mean"] >= -0.01)
+
+
+def ahead(rule: str) -> Callable[[Results], Reached]:
+    """The hypervolume that the front has more than each rival's."""
+
+    def read(results: Results) -> Reached:
+        found = results.notes[rule]
+        text = listed(
+            f"{name} {signed(found[key]['mean'], 3)} ± {found[key]['standard_error']:.3f}"
+            for key, name in RIVALS.items()
+        )
+        met = all(found[key]["mean"] > 2 * found[key]["standard_error"] for key in RIVALS)
+        return Reached(text, met)
+
+    return read
+
+
+def step(results: Results) -> Reached:
+    """Time of a step over the sum of plain ones, the teacher asked."""
+    found = results.rows[0]["step"]["ratio_teacher_asked"]
+    text = f"{found['median']:.2f} (sd {found['std']:.2f}, n={found['n']})"
+    return Reached(text, found["median"] <= 1.25)
+
+
+def memory(results: Results) -> Reached:
+    """Peak of the process over plain training's, by batch."""
+    found = results.rows[0]["memory"]["sizes"]
+    ratios = [(size["batch_size"], size["process_ratio"]["median"]) for size in found]
+    text = listed(f"{ratio:.2f} (batch {batch})" for batch, ratio in ratios)
+    return Reached(text, max(ratio for _, ratio in ratios) <= 1.3)
+
+
+LONGER, DEFAULTS = "rivals-other-seeds", "rivals-again"
+AIMS: tuple[Aim, ...] = (
+    Aim("elastic training and all choosing, in trainings of the given network", "at most 3, better 2",
+        LONGER, costs(3.0)),
+    Aim("the same with the defaults (10 epochs)", "at most 3, better 2", DEFAULTS, costs(3.0)),
+    Aim("points of the front, sub-networks judged", "8 of 200", LONGER, counts(8, 200)),
+    Aim("a point against its network trained alone for as long, same teacher",
+        "- 0.5, worst - 1.0", LONGER, alone),
+    Aim("the same on seeds 0 to 2", "- 0.5, worst - 1.0", "15-epochs", alone),
+    Aim("whole network", "- 0.3", LONGER, whole),
+    Aim("half of the time", "- 0.5", LONGER, half(-0.005, of_mean=True)),
+    Aim("CIFAR-10 (JPEG), half of the time, ten epochs of fine-tuning", "- 1.0", "cifar10-jpeg-half",
+        half(-0.01)),
+    Aim("the same, one epoch of fine-tuning", "- 1.0", "cifar10-jpeg-15-epochs", half(-0.01)),
+    Aim("hypervolume, *best four*", "more, by 2 errors", LONGER, ahead("best_four_more_than")),
+    Aim("hypervolume, *bounded*", "more, by 2 errors", LONGER, ahead("bounded_more_than")),
+    Aim("hypervolume at *four budgets*", "more, by 2 errors", LONGER, ahead("hypervolume_more_than")),
+    Aim("the same with the defaults", "more, by 2 errors", DEFAULTS, ahead("hypervolume_more_than")),
+    Aim("vision transformer: points", "5", "vit", counts(5)),
+    Aim("vision transformer: half of the time", "- 1.5", "vit", half(-0.015)),
+    Aim("spoken digits, half of the time, ten epochs of fine-tuning", "- 1.0",
+        "spoken-digits-half-six-speakers", half_over_speakers),
+    Aim("the same, one epoch of fine-tuning", "- 1.0", "spoken-digits-six-speakers", half_over_speakers),
+    Aim("time of a step over plain steps of its sub-networks", "at most 1.25", "step-memory", step),
+    Aim("memory of the process over plain training's", "at most 1.3", "step-memory", memory),
+)  # fmt: skip
+
+
+def table(aims: Sequence[Aim] = AIMS, folder: Path = RESULTS) -> str:
+    """The table in Markdown, its files as links from docs/."""
+    lines = ["| | aimed at | reached | met | file |", "|---|---|---|---|---|"]
+    for aim in aims:
+        results = newest(aim.file, folder)
+        reached = aim.read(results)
+        met = "yes" if reached.met else "**no**"
+        name = results.path.name if results.path else ""
+        link = f"[{results.created[:10]}](../benchmarks/results/{name})"
+        lines.append(f"| {aim.what} | {aim.aimed} | {reached.text} | {met} | {link} |")
+    return "\n".join(lines)
+
+
+def put_into(page: str, text: str) -> str:
+    """`page` with `text` between its two marks.
+
+    Raises:
+        ValueError: the page has no such place.
+    """
+    head, begin, rest = page.partition(BEGIN)
+    _, end, tail = rest.partition(END)
+    if not begin or not end:
+        raise ValueError(f"The page has no place between {BEGIN} and {END}.")
+    return f"{head}{begin}\n\n{text}\n\n{end}{tail}"
+
+
+def main(words: list[str] | None = None) -> Any:
+    """Parse the command line; print the table, or put it into the page."""
+    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0] if __doc__ else "")
+    parser.add_argument("--write", action="store_true", help=f"put it into {PAGE}")
+    args = parser.parse_args(words)
+    if not args.write:
+        print(table())
+        return
+    PAGE.write_text(put_into(PAGE.read_text(encoding="utf-8"), table()), encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main()

@@ -8,6 +8,7 @@ from typing import Any
 
 from darts_core.metric import Metric
 from darts_core.report.blocks import card, details, duration, records
+from darts_core.report.escape import plain_text
 from darts_core.report.html import Markup
 from darts_core.report.read import StageRun
 from darts_core.report.rows import finite
@@ -25,7 +26,10 @@ def finalists_html(stage: StageRun) -> Markup:
     rungs = [str(rung) for rung in told.get("rungs") or ()]
     places = [(place, row) for place, row in enumerate(bracket) if isinstance(row, Mapping)]
     places.sort(key=lambda item: (item[0] != told.get("winner"), *_far(item[1], rungs, metric)))
-    table = records([_shown(place + 1, row, rungs, metric) for place, row in places])
+    spent = stage.result.get("cost")
+    unit = plain_text(spent.get("unit") or "") if isinstance(spent, Mapping) else ""
+    cost = f"expected cost, {unit}" if unit else "expected cost"
+    table = records([_shown(place + 1, row, rungs, metric, cost) for place, row in places])
     texts = [{"no.": place + 1, "architecture": row.get("architecture")} for place, row in places]
     title = f"{len(places)} finalists, halved on val; the first was chosen"
     seeds, seconds = finite(told.get("seeds")), finite(told.get("device_seconds"))
@@ -50,14 +54,14 @@ def _far(row: Mapping[str, Any], rungs: Sequence[str], metric: Metric) -> list[f
 
 
 def _shown(
-    place: int, row: Mapping[str, Any], rungs: Sequence[str], metric: Metric
+    place: int, row: Mapping[str, Any], rungs: Sequence[str], metric: Metric, heading: str
 ) -> dict[str, Any]:
     reached = row.get(f"val_{metric.name}")
     known = reached if isinstance(reached, Mapping) else {}
     shown: dict[str, Any] = {"no.": place, "proposed by": row.get("source")}
     cost = finite(row.get("cost"))
     if cost is not None:
-        shown["cost"] = number(cost, 3)
+        shown[heading] = number(cost, 3)
     for rung in rungs:
         value = finite(known.get(rung))
         shown[f"val after {rung}"] = "" if value is None else metric.text(value)

@@ -398,7 +398,9 @@ def test_the_report_shows_the_bracket_the_winner_first(tmp_path):
          "val_accuracy": {"1": 0.25, "2": 0.75}, "val_loss": {"1": 0.9, "2": 0.625}},
     ]  # fmt: skip
     told = {"rungs": [1, 2], "winner": 1, "bracket": bracket, "seeds": 2, "device_seconds": 3.0}
-    shown = str(finalists_html(StageRun("search", tmp_path, result={"finalists": told})))
+    result = {"finalists": told, "cost": {"unit": "ms"}}
+    shown = str(finalists_html(StageRun("search", tmp_path, result=result)))
+    assert "expected cost, ms" in shown
     assert shown.index("a neighbour") < shown.index("alphas")
     assert "75.00" in shown
     assert "loss after 2" in shown

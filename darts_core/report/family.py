@@ -15,11 +15,12 @@ from darts_core.report.html import Markup
 from darts_core.report.read import VersionRun, series
 from darts_core.report.rows import finite
 from darts_core.report.svg import number
-from darts_core.report.svg_front import front_svg
+from darts_core.report.svg_front import front_svg, key_html
 from darts_core.report.verdict import change
 
-__all__ = ["family_front", "family_headline", "family_rows", "shrink_section"]
+__all__ = ["family_front", "family_headline", "family_rows", "picked_of", "shrink_section"]
 
+_WIDTH = 1000.0  # of the picture, which stands alone in its line
 _FLAG = " !"  # of a time that was taken beside other work
 
 
@@ -50,17 +51,29 @@ def _given(content: Mapping[str, Any]) -> Mapping[str, Any]:
     return base if isinstance(base, Mapping) else {}
 
 
-def family_front(content: Mapping[str, Any]) -> Front | None:
-    """The picture of a front.json: the points, their spreads, the given network as the baseline."""
+def family_front(content: Mapping[str, Any], picked: str = "") -> Front | None:
+    """The picture of a front.json: the points, their spreads, the given network as the baseline.
+
+    Args:
+        content: of the file.
+        picked: the folder of the point that is picked, drawn as a star.
+    """
     points = _points(content)
     if not points:
         return None
     metric, base = _metric(content), _given(content)
-    drawn = [_point(p, metric, f"point {_name(p, n)}") for n, p in enumerate(points, start=1)]
+    names = [_name(p, n) for n, p in enumerate(points, start=1)]
+    is_pick = [p.get("folder") == picked for p in points]
+    drawn = [
+        _point(p, metric, f"point {name}", label=name, shape="star" if pick else "circle")
+        for p, name, pick in zip(points, names, is_pick, strict=True)
+    ]
     given = None
     if None not in (finite(base.get("latency_ms")), finite(base.get("metric"))):
         given = _point(base, metric, "given network", color="baseline", shape="cross")
     keys = [Key("circle", "pruned", "sub-network"), Key("cross", "baseline", "given network")]
+    if any(is_pick):
+        keys.insert(1, Key("star", "pruned", "picked"))
     if any(row.get("flagged") for row in (base, *points)):
         keys.append(Key("circle", "pruned", "timed beside other work", hollow=True))
     return Front(
@@ -78,6 +91,7 @@ def _point(
     metric: Metric,
     name: str,
     *,
+    label: str = "",
     color: str = "pruned",
     shape: str = "circle",
 ) -> Point:
@@ -85,7 +99,7 @@ def _point(
     ours, at = color == "pruned", float(row["latency_ms"])
     value = metric.scale * float(row["metric"])
     return Point(
-        at, value, color=color, shape=shape, series="points" if ours else "",
+        at, value, label=label, color=color, shape=shape, series="points" if ours else "",
         tip=f"{name}: {number(at)} ms, {metric.text(float(row['metric']))}",
         x_range=_range(row.get("latency_range_ms"), 1.0),
         y_range=_range(row.get("metric_range"), metric.scale),
@@ -101,8 +115,13 @@ def _range(ends: Any, factor: float) -> tuple[float, float] | None:
     return None if low is None or high is None else (factor * low, factor * high)
 
 
-def family_rows(content: Mapping[str, Any]) -> list[dict[str, Any]]:
-    """The table of a front.json: one row a point, the given network first."""
+def family_rows(content: Mapping[str, Any], picked: str = "") -> list[dict[str, Any]]:
+    """The table of a front.json: one row a point, the given network first.
+
+    Args:
+        content: of the file.
+        picked: the folder of the point that is picked, and told to be.
+    """
     metric, base = _metric(content), _given(content)
     whole = finite(base.get("latency_ms"))
     rows = []
@@ -114,22 +133,27 @@ def family_rows(content: Mapping[str, Any]) -> list[dict[str, Any]]:
         if latency is None or value is None:
             continue
         error = _error(point, metric)
-        half = f" ± {number(error, 2)}" if error else ""
+        half = f" ± {_digits(metric, error)}" if error else ""
         rows.append(
             {
-                "point": name,
+                "point": f"{name}, picked" if picked and point.get("folder") == picked else name,
                 "ms": number(latency) + (_FLAG if point.get("flagged") else ""),
-                "of its time": f"{number(latency / whole, 2)}×" if whole else "",
+                "of its time": f"{latency / whole:.2f}×" if whole else "",
                 "predicted ms": number(finite(point.get("predicted_ms")) or math.nan)
                 if "predicted_ms" in point
                 else "",
-                f"test {metric.axis}": f"{number(metric.scale * value, 4)}{half}",
+                f"test {metric.axis}": f"{_digits(metric, metric.scale * value)}{half}",
                 "parameters": count_text(finite(point.get("params")) or 0),
                 "multiply-adds": count_text(finite(point.get("macs")) or 0),
                 "found by": str(point.get("found_by") or ""),
             }
         )
     return rows
+
+
+def _digits(metric: Metric, value: float) -> str:
+    """A value on the metric's axis: as many decimals in each row of a share, so that they stand in line."""
+    return f"{value:.2f}" if metric.share else number(value, 4)
 
 
 def _name(point: Mapping[str, Any], place: int) -> str:
@@ -143,7 +167,24 @@ def _error(point: Mapping[str, Any], metric: Metric) -> float:
     return (ends[1] - ends[0]) / 2 if ends else 0.0
 
 
-def family_headline(content: Mapping[str, Any], picked: str) -> tuple[str, str] | None:
+def picked_of(
+    content: Any, picked: str
+) -> tuple[Metric, Mapping[str, Any], Mapping[str, Any]] | None:
+    """The metric, the point of a folder and the given network, both with their numbers; else None.
+
+    Args:
+        content: of a front.json.
+        picked: the point's folder.
+    """
+    if not isinstance(content, Mapping):
+        return None
+    base = _given(content)
+    point = next((one for one in _points(content) if one.get("folder") == picked), None)
+    whole, before = finite(base.get("latency_ms")), finite(base.get("metric"))
+    return None if point is None or not whole or before is None else (_metric(content), point, base)
+
+
+def family_headline(content: Any, picked: str) -> tuple[str, str] | None:
     """What the point of a folder is against the given network, and of what front: two sentences.
 
     None where the file does not hold what it takes.
@@ -152,21 +193,20 @@ def family_headline(content: Mapping[str, Any], picked: str) -> tuple[str, str] 
         content: of a front.json.
         picked: the point's folder.
     """
-    metric, base, points = _metric(content), _given(content), _points(content)
-    point = next((one for one in points if one.get("folder") == picked), None)
-    whole, before = finite(base.get("latency_ms")), finite(base.get("metric"))
-    if point is None or not whole or before is None:
+    found = picked_of(content, picked)
+    if found is None:
         return None
-    gain, error = metric.gain(point["metric"], before), _error(point, metric)
-    error = math.hypot(error, _error(base, metric))
+    (metric, point, base), points = found, _points(content)
+    gain = metric.gain(point["metric"], base["metric"])
+    error = math.hypot(_error(point, metric), _error(base, metric))
     spread = f" (standard error {error:.2f})" if error else ""
     times = sorted(float(one["latency_ms"]) for one in points)
     title = (
         f"{metric.text(point['metric'], 1)} test {metric.words} at "
-        f"{number(point['latency_ms'] / whole, 2)}× of the given network's time"
+        f"{number(point['latency_ms'] / base['latency_ms'], 2)}× of the given network's time"
     )
     under = (
-        f"The given network has {metric.text(before, 1)} at {number(whole)} ms "
+        f"The given network has {metric.text(base['metric'], 1)} at {number(base['latency_ms'])} ms "
         f"({content.get('runtime')}, batch {content.get('batch')}): {change(metric, gain)}{spread}."
     )
     if len(times) > 1:
@@ -187,12 +227,12 @@ def shrink_section(run: VersionRun) -> Section | None:
     stage = run.stages.get("shrink")
     if stage is None:
         return None
-    content = stage.file("front.json")
+    content, picked = stage.file("front.json"), str(stage.result.get("picked") or "")
     body = Markup()
-    front = family_front(content) if isinstance(content, Mapping) else None
+    front = family_front(content, picked) if isinstance(content, Mapping) else None
     if isinstance(content, Mapping) and front is not None:
-        body += card(front_svg(front), title="Measured front")
-        body += card(records(family_rows(content)), title="Points")
+        body += card(front_svg(front, width=_WIDTH) + key_html([front]), title="Measured front")
+        body += card(records(family_rows(content, picked)), title="Points")
         found = content.get("found_by")
         if isinstance(found, Mapping):
             body += details("Who found the points", card(plain_table(found)))

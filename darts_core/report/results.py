@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 from darts_core.errors import DartsError
 from darts_core.metric import ACCURACY, Metric
@@ -19,13 +20,13 @@ from darts_core.report.blocks import (
     records,
 )
 from darts_core.report.escape import plain_text
-from darts_core.report.family import family_headline
+from darts_core.report.family import family_headline, picked_of
 from darts_core.report.html import Markup, render
 from darts_core.report.models_front import baseline_row, comparable_rows, models_front
 from darts_core.report.models_table import batches, reference, results_table
 from darts_core.report.palette import KINDS
 from darts_core.report.read import StageRun, VersionRun, read_rows
-from darts_core.report.rows import ModelRow
+from darts_core.report.rows import ModelRow, finite
 from darts_core.report.svg import number
 from darts_core.report.svg_front import front_svg, key_html
 from darts_core.report.verdict import (
@@ -146,11 +147,7 @@ def _headline(run: VersionRun, rows: Sequence[ModelRow]) -> tuple[str, str]:
             )
     for stage in run.networks:
         front = stage.file("front.json") if stage.name == "shrink" else None
-        told = (
-            family_headline(front, str(stage.result.get("picked")))
-            if isinstance(front, Mapping)
-            else None
-        )
+        told = family_headline(front, str(stage.result.get("picked")))
         if told is not None:
             return told
         value = stage.judged("test")
@@ -213,7 +210,7 @@ def tiles(run: VersionRun, rows: Sequence[ModelRow], cost: float | None) -> Mark
         if base is not None and base.accuracy_mean is not None:
             gain = row.metric.gain(row.accuracy_mean or 0.0, base.accuracy_mean)
             against = f"{change(row.metric, gain)} vs baseline"
-            tone = "good" if gain >= 0 else "warn"
+            tone = _tone(gain)
         std = ""
         if row.accuracy_std is not None:
             std = f" ± {row.metric.text(row.accuracy_std).removesuffix(' %')}"
@@ -229,7 +226,7 @@ def tiles(run: VersionRun, rows: Sequence[ModelRow], cost: float | None) -> Mark
             elif other is not None:
                 speedup = versus(row, other, batch)[0]
                 against = f"{speed(speedup)} than baseline"
-                tone = "good" if speedup >= 1 else "warn"
+                tone = _tone(speedup - 1)
             shown = f"{number(row.latency[batch].median_ms)} ms"
             parts.append(_tile(shown, f"latency, batch {batch}", against, tone))
         for what, name in (("parameters", "params"), ("multiply-adds", "macs")):
@@ -239,17 +236,41 @@ def tiles(run: VersionRun, rows: Sequence[ModelRow], cost: float | None) -> Mark
                 parts.append(_tile(count_text(value), what, against))
     else:
         stage = next(iter(run.networks), None)
-        for split in ("test", "val"):
-            value = stage.judged(split) if stage else None
-            if stage is not None and value is not None:
-                parts.append(_tile(stage.metric.text(value), f"{split} {stage.metric.words}"))
-        for key, what in (("params", "parameters"), ("macs", "multiply-adds")):
-            value = stage.number(key) if stage else None
-            if value is not None:
-                parts.append(_tile(count_text(value), what))
+        parts += _network_tiles(stage) if stage is not None else []
     if cost is not None:
         parts.append(_tile(f"{number(cost, 2)} ×", "one training: cost of it all"))
     return render("tiles", tiles=parts) if parts else Markup()
+
+
+def _network_tiles(stage: StageRun) -> list[dict[str, str]]:
+    """The key figures of a network before any benchmark, against the one that it was made of, if known."""
+    parts, metric = [], stage.metric
+    front = stage.file("front.json") if stage.name == "shrink" else None
+    found = picked_of(front, str(stage.result.get("picked")))
+    given: Mapping[str, Any] = found[2] if found else {}
+    for split in ("test", "val"):
+        value = stage.judged(split)
+        if value is None:
+            continue
+        against, tone = "", ""
+        if split == "test" and found:
+            gain = metric.gain(value, given["metric"])
+            against, tone = f"{change(metric, gain)} vs the given network", _tone(gain)
+        parts.append(_tile(metric.text(value), f"{split} {metric.words}", against, tone))
+    before, after = stage.number("latency_before_ms"), stage.number("latency_after_ms")
+    if before and after:
+        against = f"{speed(before / after)} than before"
+        parts.append(_tile(f"{number(after)} ms", "latency", against, _tone(before - after)))
+    for key, what in (("params", "parameters"), ("macs", "multiply-adds")):
+        value, old = stage.number(key), finite(given.get(key))
+        if value is not None:
+            against = f"{number(value / old)}× the given network's" if old else ""
+            parts.append(_tile(count_text(value), what, against))
+    return parts
+
+
+def _tone(gain: float) -> str:
+    return "good" if gain >= 0 else "warn"
 
 
 def _verdict(rows: Sequence[ModelRow], batch: int) -> Markup:

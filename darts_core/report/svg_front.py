@@ -75,7 +75,8 @@ def _mark(point: Point, x: Scale, y: Scale) -> str:
     if point.y_range:
         bars += line(at[0], y(point.y_range[0]), at[0], y(point.y_range[1]), class_=kind)
     look = f"hollow s-{point.color}" if point.hollow else f"mark fill-{point.color}"
-    shape = mark(point.shape, *at, 5.2, class_=look)
+    size = 7.5 if point.shape == "star" else 5.2  # of which less is filled
+    shape = mark(point.shape, *at, size, class_=look)
     return bars + tag("g", f"{tag('title', html_text(point.tip or point.label))}{shape}")
 
 

@@ -306,15 +306,15 @@ def _front(
         "checks": family.checks,
     }
     write_json(folder / "front.json", content)
-    drawn = family_front(content)
-    if drawn is not None:
-        log.info("front: %s", save_front([drawn], folder / "front.png", titles=False))
     return content
 
 
 def _say(front: dict[str, Any], taken: dict[str, Any], folder: Path) -> None:
-    """The front as a table, and in words what is picked."""
-    rows = family_rows(front)
+    """The front as a picture and a table, and in words what is picked."""
+    drawn = family_front(front, taken["folder"])
+    if drawn is not None:
+        log.info("front: %s", save_front([drawn], folder / "front.png", titles=False))
+    rows = family_rows(front, taken["folder"])
     if not rows:
         log.warning("no network of the front has a test %s that is a number", front["metric"])
     for line in render(list(rows[0]), rows).splitlines() if rows else ():

@@ -7,7 +7,10 @@ import pytest
 
 from darts_core.elastic import pick
 from darts_core.errors import ConfigError
-from darts_core.report.family import family_front, family_headline, family_rows
+from darts_core.report.family import family_front, family_headline, family_rows, shrink_section
+from darts_core.report.read import StageRun, VersionRun
+from darts_core.report.results import tiles
+from darts_core.runlog import write_json
 from darts_core.stages.shrink import _say
 
 FRONT = {
@@ -90,7 +93,18 @@ def test_a_front_is_told_in_words():
     # a plus would say that there is more of the error
     assert ": 0.02 mean absolute error better (" in family_headline(errors, "points/02")[1]
     assert ": 0.01 mean absolute error worse (" in family_headline(errors, "points/01")[1]
-    assert [one["of its time"] for one in family_rows(content)] == ["1×", "0.75×", "0.25×"]
+    assert [one["of its time"] for one in family_rows(content)] == ["1.00×", "0.75×", "0.25×"]
+    told = [(one["point"], one["test accuracy, %"]) for one in family_rows(content, "points/02")]
+    assert told == [
+        ("given", "80.00 ± 1.00"),
+        ("01", "81.00 ± 1.00"),
+        ("02, picked", "78.00 ± 1.00"),
+    ]
+    drawn = family_front(content, "points/02")
+    assert [(point.label, point.shape) for point in drawn.points] == [
+        ("", "cross"), ("01", "circle"), ("02", "star"),
+    ]  # fmt: skip
+    assert [key.text for key in drawn.keys] == ["sub-network", "picked", "given network"]
     # half a point is within the error: the edge ran up to it, where that of `bench` does not
     more = {**content, "points": [row(3.5, 0.815), *content["points"]]}
     front = family_front(more)
@@ -106,3 +120,27 @@ def test_a_front_without_a_number_to_judge_by_on_test_ends_in_a_sentence(tmp_pat
     _say(front, pick(front, latency_ms=2), tmp_path)
     (record,) = caplog.records
     assert record.getMessage() == "no network of the front has a test auc that is a number"
+
+
+def test_a_shrunk_version_is_headed_by_its_pick_against_the_given_network(tmp_path):
+    given = {"latency_ms": 4.0, "metric": 0.8, "params": 200, "macs": 4000}
+    point = {"latency_ms": 1.0, "metric": 0.78, "params": 50, "macs": 800, "folder": "points/01"}
+    front = {"metric": "accuracy", "share": True, "base": given, "points": [point]}
+    result = {
+        "picked": "points/01", "test_accuracy": 0.78, "val_accuracy": 0.79, "params": 50, "macs": 800,
+        "latency_before_ms": 4.0, "latency_after_ms": 1.0,
+    }  # fmt: skip
+    write_json(tmp_path / "front.json", front)
+    stage = StageRun("shrink", tmp_path, result=result, finished=True)
+    run = VersionRun(tmp_path, "job", "V001", {"shrink": stage})
+    shown = str(tiles(run, [], None))
+    assert "-2.00 points vs the given network" in shown
+    assert "4× faster than before" in shown
+    assert "0.25× the given network&#39;s" in shown
+    assert "0.2× the given network&#39;s" in shown
+    page = str(shrink_section(run).body)
+    assert "01, picked" in page
+    (tmp_path / "front.json").unlink()
+    alone = str(tiles(run, [], None))
+    assert "78.00" in alone
+    assert "given network" not in alone

@@ -233,7 +233,7 @@ class _Runner:
         if not self.failed_confirming:
             return {"message": verdict}
         left = (
-            f"{self.failed_confirming} confirming run(s) failed and are not counted; jobs resume "
+            f"Confirming runs that failed are not counted: {self.failed_confirming}; jobs resume "
             f"{self.version.label} runs them again."
         )
         log.warning("%s", left)

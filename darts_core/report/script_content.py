@@ -125,7 +125,7 @@ def _headline(details: Mapping[str, Any], found: Mapping[str, Any]) -> str:
     if better:
         item = better[0]
         return (
-            f"{_name(item)} {_figure(item['best'])} against {_figure(item['baseline'])} "
+            f"{_name(item)} {figure(item['best'])} against {figure(item['baseline'])} "
             "with your own configuration"
         )
     if found.get("gain") and details["state"] == "succeeded":
@@ -154,10 +154,6 @@ def _lead(details: Mapping[str, Any], found: Mapping[str, Any]) -> str:
     return str(details["message"] or "The search has not been prepared yet.")
 
 
-def _figure(side: Mapping[str, Any]) -> str:
-    return figure(side).replace("+-", "±")
-
-
 def _name(item: Mapping[str, Any]) -> str:
     return str(item["metric"]).replace("_", " ")
 
@@ -171,8 +167,8 @@ def _tiles(found: Mapping[str, Any]) -> Markup:
         best = (found["best"] or {}).get("values", {}).get(metric)
         if not isinstance(best, (int, float)):
             continue
-        versus = f"yours {_figure(gain['baseline'])}, {gain['verdict']}" if gain else ""
-        shown = _figure(gain["best"]) if gain else f"{best:.4g}"
+        versus = f"yours {figure(gain['baseline'])}, {gain['verdict']}" if gain else ""
+        shown = figure(gain["best"]) if gain else f"{best:.4g}"
         seeds = (
             f"best, over {gain['best']['n']} fresh seeds"
             if gain and gain["fresh_seeds"]

@@ -34,7 +34,7 @@ def stats(values: Sequence[float]) -> dict[str, Any]:
 def figure(side: Mapping[str, Any]) -> str:
     """Mean and, with several seeds, the sample standard deviation."""
     spread = side["std"]
-    return f"{side['mean']:.4g}" + (f" +- {spread:.3g}" if spread is not None else "")
+    return f"{side['mean']:.4g}" + (f" ± {spread:.3g}" if spread is not None else "")
 
 
 def _pairs(
@@ -157,7 +157,7 @@ def doubts(rows: Sequence[Row], best: Row | None, goals: Goals) -> str:
 
 def _part(item: Mapping[str, Any]) -> str:
     n, error = item["best"]["n"], item["standard_error"]
-    spread = "" if error is None else f" +- {error:.2g}"
+    spread = "" if error is None else f" ± {error:.2g}"
     word = item["verdict"]
     word += f" ({n} seed{'s' if n > 1 else ''})" if word == NOT_SHOWN else ""
     text = (
@@ -197,7 +197,8 @@ def verdict(
     if best["trial_id"] == baseline["trial_id"]:
         return "Nothing beat your own configuration."
     seeds = gains[0]["best"]["n"]
-    how = f"over {seeds} fresh seed(s)" if gains[0]["fresh_seeds"] else "over the search's one seed"
+    fresh = f"over {seeds} fresh seed{'s' if seeds > 1 else ''}"
+    how = fresh if gains[0]["fresh_seeds"] else "over the search's one seed"
     text = (
         f"Against your own configuration, {how}: " + "; ".join(_part(item) for item in gains) + "."
     )

@@ -49,7 +49,7 @@ def test_life_of_a_job(place):
     text = create(place, "alpha", "--description", "first", "--save-params", "mine", "--notify", told,
                   "--output", "delivered", "--wait")  # fmt: skip
     assert "Forecast: up to 3 trials" in text
-    assert "alpha/V001: succeeded. Against your own configuration, over 1 fresh seed(s)" in text
+    assert "alpha/V001: succeeded. Against your own configuration, over 1 fresh seed:" in text
     assert notify.read_text().splitlines() == [
         f"$HOME;x|{s}|alpha" for s in ("queued", "running", "succeeded")
     ]

@@ -334,7 +334,7 @@ def test_a_search_that_succeeded_without_its_confirming_run_may_be_resumed(tmp_p
     store = Store(tmp_path / "runs")
     version = store.version("python")
     assert (version.state(), version.unfinished()) == ("succeeded", "autosearch")
-    assert "1 confirming run(s) failed" in version.command()["message"]
+    assert "Confirming runs that failed are not counted: 1;" in version.command()["message"]
     (tmp_path / "memory").touch()
     assert run_version(store, version) == 0
     assert (version.state(), version.unfinished()) == ("succeeded", None)

@@ -54,9 +54,9 @@ def test_the_verdict_speaks_of_accuracy_and_of_time_apart():
     confirm = pairs([0.82, 0.80, 0.79], [0.80, 0.81, 0.795], latency=(2.0, 5.0))
     gains = gain(BEST, OWN, confirm, GOALS)
     text = verdict(BEST, OWN, [BEST, OWN], gains)
-    assert "over 3 fresh seed(s)" in text
+    assert "over 3 fresh seeds:" in text
     assert "no difference shown (3 seeds); latency" in text
-    assert text.endswith("(-3 +- 0): better.")
+    assert text.endswith("(-3 ± 0): better.")
     worse = verdict(BEST, OWN, [BEST, OWN], gain(BEST, OWN, pairs([0.5, 0.51], [0.8, 0.8]), GOALS))
     assert worse.endswith("No gain is shown.")
 

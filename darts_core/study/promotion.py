@@ -21,7 +21,7 @@ from darts_core.study.budget import Budget, Spent
 from darts_core.study.lease import Lease
 from darts_core.study.optuna_private import ViewedStudy
 from darts_core.study.ranking import Ranking
-from darts_core.study.records import OUTSIDE
+from darts_core.study.records import IS_BASELINE, OUTSIDE
 
 __all__ = ["PAUSED", "Promoter", "PromotingStudy", "PromotionPruner", "all_trials", "paused"]
 
@@ -235,10 +235,14 @@ class Promoter:
         return full * self.pruner.epochs
 
     def _any_finishes(self, trials: Sequence[FrozenTrial]) -> bool:
-        """Whether a trial has reached its end, or is on a way there without another pause."""
-        if any(t.state == TrialState.COMPLETE and not imported(t) for t in trials):
+        """Whether a trial has reached its end, or is on a way there without another pause.
+
+        The user's own configuration always does: with it alone at its end nothing could have beaten it.
+        """
+        others = [t for t in trials if not t.user_attrs.get(IS_BASELINE)]
+        if any(t.state == TrialState.COMPLETE and not imported(t) for t in others):
             return True
-        running = [t for t in trials if t.state == TrialState.RUNNING and not paused(t)]
+        running = [t for t in others if t.state == TrialState.RUNNING and not paused(t)]
         leases = [self.lease_of(t.number) for t in running]
         last = max(self.pruner.rungs, default=0)
         return any(lease and (lease.to_the_end or lease.epochs >= last) for lease in leases)

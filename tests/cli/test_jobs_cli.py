@@ -157,9 +157,6 @@ def test_stop_ends_the_whole_tree_within_ten_seconds_and_resume_completes(place)
     assert not procs.is_alive(stray)
     assert "nothing to stop" in jobs(place, "stop", "stubborn", status=2)
 
-    for number in (1, 2, 3):
-        folder = trial.parent / trial.name / "checkpoint"
-        assert folder.is_dir(), number
     (trial / "checkpoint" / "go").touch()
     process = subprocess.Popen([sys.executable, "-c", GO.format(root=str(trial.parent))])
     try:

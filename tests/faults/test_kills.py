@@ -44,7 +44,7 @@ def test_five_random_kills_lose_and_repeat_nothing(tmp_path):
 
 def test_random_kills_lose_no_promotion_and_repeat_no_epoch(tmp_path):
     options = settings("child", None, pruner="asha")
-    kill_and_continue(lambda: start_study(tmp_path, 30, options), kills=4, seed=_seed())
+    assert kill_and_continue(lambda: start_study(tmp_path, 30, options), kills=4, seed=_seed())
     result = run_study(steps, SPACE, folder=tmp_path, trials=30, **options)
     assert [r.number for r in result.trials] == list(range(30))
     assert {r.state for r in result.trials} == {"complete", "pruned"}

@@ -110,12 +110,21 @@ def test_gradient_of_the_sub_policy_weights_is_unbiased():
     assert policy.loss(cost_S[drawn]).item() == pytest.approx(float(cost_S[drawn].mean()))
 
 
-def test_pairs_are_all_and_both_orders_happen():
+def test_pairs_are_all_there_are():
     policy = RelaxedPolicy(["invert", "rotate", "color"], length=2)
     assert policy.sub_policies == list(itertools.combinations(range(3), 2))
     found = policy.discretize(keep=2)
     assert len(found.sub_policies) == 2
     assert found.sub_policies[0][0] == Operation("invert", 0.5, 5.0)
+
+
+def test_a_pair_is_applied_in_both_orders():
+    policy = RelaxedPolicy(["invert", "brightness"], length=2, ranges={"brightness": (0.5, 0.5)})
+    with torch.no_grad():
+        policy.probability_O.fill_(50.0)  # always applied
+    grey = policy(torch.full((40, 1, 4, 4), 0.5)).detach()
+    # half as bright and then inverted, and the other way round
+    assert (100 * grey).round().unique().tolist() == [25.0, 75.0]
 
 
 def test_bilevel_numbers_have_the_exact_derivative():

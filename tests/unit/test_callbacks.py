@@ -63,6 +63,7 @@ def test_a_training_ends_with_the_reason_and_a_resume_ends_at_once(tmp_path):
     assert told.heard == [("start", "train"), (0, [0]), (1, [0, 1])]
     again = fit(make(), TinyBundle(), config(), checkpoint=path, should_end=ask)
     assert (again.ended, again.steps, again.val) == (found.ended, found.steps, found.val)
+    assert told.heard[3:] == [(1, [0, 1])], "no epoch is run again"
     # left out, the same checkpoint goes on to the end
     whole = fit(make(), TinyBundle(), config(), checkpoint=path)
     assert (whole.ended, whole.epochs) == (None, 4)

@@ -114,7 +114,7 @@ def test_the_plain_module_computes_what_the_masked_supernet_does(values):
     assert net.module.head.in_features == 6
 
 
-def test_one_hot_weights_pick_the_option_and_gradients_reach_every_alpha():
+def test_gradients_reach_every_alpha():
     net = supernet()
     x = torch.randn(2, 3, 8, 8)
     loss = net(x, net.mixing_weights()).square().sum()

@@ -75,7 +75,7 @@ def test_robustdarts_spaces_search_and_build(name):
         assert torch.isfinite(net(torch.randn(2, 3, 8, 8), net.one_hot(architecture))).all()
 
 
-def test_one_hot_weights_run_the_architecture_inside_the_supernet():
+def test_one_hot_weights_are_those_of_the_architecture():
     space = get_space("nasbench201")
     net = Supernet(space, channels=4, layers=1, num_classes=3)
     architecture = space.random(np.random.default_rng(1))

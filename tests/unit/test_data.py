@@ -1,5 +1,7 @@
 """Splits, batches, residency, the guarded test split, and their errors."""
 
+import threading
+
 import numpy as np
 import pytest
 import torch
@@ -161,12 +163,19 @@ def test_batches_depend_on_seed_epoch_and_split():
     bundle = make_bundle("made", raw(400))
 
     def labels(**kwargs):
-        names = kwargs.pop("names", "params")
-        return torch.cat([y for _, y in bundle.batches(names, 8, **kwargs)]).tolist()
+        return torch.cat([y for _, y in bundle.batches("params", 8, **kwargs)]).tolist()
+
+    def places(name):
+        """Where in the split each sample stands, in the order of an epoch."""
+        drawn = torch.cat([x for x, _ in bundle.batches(name, 8, pixels=True)]).numpy()
+        known = numbers(bundle, name).tolist()
+        return [known.index(i) for i in drawn[:, 0, 0, 0] + 256 * drawn[:, 0, 0, 1].astype(int)]
 
     assert labels(seed=1, epoch=0) == labels(seed=1, epoch=0)
     assert labels(seed=1, epoch=0) != labels(seed=1, epoch=1)
     assert labels(seed=1, epoch=0) != labels(seed=2, epoch=0)
+    assert sorted(places("params")) == sorted(places("alpha"))
+    assert places("params") != places("alpha")
     assert labels(shuffle=False) == bundle.split("params").targets.tolist()[:136]
     assert derived_seed("a", 1, 2) != derived_seed("a", 2, 1) != derived_seed("b", 2, 1)
 
@@ -190,10 +199,15 @@ def test_streamed_batches_equal_resident_ones():
 
 
 def test_streaming_stops_when_the_reader_stops():
-    bundle = make_bundle("made", raw(400), resident=False)
+    def workers():
+        return {t for t in threading.enumerate() if t.name.startswith("darts-data")}
+
+    bundle, before = make_bundle("made", raw(400), resident=False), workers()
     reader = bundle.batches("params", 4)
     next(reader)
+    assert workers() - before
     reader.close()
+    assert not workers() - before
     assert next(bundle.batches("params", 4))[0].shape == (4, 1, 8, 8)
 
 
@@ -223,7 +237,7 @@ def test_the_test_split_is_counted_and_can_be_left_out():
         blind.split("test")
 
 
-def test_digits_are_the_default_and_real():
+def test_digits_are_real():
     bundle = load_data("digits")
     assert sum(bundle.sizes.values()) == 1797
     assert bundle.image_shape == (1, 8, 8)
@@ -234,6 +248,7 @@ def test_digits_are_the_default_and_real():
 def test_digits_are_those_of_scikit_learn(monkeypatch):
     from darts_core.data import digits
 
+    assert digits._packaged_values() is not None, "both would come from scikit-learn"
     quick = digits.load_digits()
     monkeypatch.setattr(digits, "_packaged_values", lambda: None)
     public = digits.load_digits()

@@ -45,7 +45,8 @@ def test_malicious_pickles_run_nothing(tmp_path):
     for number, content in enumerate(hostile_pickles(marker)):
         file = tmp_path / f"p{number}"
         file.write_bytes(content)
-        with pytest.raises(DataError, match="is not a CIFAR batch file or"):
+        # not for what it would have done: a call that is let through fails as "truncated"
+        with pytest.raises(DataError, match=r"file or is damaged: it holds|unregistered extension"):
             read_pickle(file)
         assert not marker.exists(), content
 
@@ -74,17 +75,22 @@ def test_malicious_batch_in_a_cifar_folder_is_refused(tmp_path):
 def test_pickled_arrays_other_than_bytes_are_refused(tmp_path, value, protocol):
     file = tmp_path / "p"
     file.write_bytes(pickle.dumps({b"data": value}, protocol))
-    with pytest.raises(DataError):
+    with pytest.raises(DataError, match="where only bytes are allowed"):
         read_pickle(file)
 
 
 def test_pickled_array_whose_shape_lies_is_refused(tmp_path):
     head = b"\x80\x02}U\x04datacnumpy.core.multiarray\n_reconstruct\ncnumpy\nndarray\nK\x00\x85U\x01b\x87R"
     dtype = b"cnumpy\ndtype\nU\x02u1K\x00K\x01\x87R"
-    for shape in (b"J\xff\xff\xff\x7f\x85", b"J\xff\xff\xff\xff\x85", b"U\x01a\x85", b"N"):
+    for shape, words in (
+        (b"J\xff\xff\xff\x7f\x85", r"3 bytes for an array of shape \(2147483647,\)"),
+        (b"J\xff\xff\xff\xff\x85", r"an array of shape \(-1,\)"),
+        (b"U\x01a\x85", r"an array of shape \(b'a',\)"),
+        (b"N", "is not iterable"),
+    ):
         file = tmp_path / "p"
         file.write_bytes(head + b"(K\x01" + shape + dtype + b"\x89U\x03abctbs.")
-        with pytest.raises(DataError):
+        with pytest.raises(DataError, match=words):
             read_pickle(file)
 
 

@@ -377,10 +377,17 @@ def test_npz_errors_are_sentences(tmp_path):
 
 
 def test_synthetic_plants_a_pair_and_a_weaker_shortcut():
+    from darts_core.data.synthetic import _patterns
+
     raw = load_synthetic(classes=3, count=3000, size=16, reach=6, shortcut=0.5, noise=0.0)
     assert np.bincount(raw.targets).tolist() == [1000] * 3
     canvas = (raw.inputs[:, 0].astype(float) - 128) / 48
-    # the last three rows hold the shortcut alone or beside the pair; its class is readable
+    # the last three rows hold the shortcut alone: it shows the class of half, and a third of the others'
+    patterns = _patterns(6, np.random.default_rng([7, 0]))[3:]
+    windows = np.lib.stride_tricks.sliding_window_view(np.rint(canvas[:, 13:]), (3, 3), axis=(1, 2))
+    shown = (windows[:, 0, :, None] == patterns).all((3, 4)).any(1)
+    assert shown.sum(1).tolist() == [1] * 3000
+    assert (shown.argmax(1) == raw.targets).mean() == pytest.approx(1 / 2 + 1 / 6, abs=0.03)
     again = load_synthetic(classes=3, count=3000, size=16, reach=6, shortcut=0.5, noise=0.0)
     assert np.array_equal(raw.inputs, again.inputs)
     # a linear classifier of pixel averages of the upper rows learns nothing about the class

@@ -217,7 +217,7 @@ def test_a_sub_network_whose_loss_is_nan_is_the_last_one():
     [
         ("10%", "below the smallest"),
         ("fast", "not understood"),
-        ("nan", "not"),
+        ("nan", "not understood"),
         ("inf", "not understood"),
     ],
 )

@@ -87,8 +87,6 @@ def test_low_precision_and_int8_are_judged_on_val(trained, tmp_path):
         logits = load(tmp_path, name)(data.x[:5])
         assert logits.dtype == torch.float32
         assert (logits.argmax(1) == model(data.x[:5]).argmax(1)).all()
-    fp32_bytes = sum(p.numel() * 4 for p in model.parameters())
-    assert fp32_bytes > 0
     with pytest.raises(ExportError, match="holds only pt2_bf16, onnx_int8"):
         load(tmp_path)
 

@@ -230,7 +230,7 @@ def test_doubts_survive_a_resume(tmp_path):
         )  # fmt: skip
 
     whole = go(tmp_path / "whole.pt", None)
-    go(tmp_path / "cut.pt", 7)
+    assert go(tmp_path / "cut.pt", 7).stopped == "asked to stop"
     again = go(tmp_path / "cut.pt", None)
     assert (again.architecture, again.epoch) == (whole.architecture, whole.epoch)
     assert whole.epoch == 0

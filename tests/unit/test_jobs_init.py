@@ -160,11 +160,18 @@ def test_metrics_come_from_a_log_where_there_is_one(tmp_path):
     assert "seeded when it imports them" in "".join(proposal(script).replace("\n  #", ""))
 
 
-@pytest.mark.parametrize("text", [None, "x = 1", "def broken(:\n# __main__"])
-def test_what_is_no_script_is_told(tmp_path, text):
+@pytest.mark.parametrize(
+    ("text", "told"),
+    [
+        (None, "holds no script at its top"),
+        ("x = 1", "holds no script at its top"),
+        ("def broken(:\n# __main__", r"a\.py is not valid Python"),
+    ],
+)
+def test_what_is_no_script_is_told(tmp_path, text, told):
     if text:
         (tmp_path / "a.py").write_text(text)
-    with pytest.raises(JobError):
+    with pytest.raises(JobError, match=told):
         read_script(tmp_path)
 
 

@@ -1,6 +1,7 @@
 """The timer: what it returns, what it refuses, and that nothing of ours runs beside it."""
 
 import itertools
+import os
 import subprocess
 import sys
 import time
@@ -165,10 +166,11 @@ def test_lock_is_reentrant_and_exclusive():
 
 
 def test_threads_and_affinity_are_restored():
-    before = torch.get_num_threads()
-    found = measure(lambda: None, repeats=5, threads=1, **FAST)
-    assert found.threads == 1
-    assert torch.get_num_threads() == before
+    before, cores = torch.get_num_threads(), os.sched_getaffinity(0)
+    for threads in (1, before + 1):
+        found = measure(lambda: None, repeats=5, threads=threads, **FAST)
+        assert found.threads == threads
+        assert (torch.get_num_threads(), os.sched_getaffinity(0)) == (before, cores)
 
 
 def test_model_rows_for_both_batches_leave_the_model_alone():

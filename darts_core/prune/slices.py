@@ -37,7 +37,6 @@ __all__ = [
     "plan_without",
     "running",
     "sides_of",
-    "sortable",
     "take_out",
 ]
 
@@ -297,11 +296,6 @@ def take_out(model: nn.Module, found: Plan) -> nn.Module:
     for (path, name), value in found.attributes.items():
         setattr(model.get_submodule(path), name, value)
     return replace_modules(model, dict.fromkeys(found.skipped, "skip_connect"))
-
-
-def sortable(member: Member, channels: int) -> bool:
-    """Whether the layer owns all channels of its group, so that they may be sorted in it."""
-    return set(member.positions) == set(range(channels))
 
 
 @torch.no_grad()

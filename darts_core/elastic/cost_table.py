@@ -25,6 +25,7 @@ from darts_core.prune.slices import depthwise
 __all__ = ["fit_cost", "measure_cost"]
 
 _GRID = 5
+_DRAWN = 4
 _TIMED = (*CONVOLUTIONS, *NORMS, nn.Linear)
 
 
@@ -147,19 +148,17 @@ def fit_cost(
     timer: Callable[[nn.Module], float],
     *,
     seed: int = 0,
-    count: int = 6,
 ) -> list[dict[str, Any]]:
-    """Fit slope and overhead to end-to-end times of `count` sub-networks; the errors of the fit, in place.
+    """Fit slope and overhead to end-to-end times of six sub-networks; the errors of the fit, in place.
 
     Args:
         cost: gets its slope and overhead.
         net: the elastic network.
         timer: ms of a plain network.
         seed: of the sub-networks between the largest and the smallest.
-        count: how many are timed.
     """
     generator = np.random.default_rng(seed)
-    chosen = [net.largest, net.smallest, *(net.draw(generator) for _ in range(count - 2))]
+    chosen = [net.largest, net.smallest, *(net.draw(generator) for _ in range(_DRAWN))]
     times = np.asarray([timer(net.cut(choices)) for choices in chosen])
     sums = np.asarray([cost.layers(choices) for choices in chosen])
     # relative errors count, so that the small sub-networks are met as well

@@ -18,9 +18,9 @@ from darts_core.elastic.network import Elastic
 from darts_core.elastic.variables import Depth, Width
 from darts_core.errors import LatencyError
 from darts_core.latency import device_lock
-from darts_core.prune.cost import LayerCosts
+from darts_core.prune.cost import LayerCosts, channels_of
 from darts_core.prune.groups import CONVOLUTIONS, NORMS
-from darts_core.prune.slices import depthwise
+from darts_core.prune.slices import mixes
 
 __all__ = ["fit_cost", "measure_cost"]
 
@@ -41,16 +41,10 @@ def _sides(net: Elastic, path: str, module: nn.Module, shape: Sequence[int]) -> 
                     for option in variable.options
                 )
                 lost[member.side][variable.name] = counts
-    if isinstance(module, nn.Linear):
-        whole = {"in": module.in_features, "out": module.out_features}
-    elif isinstance(module, CONVOLUTIONS):
-        whole = {"in": module.in_channels, "out": module.out_channels}
-    else:
-        whole = dict.fromkeys(("in", "out"), int(shape[1]))
-    if _one_sided(module):
-        # a depthwise layer, a norm: one width for both sides
-        return Side((whole["in"],)), _side(whole["out"], {**lost["in"], **lost["out"]})
-    return _side(whole["in"], lost["in"]), _side(whole["out"], lost["out"])
+    ins, outs = channels_of(module, shape)
+    if mixes(module):
+        return _side(ins, lost["in"]), _side(outs, lost["out"])
+    return Side((ins,)), _side(outs, {**lost["in"], **lost["out"]})
 
 
 def _side(whole: int, lost: Mapping[str, tuple[int, ...]]) -> Side:
@@ -108,11 +102,9 @@ def measure_cost(
             if known is not None:
                 ms = _known(known, path, (len(ins.widths), len(outs.widths)))
             else:
-                single = _one_sided(module)
+                two = mixes(module)
                 ms = tuple(
-                    tuple(
-                        costs.layer_ms(path, *((o, o) if single else (i, o))) for o in outs.widths
-                    )
+                    tuple(costs.layer_ms(path, i if two else o, o) for o in outs.widths)
                     for i in ins.widths
                 )
             rows.append(LayerRow(path, ins, outs, ms, needs))
@@ -123,11 +115,6 @@ def measure_cost(
         net.variables, rows, unit="units" if costs.analytic else "ms",
         slope=float(fitted.get("slope", 1.0)), overhead=float(fitted.get("overhead", 0.0)),
     )  # fmt: skip
-
-
-def _one_sided(module: nn.Module) -> bool:
-    """Whether its outputs are its inputs, as of a norm or a depthwise layer."""
-    return depthwise(module) or not isinstance(module, (*CONVOLUTIONS, nn.Linear))
 
 
 def _known(

@@ -19,10 +19,10 @@ from darts_core.latency.deployed import in_runtime
 from darts_core.latency.measure import call_ms, quick_ms
 from darts_core.modes import evaluating
 from darts_core.prune.groups import CONVOLUTIONS, NORMS, ChannelGroup
-from darts_core.prune.slices import depthwise
+from darts_core.prune.slices import depthwise, mixes
 from darts_core.sample_inputs import draw_inputs, number_format
 
-__all__ = ["LayerCosts"]
+__all__ = ["LayerCosts", "channels_of"]
 
 _TIMED = (*CONVOLUTIONS, *NORMS, nn.Linear, nn.MaxPool2d, nn.AvgPool2d, nn.ReLU)
 _CONV_NAMES: dict[str, Any] = {kind.__name__: kind for kind in CONVOLUTIONS}
@@ -123,11 +123,9 @@ class LayerCosts:
         saved = 0.0
         for name, (lost_in, lost_out) in change.items():
             layer, shape = self._layers[name]
-            ins, outs = _channels(layer, shape)
-            # a depthwise layer, a norm: one width for both sides
-            single = not isinstance(layer, (*CONVOLUTIONS, nn.Linear)) or depthwise(layer)
-            lost_in = max(lost_in, lost_out) if single else lost_in
-            lost_out = lost_in if single else lost_out
+            ins, outs = channels_of(layer, shape)
+            if not mixes(layer):
+                lost_in = lost_out = max(lost_in, lost_out)
             now = self.layer_ms(name)
             saved += now - self.layer_ms(name, max(1, ins - lost_in), max(1, outs - lost_out))
         return saved
@@ -180,7 +178,8 @@ def _kind(layer: nn.Module) -> str:
     return next(kind.__name__ for kind in _TIMED if isinstance(layer, kind))
 
 
-def _channels(layer: nn.Module, shape: Sequence[int]) -> tuple[int, int]:
+def channels_of(layer: nn.Module, shape: Sequence[int]) -> tuple[int, int]:
+    """The input and output channels of a layer; `shape` of its input tells them where it does not."""
     if isinstance(layer, CONVOLUTIONS):
         return layer.in_channels, layer.out_channels
     if isinstance(layer, nn.Linear):
@@ -195,7 +194,7 @@ def _key(
     outs: int | None,
     padding: tuple[int, ...] | None = None,
 ) -> Key:
-    own_in, own_out = _channels(layer, shape)
+    own_in, own_out = channels_of(layer, shape)
     ins, outs = ins or own_in, outs or own_out
     if isinstance(layer, CONVOLUTIONS):
         # as many groups as there are, where the widths can be shared out among them

@@ -18,9 +18,8 @@ from typing import Any
 
 from darts_core.processors import threads_asked_for
 from darts_core.settings import SlurmQueue
-from darts_core.study.accounts import check_failures
 from darts_core.study.claim import Claim
-from darts_core.study.launch import RelaunchLimit, tell_ended
+from darts_core.study.launch import Ends, RelaunchLimit, check_failures
 from darts_core.study.ledger import Ledger
 from darts_core.study.preemption import Preemption
 from darts_core.study.records import TrialRecord
@@ -119,7 +118,7 @@ def run_on_slurm(
         TuneError: too many failed trials, jobs keep dying, or Slurm cannot be used here.
     """
     body = SlurmWorker(ledger.spec, pack(objective), queue.grace_seconds, queue.cpus)
-    seen = {t.number for t in ledger.trials() if t.state.is_finished()}
+    ends = Ends(ledger, on_trial)
     minutes = time_limit(queue, ledger.spec.budget, workers)
     jobs, limit = Jobs(queue, executor_of(queue, ledger.folder / "slurm", minutes)), RelaunchLimit()
     jobs.earlier()
@@ -131,13 +130,13 @@ def run_on_slurm(
         while ledger.unfinished():
             time.sleep(_LOOK_SECONDS)
             look()
-            tell_ended(ledger, seen, on_trial)
+            ends.tell()
             for job in jobs.drop_ended():
                 how = failure_of(job)
                 if how is None or not ledger.unfinished():
                     continue
-                check_failures(ledger.trials(), ledger.spec.max_failure_share)
-                limit.death(len(seen), how)
+                check_failures(ledger)
+                limit.death(len(ends.seen), how)
                 log.warning("a job ended before its time (%s); another takes its place", how)
                 jobs.add(body, range(1))
             if not jobs.all and ledger.unfinished():
@@ -147,5 +146,5 @@ def run_on_slurm(
                 jobs.add(body, range(1))
     finally:
         jobs.cancel()
-    tell_ended(ledger, seen, on_trial)
-    check_failures(ledger.trials(), ledger.spec.max_failure_share)
+    ends.tell()
+    check_failures(ledger)

@@ -186,7 +186,7 @@ def _curves_section(runs: Sequence[VersionRun]) -> Section | None:
     body = pair(
         chart(
             f"alpha_{metric.name}",
-            f"{metric.words[:1].upper()}{metric.words[1:]} on the alpha split",
+            f"{metric.heading} on the alpha split",
             share=metric.share,
         ),
         chart("train_loss", "Loss on the params split", share=False),
@@ -233,13 +233,10 @@ def seeds_content(folders: Sequence[str | Path], *, title: str = "") -> Content:
         head, lead = f"{len(runs)} seeds", f"No run has {metric.article} yet."
     else:
         figures = summary[key]
-        mean, unit = metric.text(figures["mean"]).removesuffix(" %"), " %" if metric.share else ""
-        std = ""
-        if figures["std"] is not None:
-            std = f" ± {metric.text(figures['std']).removesuffix(' %')}"
+        mean = metric.with_spread(figures["mean"], figures["std"])
         name = key.replace("_", " ")
         count = f"{figures['n']} seed{'s' if figures['n'] != 1 else ''}"
-        head = f"{mean}{std}{unit} {name} over {count}"
+        head = f"{mean} {name} over {count}"
         lead = f"Worst {metric.text(figures['worst'])}, best {metric.text(figures['best'])}."
         lead += contest_sentence(summary["contest"], metric)
         stages = [stage for run in runs if (stage := knowing(run, key)) is not None]

@@ -56,12 +56,13 @@ class LayerCosts:
         self.folded = folded
         self.analytic = analytic
         self._known: dict[Key, float] = {}
-        self._layers: dict[str, tuple[nn.Module, tuple[int, ...]]] = {}
+        # path -> (layer, shape of its input) of the network observed last
+        self.layers: dict[str, tuple[nn.Module, tuple[int, ...]]] = {}
         self._paddings: dict[str, tuple[int, ...]] = {}
 
     def observe(self, model: nn.Module, input_shape: Sequence[int], batch: int) -> None:
         """Note the layers of `model` and the shape of the input that each one gets."""
-        self._layers, self._paddings = {}, {}
+        self.layers, self._paddings = {}, {}
         names = {module: name for name, module in model.named_modules()}
 
         def note(module: nn.Module, args: Any, kwargs: Mapping[str, Any], output: Any) -> None:
@@ -69,7 +70,7 @@ class LayerCosts:
             x = next((one for one in (*args, *kwargs.values()) if isinstance(one, Tensor)), None)
             if x is None:
                 return
-            self._layers[names[module]] = (module, tuple(x.shape))
+            self.layers[names[module]] = (module, tuple(x.shape))
             padding = _padding(module, x, output)
             if padding is not None:
                 self._paddings[names[module]] = padding
@@ -87,23 +88,18 @@ class LayerCosts:
             for hook in hooks:
                 hook.remove()
 
-    @property
-    def layers(self) -> dict[str, tuple[nn.Module, tuple[int, ...]]]:
-        """Path -> (layer, shape of its input) of the network observed last."""
-        return self._layers
-
     def total_ms(self, under: str = "") -> float:
         """Sum over the layers whose path starts with `under`."""
         prefix = f"{under}." if under else ""
         return sum(
             self.layer_ms(name)
-            for name in self._layers
+            for name in self.layers
             if not under or name == under or name.startswith(prefix)
         )
 
     def layer_ms(self, name: str, ins: int | None = None, outs: int | None = None) -> float:
         """Time of one layer with `ins` input and `outs` output channels (its own by default)."""
-        layer, shape = self._layers[name]
+        layer, shape = self.layers[name]
         if self.folded and isinstance(layer, NORMS):
             return 0.0
         key = _key(layer, shape, ins, outs, self._paddings.get(name))
@@ -115,14 +111,14 @@ class LayerCosts:
         """Time saved when the group keeps `width` of its channels and all else stays."""
         change: dict[str, list[int]] = {}
         for member in group.members:
-            if member.name in self._layers:
+            if member.name in self.layers:
                 kept = width // group.blocks  # in each block
                 lost = sum(position % group.columns >= kept for position in member.positions)
                 sides = change.setdefault(member.name, [0, 0])
                 sides[0 if member.side == "in" else 1] += lost
         saved = 0.0
         for name, (lost_in, lost_out) in change.items():
-            layer, shape = self._layers[name]
+            layer, shape = self.layers[name]
             ins, outs = channels_of(layer, shape)
             if not mixes(layer):
                 lost_in = lost_out = max(lost_in, lost_out)

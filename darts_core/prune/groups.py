@@ -228,11 +228,7 @@ def _can_lose(
 
     Also in training mode, where it ran there with them.
     """
-    tried = copied(model)
-    reference = next(model.parameters())
-    sample = draw_inputs(
-        input_shape, 2, device=reference.device, dtype=number_format(model), zeros=True
-    )
+    tried, sample = copied(model), _sample(model, input_shape)
     trains = runs_in_training(tried, sample)
     try:
         remove_channels(tried, input_shape, lost)
@@ -241,6 +237,11 @@ def _can_lose(
     except (PruneError, RuntimeError):
         return False
     return same and (not trains or runs_in_training(tried, sample))
+
+
+def _sample(model: nn.Module, input_shape: Sequence[int]) -> torch.Tensor:
+    home, kind = next(model.parameters()).device, number_format(model)
+    return draw_inputs(input_shape, 2, device=home, dtype=kind, zeros=True)
 
 
 def _one_of(group: ChannelGroup) -> list[int]:
@@ -380,13 +381,9 @@ def _free_members(graph: Any, group: Any, model: nn.Module) -> tuple[Member, ...
 
 
 def _check_runs(model: nn.Module, input_shape: Sequence[int]) -> None:
-    reference = next(model.parameters())
     try:
         with torch.no_grad():
-            sample = draw_inputs(
-                input_shape, 2, device=reference.device, dtype=number_format(model), zeros=True
-            )
-            in_evaluation(model)(sample)
+            in_evaluation(model)(_sample(model, input_shape))
     except Exception as error:  # whatever a foreign network raises
         raise PruneError(
             f"The pruned network does not run ({str(error)[:200]}); its graph joins channels in a way "

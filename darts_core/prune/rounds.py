@@ -82,7 +82,8 @@ class Pruner:
         """Time of the network with everything cut that may be: no plan can be faster."""
         bare = copied(model)
         if self.structure:
-            replace_modules(bare, _compatible({cut.path: cut for cut in self._cuts(bare)}))
+            cuts = find_cuts(bare, self.input_shape)
+            replace_modules(bare, _compatible({cut.path: cut for cut in cuts}))
         self._clean(bare)
         groups = self._groups(bare)
         removed = {
@@ -107,9 +108,6 @@ class Pruner:
         dead = find_dead(model, self.input_shape)
         replace_modules(model, dead)
         return dead
-
-    def _cuts(self, model: nn.Module) -> list[Cut]:
-        return find_cuts(model, self.input_shape) if self.structure else []
 
     def _groups(self, model: nn.Module) -> list[ChannelGroup]:
         shape = self.input_shape
@@ -162,7 +160,7 @@ class Pruner:
 
     def _cut(self, result: Round, target_ms: float, batches: Batches) -> None:
         """Choose cuts against widths in one knapsack; apply the cuts only."""
-        found = self._cuts(result.model)
+        found = find_cuts(result.model, self.input_shape)
         losses = loss_increases(result.model, found, batches, self.task)
         # without some the network gives NaN or infinity: they have no loss to be weighed against others'
         cuts = [cut for cut, rise in zip(found, losses, strict=True) if rise < math.inf]

@@ -39,7 +39,7 @@ from darts_core.study.engines import elsewhere
 from darts_core.study.results import read_rows as _read_rows
 from darts_core.study.results import search_rows, summary
 
-__all__ = ["apply_budget", "load_plan", "prepare", "run_version"]
+__all__ = ["load_plan", "plan_of", "prepare", "run_version"]
 
 _RESOURCE_SECONDS = 1.0
 _LEVELS = (logging.WARNING, logging.INFO, logging.DEBUG)
@@ -61,16 +61,23 @@ def load_plan(version: Path, request: Mapping[str, Any]) -> SearchPlan:
     Raises:
         ConfigError, JobError: they are wrong, or the request names others.
     """
-    arguments = dict(request.get("arguments") or {})
     files = kept_files(version / "config", request.get("config_files") or None)
+    return plan_of(request, files, version / "code", older=made_by_older(request))
+
+
+def plan_of(
+    request: Mapping[str, Any], files: Sequence[str | Path], code: Path, *, older: bool = False
+) -> SearchPlan:
+    """The plan of a request whose job files and code lie here; see `parse_file` for `older` and errors."""
+    arguments = dict(request.get("arguments") or {})
     if arguments.get("config_path") and not files:
-        arguments["config_path"] = str(version / "code" / arguments["config_path"])
+        arguments["config_path"] = str(code / arguments["config_path"])
     plan = build_plan(
         files,
         arguments=with_data(arguments, request.get("data")),
         mode=request.get("multi"),
         settings=request.get("settings") or {},
-        older=made_by_older(request),
+        older=older,
     )
     return apply_budget(plan, request.get("budget") or {})
 

@@ -24,7 +24,7 @@ from darts_core.study.ledger import Ledger
 from darts_core.study.preemption import Preemption
 from darts_core.study.records import TrialRecord
 from darts_core.study.runner import Decide, Objective, Runner, pack, runner_of, start_fork_server
-from darts_core.study.slurm_jobs import Jobs, failure_of
+from darts_core.study.slurm_jobs import Jobs, Requeued, failure_of
 from darts_core.study.slurm_queue import executor_of, time_limit
 from darts_core.study.spec import StudySpec
 from darts_core.study.worker import work
@@ -59,7 +59,7 @@ class _LeavingRunner:
 
 
 @dataclass(frozen=True)
-class SlurmWorker:
+class SlurmWorker(Requeued):
     """What a job runs: a worker of the study.
 
     Args:
@@ -87,12 +87,6 @@ class SlurmWorker:
         with preemption.watched():
             runner = _LeavingRunner(runner_of(objective, self.spec.wanted), preemption)
             return work(self.spec, runner, on_trial=lambda _: preemption.leave())
-
-    def checkpoint(self, index: int) -> Any:
-        """submitit's: what is queued again in this job's place."""
-        from submitit.helpers import DelayedSubmission
-
-        return DelayedSubmission(self, index)
 
 
 def run_on_slurm(

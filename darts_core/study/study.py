@@ -253,7 +253,7 @@ def summarize(ledger: Ledger, forecast: dict[str, Any] | None = None) -> StudyRe
         ended=ledger.ended(trials) or "stopped before the budget was spent",
         device_seconds=spent.device_seconds,
         baseline=next((r for r in records if r.is_baseline), None),
-        importance=_importance(records, next(iter(ledger.spec.objectives.values()))),
+        importance=_importance(records, goal),
     )
     best_file = {"number": best.number, first: best.value, "params": best.params}
     write_yaml(ledger.folder / "best.yaml", best_file)

@@ -52,6 +52,11 @@ class Metric:
         return "R2" if self.name == "r2" else self.name.replace("_", " ")
 
     @property
+    def file_keys(self) -> tuple[str, str]:
+        """What it is called in files, on test and on val."""
+        return f"test_{self.name}", f"val_{self.name}"
+
+    @property
     def heading(self) -> str:
         """The name at the beginning of a line."""
         return f"{self.words[:1].upper()}{self.words[1:]}"

@@ -64,8 +64,9 @@ class Member:
     """One layer's share of a group.
 
     Attributes:
-        name: the module's path.
-        side: "out" (its output channels, or a batch norm's) or "in" (its input channels).
+        name: the module's path, or the parameter's.
+        side: "out" (its output channels, or a norm's), "in" (its input channels), or "free" (a parameter of
+            no layer).
         positions: per entry, the group's channel.
         indices: per entry, the layer's own channel (several for one channel after flattening).
         dim: of a free parameter, the dimension in which its channels lie.

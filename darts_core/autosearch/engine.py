@@ -204,10 +204,11 @@ class _Runner:
         place = elsewhere(self.request.get("ray"), self.request.get("slurm"))
         for note in plan_notes(plan, self.request.get("devices") or ["cpu"], place):
             log.warning("%s", note)
+        own = with_data(self.request.get("arguments") or {}, self.request.get("data"))
         code = UserCode(
             code_dir=path / "code",
             boot_file=path / "code" / self.request["boot_file"],
-            arguments=tuple(self._arguments()),
+            arguments=tuple(f"--{name}={value}" for name, value in own.items()),
             entry=self.request.get("entry") or "train",
             evaluate=self.request.get("evaluate") or "eval",
             python=self.request.get("python"),
@@ -227,9 +228,9 @@ class _Runner:
         best = run_plan(plan, workshop)
         if best is None:
             raise JobError("No trial gave a usable result; see the trials' log.txt.")
-        own = [r for r in search_rows(_read_rows(path)) if r.get("is_baseline")]
         if plan.last.confirm_seeds:
-            baseline = own[0] if own and own[0]["state"] == "done" else None
+            yours = [r for r in search_rows(_read_rows(path)) if r.get("is_baseline")]
+            baseline = yours[0] if yours and yours[0]["state"] == "done" else None
             self.failed_confirming = confirm(plan, workshop, best, baseline)
         result = summary(path)
         write_json(path / "autosearch" / "result.json", {"schema_version": 1, **result})
@@ -245,10 +246,6 @@ class _Runner:
         )
         log.warning("%s", left)
         return {"message": f"{verdict} {left}", "left": True}
-
-    def _arguments(self) -> list[str]:
-        own = with_data(self.request.get("arguments") or {}, self.request.get("data"))
-        return [f"--{name}={value}" for name, value in own.items()]
 
     def deliver(self, result: Mapping[str, Any]) -> None:
         """Copy the result table and the best model into the folder named with --output."""

@@ -124,10 +124,8 @@ def _headline(details: Mapping[str, Any], found: Mapping[str, Any]) -> str:
     better = [item for item in found.get("gain", ()) if item["better"]]
     if better:
         item = better[0]
-        return (
-            f"{_name(item)} {_figure(item['best'])} against {_figure(item['baseline'])} "
-            "with your own configuration"
-        )
+        name, best, own = str(item["metric"]), _figure(item["best"]), _figure(item["baseline"])
+        return f"{name.replace('_', ' ')} {best} against {own} with your own configuration"
     if found.get("gain") and details["state"] == "succeeded":
         return "No gain over your own configuration is shown"
     ended = sum(found.get("trials", {}).get(s, 0) for s in ("done", "stopped", "failed"))
@@ -156,10 +154,6 @@ def _lead(details: Mapping[str, Any], found: Mapping[str, Any]) -> str:
 
 def _figure(side: Mapping[str, Any]) -> str:
     return figure(side).replace("+-", "±")
-
-
-def _name(item: Mapping[str, Any]) -> str:
-    return str(item["metric"]).replace("_", " ")
 
 
 def _tiles(found: Mapping[str, Any]) -> Markup:

@@ -116,11 +116,10 @@ def _headline(details: Mapping[str, Any], found: Mapping[str, Any]) -> str:
     for metric, sides in found.get("test", {}).items():
         if "best" in sides:
             words = metric.replace("_", " ")
-            own = f", {_spread(sides['baseline'])} with your own configuration"
-            return (
-                f"{words[:1].upper()}{words[1:]} {_spread(sides['best'])}"
-                f"{own if 'baseline' in sides else ''}"
-            )
+            shown = f"{words[:1].upper()}{words[1:]} {_spread(sides['best'])}"
+            if "baseline" in sides:
+                shown += f", {_spread(sides['baseline'])} with your own configuration"
+            return shown
     better = [item for item in found.get("gain", ()) if item["better"]]
     if better:
         item = better[0]

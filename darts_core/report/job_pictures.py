@@ -33,7 +33,10 @@ __all__ = [
 def _figure(x: str, y: str, title: str = "") -> tuple[Any, Any]:
     figure = new_figure(5.8, 3.9)
     axes = figure.subplots()
-    only_data(axes, x, y)
+    only_data(axes)
+    axes.set_xlabel(plain_label(x), fontsize=8)
+    axes.set_ylabel(plain_label(y), fontsize=8)
+    axes.tick_params(labelsize=7.5)
     axes.set_title(plain_title(title), fontsize=8, loc="left")
     return figure, axes
 

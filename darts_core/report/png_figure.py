@@ -51,14 +51,11 @@ def pixels(figure: Any) -> NDArray[np.uint8]:
     return np.asarray(figure.canvas.buffer_rgba())[..., :3].copy()
 
 
-def only_data(axes: Any, x: str, y: str) -> None:
-    """Only what carries data: no frame on top and right, a pale grid behind; what the axes are called."""
+def only_data(axes: Any) -> None:
+    """Only what carries data: no frame on top and right, a pale grid behind."""
     axes.spines[["top", "right"]].set_visible(False)
     axes.grid(color=hex_color("line"), linewidth=0.7)
     axes.set_axisbelow(True)
-    axes.set_xlabel(plain_label(x), fontsize=8)
-    axes.set_ylabel(plain_label(y), fontsize=8)
-    axes.tick_params(labelsize=7.5)
 
 
 def plain_title(value: Any) -> str:

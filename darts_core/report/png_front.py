@@ -116,7 +116,7 @@ def save_front(fronts: Sequence[Front], path: str | Path, *, titles: bool = True
 
 
 def _draw(axes: Any, front: Front) -> None:
-    only_data(axes, front.x.label, front.y.label)
+    only_data(axes)
     for own in front.threads():
         color = hex_color(own[0].color)
         axes.plot([p.x for p in own], [p.y for p in own], color=color, linewidth=0.9, alpha=0.45)
@@ -136,6 +136,9 @@ def _draw(axes: Any, front: Front) -> None:
         marks = Scale(low, high, 0.0, 1.0, log=True).ticks()
         axes.set_xticks(marks, [number(mark) for mark in marks])
         axes.set_xticks([], minor=True)
+    axes.set_xlabel(plain_label(front.x.label), fontsize=8)
+    axes.set_ylabel(plain_label(front.y.label), fontsize=8)
+    axes.tick_params(labelsize=7.5)
 
 
 def _mark(axes: Any, point: Point) -> None:

@@ -68,7 +68,7 @@ class Watch:
 
 def in_processes(ledger: Ledger, count: int) -> None:
     """Workers in processes."""
-    run_workers(ledger, trial, count, seen=set())
+    run_workers(ledger, trial, count)
 
 
 def in_threads(ledger: Ledger, count: int) -> None:

@@ -110,7 +110,7 @@ def by_prune(case: Case, budget: float) -> dict[str, Any]:
 
     def plan() -> dict[str, Any]:
         base, _ = load_model(case.base() / "model.pt")
-        batches = take_batches(case.bundle().without_test(), 4, 64, torch.device("cpu"))
+        batches = take_batches(case.bundle().without_test(), torch.device("cpu"))
         cut = taylor_cut(base, taylor_ratio(case, base, batches, budget), batches)
         return {"epochs": allowance(case, "prune", cut)}
 
@@ -161,7 +161,7 @@ def by_taylor(case: Case, budget: float) -> dict[str, Any]:
     """Torch-Pruning's Taylor importance, one cut, then fine-tuning."""
     base, _ = load_model(case.base() / "model.pt")
     bundle, cpu = case.bundle(), torch.device("cpu")
-    batches = take_batches(bundle.without_test(), 4, 64, cpu)
+    batches = take_batches(bundle.without_test(), cpu)
     ratio = taylor_ratio(case, base, batches, budget)
     model = taylor_cut(base, ratio, batches)
     epochs = allowance(case, "taylor", model)
@@ -237,7 +237,7 @@ def rival_networks(case: Case, which: str) -> list[nn.Module]:
     points = read_json(case.folder / f"{which}.json")["points"]
     if which == "taylor":
         base, _ = load_model(case.base() / "model.pt")
-        batches = take_batches(case.bundle().without_test(), 4, 64, torch.device("cpu"))
+        batches = take_batches(case.bundle().without_test(), torch.device("cpu"))
         return [taylor_cut(base, point["ratio"], batches) for point in points]
     command = "prune" if which == "prune" else "train"
     runs = [case.folder / f"{which}{point['budget']:g}" / "V001" / command for point in points]

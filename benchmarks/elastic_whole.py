@@ -111,7 +111,7 @@ def base_of(args: argparse.Namespace, seed: int, bundle: Any) -> Any:
 
 def values(net: Elastic, bundle: Any, split: str) -> dict[str, Any]:
     """The metric of the whole network and of sub-networks, norms recalibrated."""
-    norms = norm_batches(bundle, 4, 128)
+    norms = norm_batches(bundle)
     generator = np.random.default_rng(0)
     drawn = [net.draw(generator) for _ in range(DRAWN)]
     return {
@@ -125,7 +125,7 @@ def values(net: Elastic, bundle: Any, split: str) -> dict[str, Any]:
 def train(args: argparse.Namespace, recipe: Recipe, seed: int, bundle: Any, base: Any) -> Any:
     """One elastic training and what became of the networks."""
     plain = bundle.without_test()
-    batches = take_batches(plain, 4, 64, torch.device("cpu"))
+    batches = take_batches(plain, torch.device("cpu"))
     net = elastic(
         copy.deepcopy(base), batches[0][0], batches=batches, task=bundle.task, depth=recipe.depth
     )

@@ -51,6 +51,16 @@ class Metric:
         """The name as prose has it."""
         return "R2" if self.name == "r2" else self.name.replace("_", " ")
 
+    @property
+    def file_keys(self) -> tuple[str, str]:
+        """What it is called in files, on test and on val."""
+        return f"test_{self.name}", f"val_{self.name}"
+
+    @property
+    def heading(self) -> str:
+        """The name at the beginning of a line."""
+        return f"{self.words[:1].upper()}{self.words[1:]}"
+
     def rating(self, value: float) -> float:
         """`value` on a scale where more is better."""
         return value if self.direction == "maximize" else -value
@@ -108,6 +118,17 @@ class Metric:
         if value < 1 - _ROUNDING and float(shown) == 100:
             return self.text(value, digits + 1)
         return f"{shown} %"
+
+    def spread_text(self, std: float | None) -> str:
+        """A standard deviation, to stand behind a value: ` ± 0.20`; empty where there is none."""
+        return "" if std is None else f" ± {self.text(std).removesuffix(' %')}"
+
+    def with_spread(self, mean: float | None, std: float | None) -> str:
+        """`97.30 ± 0.20 %` (mean and standard deviation over seeds), or a dash."""
+        if mean is None:
+            return self.text(mean)
+        shown = self.text(mean).removesuffix(" %")
+        return f"{shown}{self.spread_text(std)}{' %' if self.share else ''}"
 
     def to_dict(self) -> dict[str, Any]:
         """Plain values for a file."""

@@ -24,20 +24,9 @@ def _plan(request: dict[str, Any]) -> Any:
     """The plan of a job that is yet to be made; one that was begun goes on without these checks."""
     from pathlib import Path
 
-    from darts_core.autosearch.command_line import with_data
-    from darts_core.autosearch.engine import apply_budget
-    from darts_core.autosearch.plan_files import build_plan
+    from darts_core.autosearch.engine import plan_of
 
-    arguments = dict(request.get("arguments") or {})
-    files = list(request.get("config_paths") or [])
-    if arguments.get("config_path") and not files:
-        arguments["config_path"] = str(Path(request["code"]) / arguments["config_path"])
-    plan = build_plan(
-        files,
-        arguments=with_data(arguments, request.get("data")),
-        mode=request.get("multi"),
-        settings=request.get("settings") or {},
-    )
+    plan = plan_of(request, request.get("config_paths") or [], Path(request.get("code") or ""))
     for step in plan.steps:
         if step.algorithm == "grid_search":
             step.check_grid()
@@ -45,7 +34,7 @@ def _plan(request: dict[str, Any]) -> Any:
     # in a nested search the last file's objectives judge every trial
     for step in plan.steps[-1:] if plan.mode == "nested" else plan.steps:
         step.check_printed()
-    return apply_budget(plan, request.get("budget") or {})
+    return plan
 
 
 def _check(request: dict[str, Any]) -> int:

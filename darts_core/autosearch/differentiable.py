@@ -7,8 +7,6 @@ them; the found network is smaller than trial 0's. Together they stay below two 
 from __future__ import annotations
 
 import logging
-import math
-from dataclasses import replace
 from typing import Any
 
 from darts_core.autosearch.single import SingleTrials
@@ -39,11 +37,7 @@ class DifferentiableSearch(SingleTrials):
         start, rows = self.begin()
         options = self.spec.algorithm_options
         base = {**start, self.setting: f"search:{options['base']}"}
-        spec = self.spec
-        if spec.max_iterations is not None:
-            # a trial ends at the call after its last iteration, hence one less
-            limit = max(1, math.ceil(float(options["supernet_share"]) * spec.max_iterations) - 1)
-            spec = replace(spec, max_iterations=limit)
+        spec = self.shortened(float(options["supernet_share"]))
         supernet = self.single(spec, 1, base, "supernet", differentiable=dict(options))
         value = self._found(supernet)
         log.info("the supernet found %s=%s", self.setting, value)

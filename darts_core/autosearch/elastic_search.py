@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import logging
-import math
 from dataclasses import replace
 from typing import Any
 
@@ -43,7 +42,7 @@ class ElasticSearch(SingleTrials):
                 "see; run it on Slurm (--slurm) or on this machine."
             )
         start, rows = self.begin()
-        options, spec = dict(self.spec.algorithm_options), self.spec
+        options = dict(self.spec.algorithm_options)
         setting = str(options["setting"])
         weights = self.workshop.version / "autosearch" / "trials" / rows[0]["trial_id"] / WEIGHTS
         if not weights.is_file():
@@ -51,12 +50,8 @@ class ElasticSearch(SingleTrials):
                 f"The trial {rows[0]['trial_id']} ({rows[0]['state']}: {rows[0]['reason'] or 'done'}) left "
                 "no network; give yours to autosearch.elastic(model, input_shape); see its log.txt."
             )
-        if spec.max_iterations is not None:
-            # a trial ends at the call after its last iteration, hence one less
-            limit = max(1, math.ceil(float(options["elastic_share"]) * spec.max_iterations) - 1)
-            spec = replace(spec, max_iterations=limit)
         trained = self.single(
-            spec, 1, {**start, setting: "elastic"}, "supernet",
+            self.shortened(float(options["elastic_share"])), 1, {**start, setting: "elastic"}, "supernet",
             elastic={**options, "start": str(weights)},
         )  # fmt: skip
         found = self.left_by(

@@ -39,7 +39,7 @@ from darts_core.study.engines import elsewhere
 from darts_core.study.results import read_rows as _read_rows
 from darts_core.study.results import search_rows, summary
 
-__all__ = ["apply_budget", "load_plan", "prepare", "run_version"]
+__all__ = ["load_plan", "plan_of", "prepare", "run_version"]
 
 _RESOURCE_SECONDS = 1.0
 _LEVELS = (logging.WARNING, logging.INFO, logging.DEBUG)
@@ -61,16 +61,23 @@ def load_plan(version: Path, request: Mapping[str, Any]) -> SearchPlan:
     Raises:
         ConfigError, JobError: they are wrong, or the request names others.
     """
-    arguments = dict(request.get("arguments") or {})
     files = kept_files(version / "config", request.get("config_files") or None)
+    return plan_of(request, files, version / "code", older=made_by_older(request))
+
+
+def plan_of(
+    request: Mapping[str, Any], files: Sequence[str | Path], code: Path, *, older: bool = False
+) -> SearchPlan:
+    """The plan of a request whose job files and code lie here; see `parse_file` for `older` and errors."""
+    arguments = dict(request.get("arguments") or {})
     if arguments.get("config_path") and not files:
-        arguments["config_path"] = str(version / "code" / arguments["config_path"])
+        arguments["config_path"] = str(code / arguments["config_path"])
     plan = build_plan(
         files,
         arguments=with_data(arguments, request.get("data")),
         mode=request.get("multi"),
         settings=request.get("settings") or {},
-        older=made_by_older(request),
+        older=older,
     )
     return apply_budget(plan, request.get("budget") or {})
 
@@ -197,10 +204,11 @@ class _Runner:
         place = elsewhere(self.request.get("ray"), self.request.get("slurm"))
         for note in plan_notes(plan, self.request.get("devices") or ["cpu"], place):
             log.warning("%s", note)
+        own = with_data(self.request.get("arguments") or {}, self.request.get("data"))
         code = UserCode(
             code_dir=path / "code",
             boot_file=path / "code" / self.request["boot_file"],
-            arguments=tuple(self._arguments()),
+            arguments=tuple(f"--{name}={value}" for name, value in own.items()),
             entry=self.request.get("entry") or "train",
             evaluate=self.request.get("evaluate") or "eval",
             python=self.request.get("python"),
@@ -220,9 +228,9 @@ class _Runner:
         best = run_plan(plan, workshop)
         if best is None:
             raise JobError("No trial gave a usable result; see the trials' log.txt.")
-        own = [r for r in search_rows(_read_rows(path)) if r.get("is_baseline")]
         if plan.last.confirm_seeds:
-            baseline = own[0] if own and own[0]["state"] == "done" else None
+            yours = [r for r in search_rows(_read_rows(path)) if r.get("is_baseline")]
+            baseline = yours[0] if yours and yours[0]["state"] == "done" else None
             self.failed_confirming = confirm(plan, workshop, best, baseline)
         result = summary(path)
         write_json(path / "autosearch" / "result.json", {"schema_version": 1, **result})
@@ -238,10 +246,6 @@ class _Runner:
         )
         log.warning("%s", left)
         return {"message": f"{verdict} {left}", "left": True}
-
-    def _arguments(self) -> list[str]:
-        own = with_data(self.request.get("arguments") or {}, self.request.get("data"))
-        return [f"--{name}={value}" for name, value in own.items()]
 
     def deliver(self, result: Mapping[str, Any]) -> None:
         """Copy the result table and the best model into the folder named with --output."""

@@ -243,9 +243,6 @@ def dry_run(plan: SearchPlan, request: Mapping[str, Any], *, limit_seconds: floa
     boot_file = check_boot_file(source, boot_file, needs=needs)
     data, root = _data(request), request.get("root")
     spec, skip = plan.steps[0], Path(root).resolve() if root else None
-    configuration: dict[str, Any] = {}
-    for step in plan.steps:
-        configuration.update(step.baseline_configuration())
     folder = Path(tempfile.mkdtemp(prefix="darts-dry-run-"))
     # for the trial of a dry run that is killed, as an impatient Ctrl-C does
     keeper, said = start_keeper(folder.name), ""
@@ -265,7 +262,7 @@ def dry_run(plan: SearchPlan, request: Mapping[str, Any], *, limit_seconds: floa
             folder, code, devices=request.get("devices") or ["cpu"], mark=folder.name
         )
         spec = replace(spec, max_iterations=None)
-        return _measure(plan, spec, workshop, configuration, limit_seconds) + said
+        return _measure(plan, spec, workshop, limit_seconds) + said
     except JobError as error:
         raise JobError(f"{error}{said}") from error.__cause__
     finally:
@@ -292,14 +289,8 @@ def _data(request: Mapping[str, Any]) -> str | None:
     return str(path)
 
 
-def _measure(
-    plan: SearchPlan,
-    spec: Any,
-    workshop: Workshop,
-    configuration: dict[str, Any],
-    limit_seconds: float,
-) -> str:
-    process = workshop.start(spec, 0, configuration, step="dry-run")
+def _measure(plan: SearchPlan, spec: Any, workshop: Workshop, limit_seconds: float) -> str:
+    process = workshop.start(spec, 0, plan.baseline_configuration(), step="dry-run")
     moments: list[float] = []
     try:
         while process.outcome is None and len(moments) < 2:

@@ -85,17 +85,7 @@ def _objectives(node: Located, *, older: bool) -> tuple[Objective, ...]:
     """`objectives: [{metric, mode, tolerance}]`, or `reward_attr` with `mode`."""
     several = node.get("objectives")
     if several is None:
-        reward = metric_name(node.need("reward_attr", "name the reported metric to optimise"))
-        mode = node.get("mode")
-        tolerance = node.get("tolerance")
-        return (
-            Objective(
-                reward,
-                mode.text(_MODE) if mode else "max",
-                tolerance.number(0) if tolerance else 0.0,
-                _chance(node),
-            ),
-        )
+        return (_objective(node, "reward_attr", "name the reported metric to optimise"),)
     for key in ("reward_attr", "mode", "tolerance", "chance"):
         alone = node.get(key)
         if alone is not None:
@@ -107,15 +97,7 @@ def _objectives(node: Located, *, older: bool) -> tuple[Objective, ...]:
     result = []
     for item in several.items():
         item.check_keys(("metric", "mode", "tolerance", "chance"))
-        mode, tolerance = item.get("mode"), item.get("tolerance")
-        result.append(
-            Objective(
-                metric_name(item.need("metric", "name a reported metric")),
-                mode.text(_MODE) if mode else "max",
-                tolerance.number(0) if tolerance else 0.0,
-                _chance(item),
-            )
-        )
+        result.append(_objective(item, "metric", "name a reported metric"))
     if not 1 <= len(result) <= 4:
         several.fail(f"{len(result)} objectives", "give one to four")
     if len({o.metric for o in result}) < len(result):
@@ -123,9 +105,15 @@ def _objectives(node: Located, *, older: bool) -> tuple[Objective, ...]:
     return tuple(result)
 
 
-def _chance(node: Located) -> float | None:
-    item = node.get("chance")
-    return item.number(0, 100) if item is not None else None
+def _objective(node: Located, name: str, remedy: str) -> Objective:
+    """One objective; `name` is the field of its metric."""
+    mode, tolerance, chance = (node.get(key) for key in ("mode", "tolerance", "chance"))
+    return Objective(
+        metric_name(node.need(name, remedy)),
+        mode.text(_MODE) if mode else "max",
+        tolerance.number(0) if tolerance else 0.0,
+        chance.number(0, 100) if chance else None,
+    )
 
 
 def _optional(node: Located | None, key: str) -> Located | None:

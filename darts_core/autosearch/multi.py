@@ -21,14 +21,6 @@ __all__ = ["confirm", "run_plan"]
 log = logging.getLogger("darts_core")
 
 
-def _baseline(plan: SearchPlan) -> dict[str, Any]:
-    """The user's own configuration over all steps."""
-    result: dict[str, Any] = {}
-    for step in plan.steps:
-        result.update(step.baseline_configuration())
-    return result
-
-
 def _run_one(spec: SearchSpec, workshop: Workshop, **options: Any) -> Row | None:
     if spec.algorithm == "differentiable_search":
         from darts_core.autosearch.differentiable import DifferentiableSearch
@@ -43,7 +35,7 @@ def _run_one(spec: SearchSpec, workshop: Workshop, **options: Any) -> Row | None
 
 def _serial(plan: SearchPlan, workshop: Workshop) -> None:
     """Each step starts from the best configuration of the one before it."""
-    current = _baseline(plan)
+    current = plan.baseline_configuration()
     best: Row | None = None
     for index, step in enumerate(plan.steps):
         own = {d.name for d in step.dimensions}

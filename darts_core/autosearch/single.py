@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+from dataclasses import replace
 from pathlib import Path
 
 from darts_core.autosearch.closing import ARCHITECTURE
@@ -60,6 +62,14 @@ class SingleTrials(Step):
         # the attempts of earlier starts too
         account.spent_seconds = before + seconds_of(row)
         return row
+
+    def shortened(self, share: float) -> SearchSpec:
+        """The search with trials of a share of its iterations."""
+        if self.spec.max_iterations is None:
+            return self.spec
+        # a trial ends at the call after its last iteration, hence one less
+        limit = max(1, math.ceil(share * self.spec.max_iterations) - 1)
+        return replace(self.spec, max_iterations=limit)
 
     def _left(self, spec: SearchSpec, number: int, phase: str) -> Path | None:
         """The file that a trial has to leave for the step to go on; None for any other trial."""

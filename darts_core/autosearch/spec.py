@@ -247,6 +247,10 @@ class SearchPlan:
         """The step whose objectives judge the whole plan."""
         return self.steps[-1]
 
+    def baseline_configuration(self) -> dict[str, Any]:
+        """The user's own configuration over all steps."""
+        return {k: v for step in self.steps for k, v in step.baseline_configuration().items()}
+
     def trial_count(self) -> int:
         """The most trials the whole plan runs, the user's own configuration included."""
         counts = [step.total_trials() for step in self.steps]

@@ -186,9 +186,6 @@ class Workshop:
         rows = read_rows(self.version)
         return [r for r in rows if r.get("step") == step and r.get("phase") == phase]
 
-    def _free_worker(self) -> int:
-        return next(i for i in range(len(self._workers) + 1) if i not in self._workers)
-
     def start(
         self,
         spec: SearchSpec,
@@ -209,7 +206,7 @@ class Workshop:
         set_aside(folder)
         clear_of_other_settings(folder, configuration)
         with self._lock:
-            worker = self._free_worker()
+            worker = next(i for i in range(len(self._workers) + 1) if i not in self._workers)
             self._workers.add(worker)
         device = self.devices[worker % len(self.devices)]
         record = {

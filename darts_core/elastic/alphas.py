@@ -38,7 +38,6 @@ def descend(
     budget_ms: float,
     *,
     steps: int,
-    learning_rate: float = 0.1,
     seed: int = 0,
 ) -> dict[str, np.ndarray]:
     """Variable -> the probability of each of its options after `steps` steps.
@@ -50,7 +49,6 @@ def descend(
         loss_of: the task's loss of (outputs, targets).
         budget_ms: what the expected latency may be.
         steps: of the alphas.
-        learning_rate: of Adam.
         seed: of the draws.
     """
     home = next(net.model.parameters()).device
@@ -59,7 +57,7 @@ def descend(
         v.name: torch.zeros(1, len(v.options), device=home, requires_grad=True)
         for v in net.variables
     }
-    optimizer = torch.optim.Adam(alphas.values(), lr=learning_rate, betas=(0.5, 0.999))
+    optimizer = torch.optim.Adam(alphas.values(), lr=0.1, betas=(0.5, 0.999))
     relaxation = GumbelStraightThrough(2.0, 0.3, sparse=False)
     penalty = BudgetPenalty(cost, budget=budget_ms, rate=0.1, damping=2.0).to(home)  # type: ignore[arg-type]
     gates = Gates(net)

@@ -18,13 +18,14 @@ from darts_core.elastic.network import Elastic
 from darts_core.elastic.variables import Depth, Width
 from darts_core.errors import LatencyError
 from darts_core.latency import device_lock
-from darts_core.prune.cost import LayerCosts
+from darts_core.prune.cost import LayerCosts, channels_of
 from darts_core.prune.groups import CONVOLUTIONS, NORMS
-from darts_core.prune.slices import depthwise
+from darts_core.prune.slices import mixes
 
 __all__ = ["fit_cost", "measure_cost"]
 
 _GRID = 5
+_DRAWN = 4
 _TIMED = (*CONVOLUTIONS, *NORMS, nn.Linear)
 
 
@@ -40,16 +41,10 @@ def _sides(net: Elastic, path: str, module: nn.Module, shape: Sequence[int]) -> 
                     for option in variable.options
                 )
                 lost[member.side][variable.name] = counts
-    if isinstance(module, nn.Linear):
-        whole = {"in": module.in_features, "out": module.out_features}
-    elif isinstance(module, CONVOLUTIONS):
-        whole = {"in": module.in_channels, "out": module.out_channels}
-    else:
-        whole = dict.fromkeys(("in", "out"), int(shape[1]))
-    if _one_sided(module):
-        # a depthwise layer, a norm: one width for both sides
-        return Side((whole["in"],)), _side(whole["out"], {**lost["in"], **lost["out"]})
-    return _side(whole["in"], lost["in"]), _side(whole["out"], lost["out"])
+    ins, outs = channels_of(module, shape)
+    if mixes(module):
+        return _side(ins, lost["in"]), _side(outs, lost["out"])
+    return Side((ins,)), _side(outs, {**lost["in"], **lost["out"]})
 
 
 def _side(whole: int, lost: Mapping[str, tuple[int, ...]]) -> Side:
@@ -107,11 +102,9 @@ def measure_cost(
             if known is not None:
                 ms = _known(known, path, (len(ins.widths), len(outs.widths)))
             else:
-                single = _one_sided(module)
+                two = mixes(module)
                 ms = tuple(
-                    tuple(
-                        costs.layer_ms(path, *((o, o) if single else (i, o))) for o in outs.widths
-                    )
+                    tuple(costs.layer_ms(path, i if two else o, o) for o in outs.widths)
                     for i in ins.widths
                 )
             rows.append(LayerRow(path, ins, outs, ms, needs))
@@ -122,11 +115,6 @@ def measure_cost(
         net.variables, rows, unit="units" if costs.analytic else "ms",
         slope=float(fitted.get("slope", 1.0)), overhead=float(fitted.get("overhead", 0.0)),
     )  # fmt: skip
-
-
-def _one_sided(module: nn.Module) -> bool:
-    """Whether its outputs are its inputs, as of a norm or a depthwise layer."""
-    return depthwise(module) or not isinstance(module, (*CONVOLUTIONS, nn.Linear))
 
 
 def _known(
@@ -147,19 +135,17 @@ def fit_cost(
     timer: Callable[[nn.Module], float],
     *,
     seed: int = 0,
-    count: int = 6,
 ) -> list[dict[str, Any]]:
-    """Fit slope and overhead to end-to-end times of `count` sub-networks; the errors of the fit, in place.
+    """Fit slope and overhead to end-to-end times of six sub-networks; the errors of the fit, in place.
 
     Args:
         cost: gets its slope and overhead.
         net: the elastic network.
         timer: ms of a plain network.
         seed: of the sub-networks between the largest and the smallest.
-        count: how many are timed.
     """
     generator = np.random.default_rng(seed)
-    chosen = [net.largest, net.smallest, *(net.draw(generator) for _ in range(count - 2))]
+    chosen = [net.largest, net.smallest, *(net.draw(generator) for _ in range(_DRAWN))]
     times = np.asarray([timer(net.cut(choices)) for choices in chosen])
     sums = np.asarray([cost.layers(choices) for choices in chosen])
     # relative errors count, so that the small sub-networks are met as well

@@ -30,13 +30,14 @@ __all__ = ["check_recipe", "check_uncompiled", "fit_elastic", "norm_batches"]
 
 log = logging.getLogger("darts_core")
 SPLITS = ("params", "alpha")
+_NORM_BATCH = 128
 Progress = Callable[[int, int], None]
 
 
-def norm_batches(bundle: Any, count: int, size: int) -> list[tuple[Tensor, Tensor]]:
-    """Training batches without augmentation, the same each time, to recalibrate norms on."""
-    size = min(size, bundle.size(SPLITS))
-    return list(islice(bundle.batches(SPLITS, size, seed=0, epoch=0), count))
+def norm_batches(bundle: Any, examples: int = 512) -> list[tuple[Tensor, Tensor]]:
+    """Batches of so many training examples, not augmented and the same each time, to recalibrate norms on."""
+    size = min(_NORM_BATCH, bundle.size(SPLITS))
+    return list(islice(bundle.batches(SPLITS, size, seed=0, epoch=0), -(-examples // _NORM_BATCH)))
 
 
 class _Trainer(Trainer):
@@ -217,7 +218,7 @@ def fit_elastic(
     trainer = _Trainer(
         net.model, bundle, config, SPLITS, seed, torch.device(device), sandwich.group
     )
-    trainer.begin(net, sandwich, norm_batches(bundle, 4, 128))
+    trainer.begin(net, sandwich, norm_batches(bundle))
     trainer.check_alike()
     trainer.progress = progress
     first = trainer.take_up(folder) if folder is not None else 0

@@ -16,8 +16,7 @@ from torch import Tensor, nn
 
 from darts_core.elastic.network import Elastic
 from darts_core.elastic.variables import Width
-from darts_core.prune.groups import CONVOLUTIONS
-from darts_core.prune.slices import depthwise
+from darts_core.prune.slices import mixes
 
 __all__ = ["Gates"]
 
@@ -99,7 +98,7 @@ def _readers(width: Width, modules: Mapping[str, nn.Module]) -> list[tuple[nn.Mo
     found: dict[str, Tensor] = {}
     for member in width.members:
         module = modules[member.name]
-        if member.side != "in" or not _reads(module):
+        if member.side != "in" or not mixes(module):
             continue
         weight = module.weight
         assert isinstance(weight, Tensor)
@@ -109,10 +108,3 @@ def _readers(width: Width, modules: Mapping[str, nn.Module]) -> list[tuple[nn.Mo
         index = torch.tensor(member.indices) % weight.shape[1]
         found[member.name][index] = torch.tensor(member.positions)
     return [(modules[name], index) for name, index in found.items()]
-
-
-def _reads(module: nn.Module) -> bool:
-    """Whether the layer mixes its inputs: a depthwise one hands each channel on."""
-    return isinstance(module, nn.Linear) or (
-        isinstance(module, CONVOLUTIONS) and not depthwise(module)
-    )

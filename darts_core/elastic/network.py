@@ -135,7 +135,8 @@ class Elastic:
         }
         for (path, name), value in found.attributes.items():
             # a norm without weights: no tensor of the state tells how many channels it has
-            if name == untold_width(self.model.get_submodule(path)):
+            untold = untold_width(self.model.get_submodule(path))
+            if untold and name == untold[0]:
                 sizes[f"{path}.{name}".lstrip(".")] = (
                     value[0] if isinstance(value, tuple) else value
                 )

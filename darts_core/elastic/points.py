@@ -267,9 +267,7 @@ def write_points(
     if tuning is not None:
         _say_how_long(tuning, bundle)
     steady = clock.beside(teacher, first)
-    chosen = measure_chosen(
-        family, steady, first.median_ms, folder / "measured.json", wanted, first
-    )
+    chosen = measure_chosen(family, steady, first, folder / "measured.json", wanted)
     members = {} if tuning is None or elsewhere is None else _new(family, chosen, folder)
     took = elsewhere(members) if members and elsewhere is not None else {}
     maker = _Maker(family, teacher, bundle, clock, meta, tuning, share, seed)

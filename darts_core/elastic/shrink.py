@@ -117,7 +117,7 @@ def grow_family(
     """
     options, device = settings.options, clock.device
     check_recipe(model, bundle, config, device, group)
-    batches = take_batches(bundle, 4, 64, device)
+    batches = take_batches(bundle, device)
     primary = group is None or group.primary
     before = evaluate(model, bundle, "val") if primary else None
     free_if_all_is_frozen(model)
@@ -146,7 +146,7 @@ def grow_family(
     if before is None:
         return None
     _say_what_it_cost(before, evaluate(net.model, bundle, "val"), bundle.task.metric, config)
-    norms = norm_batches(bundle, -(-options.norm_examples // 128), 128)
+    norms = norm_batches(bundle, options.norm_examples)
     with bar("choosing") as progress:
         chosen, archive = _choose(
             net, cost, bundle, settings, budgets, norms, folder, seed, progress, on_judged

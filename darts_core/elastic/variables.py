@@ -28,6 +28,7 @@ __all__ = [
 ]
 
 Choices = Mapping[str, int]
+_MOST = 6
 
 
 @dataclass(frozen=True)
@@ -117,8 +118,8 @@ def check_choices(variables: Sequence[Variable], choices: Choices) -> dict[str, 
     return {**largest(variables), **choices}
 
 
-def options_of(count: int, least: int, step: int, most: int = 6) -> tuple[int, ...]:
-    """Up to `most` widths up to `count`: multiples of `step` from `least` on, and all.
+def options_of(count: int, least: int, step: int) -> tuple[int, ...]:
+    """Up to six widths up to `count`: multiples of `step` from `least` on, and all.
 
     A step that leaves fewer than two of them below `count` is halved until it does not.
     """
@@ -130,7 +131,7 @@ def options_of(count: int, least: int, step: int, most: int = 6) -> tuple[int, .
     while step > 1 and len(below(step)) < min(2, count - least):
         step //= 2
     grid = [*below(step), count]
-    if len(grid) > most:
-        places = np.unique(np.linspace(0, len(grid) - 1, most).round().astype(int))
+    if len(grid) > _MOST:
+        places = np.unique(np.linspace(0, len(grid) - 1, _MOST).round().astype(int))
         grid = [grid[place] for place in places]
     return tuple(grid)

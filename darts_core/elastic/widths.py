@@ -20,7 +20,7 @@ from darts_core.prune.groups import (
     find_groups,
     least_width,
 )
-from darts_core.prune.slices import LAYERS, permute, sortable
+from darts_core.prune.slices import LAYERS, permute
 from darts_core.prune.trial import Trial
 
 __all__ = ["by_importance", "find_widths", "moves", "of_heads"]
@@ -89,9 +89,8 @@ def _width(model: nn.Module, group: ChannelGroup, least: float, step: int) -> Wi
 
 def _movable(width: Width) -> bool:
     """Whether every layer owns all of the channels and keeps none apart, so that they can be sorted in it."""
-    return width.blocks == 1 and all(
-        sortable(m, width.options[-1]) for m in (*width.members, *width.free)
-    )
+    members = (*width.members, *width.free)
+    return width.blocks == 1 and _in_whole_parts(members, width.options[-1])
 
 
 def _fair(group: ChannelGroup) -> list[int]:
@@ -121,20 +120,16 @@ def _refused(trial: Trial, group: ChannelGroup, width: Width) -> str:
     """Why the group cannot vary, found by trying; empty where it can."""
     if trial.cut(plan(trial.model, [width], {width.name: width.options[0]})) is None:
         return "the network does not run with fewer, or its output would change its shape"
-    if _in_whole_parts(group) and not moves(trial, group):
+    members = (*group.members, *group.free)
+    if _in_whole_parts(members, group.columns) and not moves(trial, group):
         return "its channels have fixed places (something reads them by position)"
     return ""
 
 
-def _in_whole_parts(group: ChannelGroup) -> bool:
+def _in_whole_parts(members: Sequence[Member], columns: int) -> bool:
     """Whether every layer owns all channels of each part of which it owns any, so that they can be sorted."""
-    for member in (*group.members, *group.free):
-        owned = set(member.positions)
-        if not owned or len(owned) != group.columns * len(
-            {position // group.columns for position in owned}
-        ):
-            return False
-    return True
+    owned = [set(member.positions) for member in members]
+    return all(own and len(own) == columns * len({p // columns for p in own}) for own in owned)
 
 
 def moves(trial: Trial, group: ChannelGroup) -> bool:

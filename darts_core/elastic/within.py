@@ -51,10 +51,9 @@ def taken_alike(saved: Mapping[str, Any], first: Timing) -> bool:
 def measure_chosen(
     family: Family,
     clock: Clock,
-    given_ms: float,
+    first: Timing,
     path: Path,
     wanted: Sequence[str] = (),
-    first: Timing | None = None,
 ) -> list[Measured]:
     """The sub-networks of the front with their times, the largest budget first; none of them twice.
 
@@ -65,13 +64,12 @@ def measure_chosen(
     Args:
         family: trained and chosen.
         clock: times a plain network.
-        given_ms: the given network's time by that clock, which budgets in percent are of.
+        first: the given network's time by that clock, which budgets in percent are of; kept times of another
+            device, form or version are taken anew.
         path: keeps the times, so that an interrupted command measures none twice.
         wanted: budgets as they were asked for; none where they were spread evenly.
-        first: the given network's time: kept times of another device, form or version are taken anew; None
-            takes all.
     """
-    known = _kept(path, first)
+    known, given_ms = _kept(path, first), first.median_ms
 
     def timed(found: Judged) -> Timing:
         key = ",".join(str(value) for value in found.choices.values())
@@ -98,13 +96,9 @@ def measure_chosen(
     return points
 
 
-def _kept(path: Path, first: Timing | None) -> dict[str, Timing]:
+def _kept(path: Path, first: Timing) -> dict[str, Timing]:
     rows = dict(runlog.read_mapping(path)) if path.is_file() else {}
-    fitting = {
-        key: Timing.from_dict(row)
-        for key, row in rows.items()
-        if first is None or taken_alike(row, first)
-    }
+    fitting = {key: Timing.from_dict(row) for key, row in rows.items() if taken_alike(row, first)}
     if len(fitting) < len(rows):
         log.warning(
             "%s holds times of another device, form or version of torch; these sub-networks are measured "

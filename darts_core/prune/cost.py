@@ -19,10 +19,10 @@ from darts_core.latency.deployed import in_runtime
 from darts_core.latency.measure import call_ms, quick_ms
 from darts_core.modes import evaluating
 from darts_core.prune.groups import CONVOLUTIONS, NORMS, ChannelGroup
-from darts_core.prune.slices import depthwise
+from darts_core.prune.slices import depthwise, mixes
 from darts_core.sample_inputs import draw_inputs, number_format
 
-__all__ = ["LayerCosts"]
+__all__ = ["LayerCosts", "channels_of"]
 
 _TIMED = (*CONVOLUTIONS, *NORMS, nn.Linear, nn.MaxPool2d, nn.AvgPool2d, nn.ReLU)
 _CONV_NAMES: dict[str, Any] = {kind.__name__: kind for kind in CONVOLUTIONS}
@@ -56,12 +56,13 @@ class LayerCosts:
         self.folded = folded
         self.analytic = analytic
         self._known: dict[Key, float] = {}
-        self._layers: dict[str, tuple[nn.Module, tuple[int, ...]]] = {}
+        # path -> (layer, shape of its input) of the network observed last
+        self.layers: dict[str, tuple[nn.Module, tuple[int, ...]]] = {}
         self._paddings: dict[str, tuple[int, ...]] = {}
 
     def observe(self, model: nn.Module, input_shape: Sequence[int], batch: int) -> None:
         """Note the layers of `model` and the shape of the input that each one gets."""
-        self._layers, self._paddings = {}, {}
+        self.layers, self._paddings = {}, {}
         names = {module: name for name, module in model.named_modules()}
 
         def note(module: nn.Module, args: Any, kwargs: Mapping[str, Any], output: Any) -> None:
@@ -69,7 +70,7 @@ class LayerCosts:
             x = next((one for one in (*args, *kwargs.values()) if isinstance(one, Tensor)), None)
             if x is None:
                 return
-            self._layers[names[module]] = (module, tuple(x.shape))
+            self.layers[names[module]] = (module, tuple(x.shape))
             padding = _padding(module, x, output)
             if padding is not None:
                 self._paddings[names[module]] = padding
@@ -87,23 +88,18 @@ class LayerCosts:
             for hook in hooks:
                 hook.remove()
 
-    @property
-    def layers(self) -> dict[str, tuple[nn.Module, tuple[int, ...]]]:
-        """Path -> (layer, shape of its input) of the network observed last."""
-        return self._layers
-
     def total_ms(self, under: str = "") -> float:
         """Sum over the layers whose path starts with `under`."""
         prefix = f"{under}." if under else ""
         return sum(
             self.layer_ms(name)
-            for name in self._layers
+            for name in self.layers
             if not under or name == under or name.startswith(prefix)
         )
 
     def layer_ms(self, name: str, ins: int | None = None, outs: int | None = None) -> float:
         """Time of one layer with `ins` input and `outs` output channels (its own by default)."""
-        layer, shape = self._layers[name]
+        layer, shape = self.layers[name]
         if self.folded and isinstance(layer, NORMS):
             return 0.0
         key = _key(layer, shape, ins, outs, self._paddings.get(name))
@@ -115,19 +111,17 @@ class LayerCosts:
         """Time saved when the group keeps `width` of its channels and all else stays."""
         change: dict[str, list[int]] = {}
         for member in group.members:
-            if member.name in self._layers:
+            if member.name in self.layers:
                 kept = width // group.blocks  # in each block
                 lost = sum(position % group.columns >= kept for position in member.positions)
                 sides = change.setdefault(member.name, [0, 0])
                 sides[0 if member.side == "in" else 1] += lost
         saved = 0.0
         for name, (lost_in, lost_out) in change.items():
-            layer, shape = self._layers[name]
-            ins, outs = _channels(layer, shape)
-            # a depthwise layer, a norm: one width for both sides
-            single = not isinstance(layer, (*CONVOLUTIONS, nn.Linear)) or depthwise(layer)
-            lost_in = max(lost_in, lost_out) if single else lost_in
-            lost_out = lost_in if single else lost_out
+            layer, shape = self.layers[name]
+            ins, outs = channels_of(layer, shape)
+            if not mixes(layer):
+                lost_in = lost_out = max(lost_in, lost_out)
             now = self.layer_ms(name)
             saved += now - self.layer_ms(name, max(1, ins - lost_in), max(1, outs - lost_out))
         return saved
@@ -180,7 +174,8 @@ def _kind(layer: nn.Module) -> str:
     return next(kind.__name__ for kind in _TIMED if isinstance(layer, kind))
 
 
-def _channels(layer: nn.Module, shape: Sequence[int]) -> tuple[int, int]:
+def channels_of(layer: nn.Module, shape: Sequence[int]) -> tuple[int, int]:
+    """The input and output channels of a layer; `shape` of its input tells them where it does not."""
     if isinstance(layer, CONVOLUTIONS):
         return layer.in_channels, layer.out_channels
     if isinstance(layer, nn.Linear):
@@ -195,7 +190,7 @@ def _key(
     outs: int | None,
     padding: tuple[int, ...] | None = None,
 ) -> Key:
-    own_in, own_out = _channels(layer, shape)
+    own_in, own_out = channels_of(layer, shape)
     ins, outs = ins or own_in, outs or own_out
     if isinstance(layer, CONVOLUTIONS):
         # as many groups as there are, where the widths can be shared out among them

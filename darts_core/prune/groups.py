@@ -64,8 +64,9 @@ class Member:
     """One layer's share of a group.
 
     Attributes:
-        name: the module's path.
-        side: "out" (its output channels, or a batch norm's) or "in" (its input channels).
+        name: the module's path, or the parameter's.
+        side: "out" (its output channels, or a norm's), "in" (its input channels), or "free" (a parameter of
+            no layer).
         positions: per entry, the group's channel.
         indices: per entry, the layer's own channel (several for one channel after flattening).
         dim: of a free parameter, the dimension in which its channels lie.
@@ -228,11 +229,7 @@ def _can_lose(
 
     Also in training mode, where it ran there with them.
     """
-    tried = copied(model)
-    reference = next(model.parameters())
-    sample = draw_inputs(
-        input_shape, 2, device=reference.device, dtype=number_format(model), zeros=True
-    )
+    tried, sample = copied(model), _sample(model, input_shape)
     trains = runs_in_training(tried, sample)
     try:
         remove_channels(tried, input_shape, lost)
@@ -241,6 +238,11 @@ def _can_lose(
     except (PruneError, RuntimeError):
         return False
     return same and (not trains or runs_in_training(tried, sample))
+
+
+def _sample(model: nn.Module, input_shape: Sequence[int]) -> torch.Tensor:
+    home, kind = next(model.parameters()).device, number_format(model)
+    return draw_inputs(input_shape, 2, device=home, dtype=kind, zeros=True)
 
 
 def _one_of(group: ChannelGroup) -> list[int]:
@@ -380,13 +382,9 @@ def _free_members(graph: Any, group: Any, model: nn.Module) -> tuple[Member, ...
 
 
 def _check_runs(model: nn.Module, input_shape: Sequence[int]) -> None:
-    reference = next(model.parameters())
     try:
         with torch.no_grad():
-            sample = draw_inputs(
-                input_shape, 2, device=reference.device, dtype=number_format(model), zeros=True
-            )
-            in_evaluation(model)(sample)
+            in_evaluation(model)(_sample(model, input_shape))
     except Exception as error:  # whatever a foreign network raises
         raise PruneError(
             f"The pruned network does not run ({str(error)[:200]}); its graph joins channels in a way "

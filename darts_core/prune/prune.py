@@ -180,7 +180,7 @@ def _go(
         target = result.budget_ms * (now.median_ms / result.budget_ms) ** ((left - 1) / left)
         if left > 1 and now.median_ms <= target * TOLERANCE:
             continue  # less than the clock can tell: left to the rounds that follow
-        batches = take_batches(bundle, 4, 64, pruner.costs.device)
+        batches = take_batches(bundle, pruner.costs.device)
         done = pruner.shrink(result.model, now, target, batches)
         seconds = tuner(done.model, min(number, rounds - 1), rounds)
         let_go(in_evaluation(done.model))

@@ -82,7 +82,8 @@ class Pruner:
         """Time of the network with everything cut that may be: no plan can be faster."""
         bare = copied(model)
         if self.structure:
-            replace_modules(bare, _compatible({cut.path: cut for cut in self._cuts(bare)}))
+            cuts = find_cuts(bare, self.input_shape)
+            replace_modules(bare, _compatible({cut.path: cut for cut in cuts}))
         self._clean(bare)
         groups = self._groups(bare)
         removed = {
@@ -107,9 +108,6 @@ class Pruner:
         dead = find_dead(model, self.input_shape)
         replace_modules(model, dead)
         return dead
-
-    def _cuts(self, model: nn.Module) -> list[Cut]:
-        return find_cuts(model, self.input_shape) if self.structure else []
 
     def _groups(self, model: nn.Module) -> list[ChannelGroup]:
         shape = self.input_shape
@@ -162,7 +160,7 @@ class Pruner:
 
     def _cut(self, result: Round, target_ms: float, batches: Batches) -> None:
         """Choose cuts against widths in one knapsack; apply the cuts only."""
-        found = self._cuts(result.model)
+        found = find_cuts(result.model, self.input_shape)
         losses = loss_increases(result.model, found, batches, self.task)
         # without some the network gives NaN or infinity: they have no loss to be weighed against others'
         cuts = [cut for cut, rise in zip(found, losses, strict=True) if rise < math.inf]
@@ -303,8 +301,8 @@ def _exchange_rate(
     return max(rises, default=1.0) / max(total, 1e-9) if rises else 1.0
 
 
-def take_batches(bundle: Any, count: int, batch_size: int, device: torch.device) -> Batches:
-    """The first `count` training batches, without augmentation, on `device`."""
-    size = min(batch_size, bundle.size("params"))
+def take_batches(bundle: Any, device: torch.device) -> Batches:
+    """The first four training batches of 64 examples, without augmentation, on `device`."""
+    size = min(64, bundle.size("params"))
     batches = bundle.batches("params", size, seed=0, epoch=0)
-    return [(x.to(device), y.to(device)) for x, y in islice(batches, count)]
+    return [(x.to(device), y.to(device)) for x, y in islice(batches, 4)]

@@ -26,6 +26,7 @@ from darts_core.prune.groups import (
 )
 from darts_core.supernet.replace import replace_modules
 from darts_core.supernet.tied import kept_tied
+from darts_core.train.save import untold_width
 
 __all__ = [
     "LAYERS",
@@ -37,7 +38,6 @@ __all__ = [
     "plan_without",
     "running",
     "sides_of",
-    "sortable",
     "take_out",
 ]
 
@@ -101,9 +101,7 @@ def _inside(path: str, blocks: Sequence[str]) -> bool:
 
 def sides_of(module: nn.Module, side: str) -> dict[str, int]:
     """Which dimension of which tensor of a layer the channels of a side lie in."""
-    if isinstance(module, nn.Linear) or (
-        isinstance(module, CONVOLUTIONS) and not depthwise(module)
-    ):
+    if mixes(module):
         return {"weight": 0, "bias": 0} if side == "out" else {"weight": 1}
     if isinstance(module, nn.Embedding):
         return {"weight": 1}
@@ -117,6 +115,13 @@ def depthwise(module: nn.Module) -> bool:
     return bool(module.groups == module.in_channels == module.out_channels > 1)
 
 
+def mixes(module: nn.Module) -> bool:
+    """Whether inputs and outputs of the layer are two sides; a depthwise one, a norm hand channels on."""
+    return isinstance(module, nn.Linear) or (
+        isinstance(module, CONVOLUTIONS) and not depthwise(module)
+    )
+
+
 def _slice(model: nn.Module, found: Plan, path: str, side: str, dim: int, lost: set[int]) -> None:
     if side == "free":
         parent, _, name = path.rpartition(".")
@@ -125,13 +130,8 @@ def _slice(model: nn.Module, found: Plan, path: str, side: str, dim: int, lost: 
         return
     module = model.get_submodule(path)
     kept_count = 0
-    # a norm without weights states its channels nowhere else
-    if isinstance(module, LAYER_NORMS):
-        kept_count = module.normalized_shape[-1] - len(lost)
-    elif isinstance(module, INSTANCE_NORMS):
-        kept_count = module.num_features - len(lost)
-    elif isinstance(module, nn.GroupNorm):
-        kept_count = module.num_channels - len(lost)
+    if untold := untold_width(module):
+        kept_count = untold[1] - len(lost)
     elif own := _inputs_of_a_group(module, side):
         lost = _of_each_group(module, own, lost)
     for name, place in sides_of(module, side).items():
@@ -297,11 +297,6 @@ def take_out(model: nn.Module, found: Plan) -> nn.Module:
     for (path, name), value in found.attributes.items():
         setattr(model.get_submodule(path), name, value)
     return replace_modules(model, dict.fromkeys(found.skipped, "skip_connect"))
-
-
-def sortable(member: Member, channels: int) -> bool:
-    """Whether the layer owns all channels of its group, so that they may be sorted in it."""
-    return set(member.positions) == set(range(channels))
 
 
 @torch.no_grad()

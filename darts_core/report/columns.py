@@ -7,8 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from darts_core.errors import JobError
-from darts_core.report.elements import elements
-from darts_core.report.read import stage_order
+from darts_core.report.elements import elements, parts_of
 from darts_core.store.jobs import Store
 from darts_core.store.version import Version
 
@@ -42,8 +41,7 @@ def columns_of(versions: Iterable[Version]) -> list[Column]:
     """A column a version; of a multirun, or of several seeds, one an element."""
     found = []
     for version in versions:
-        parts = [] if stage_order(version.path) else elements(version.path)
-        found += [Column(version, folder) for folder in parts or [version.path]]
+        found += [Column(version, at) for at in parts_of(version.path) or [version.path]]
     return found
 
 

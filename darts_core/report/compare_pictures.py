@@ -3,19 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import replace
 from typing import Any
 
 from darts_core.errors import JobError
 from darts_core.report.blocks import callout, card, pair
 from darts_core.report.charts import Line, line_chart
 from darts_core.report.columns import Column
-from darts_core.report.compare_pipelines import pipeline_pictures
-from darts_core.report.front import Front, Key, Point
+from darts_core.report.compare_pipelines import overlaid, pipeline_pictures
+from darts_core.report.front import Point
 from darts_core.report.html import Markup
-from darts_core.report.legend import series_shape
 from darts_core.report.palette import series_colors
-from darts_core.report.svg_front import front_svg, key_html
 from darts_core.report.trials_front import Gains, search_front
 from darts_core.store.record import SCRIPT
 from darts_core.study.results import Goals, Row, read_rows, row_values, search_rows, summary
@@ -49,15 +46,14 @@ def _scripts(columns: Sequence[Column]) -> Markup:
     left = callout(told) if others else Markup()
     if len(found) < 2:
         return left
-    colors = series_colors(len(found))
     lines = [
         Line(label, _so_far(rows, goals), color, steps=True)
-        for (label, rows, goals, _), color in zip(found, colors, strict=True)
+        for (label, rows, goals, _), color in zip(found, series_colors(len(found)), strict=True)
     ]
     metric = str(found[0][2][0]["metric"]).replace("_", " ")
     curves = line_chart(lines, x_label="trial", y_label=metric, title="Best so far of each version",
                         width=1060)  # fmt: skip
-    return pair(card(curves, title="Best so far")) + _fronts(found, colors) + left
+    return pair(card(curves, title="Best so far")) + _fronts(found) + left
 
 
 def _names(goals: Goals) -> list[Any]:
@@ -75,29 +71,10 @@ def _so_far(rows: Sequence[Row], goals: Goals) -> list[tuple[float, float]]:
     return points
 
 
-def _fronts(found: Sequence[tuple[str, list[Row], Goals, Gains]], colors: Sequence[str]) -> Markup:
-    """All trials in one picture, a mark and a colour a version; the front is that of all together.
-
-    Bars are the spread over fresh seeds, where a version has confirmed its pick.
-    """
-    points: list[Point] = []
-    keys, first = [], None
-    for index, ((label, rows, goals, gains), color) in enumerate(zip(found, colors, strict=True)):
-        own = search_front(rows, goals, gains=gains)
-        if own is None:
-            continue
-        first = first or own
-        shape = series_shape(index)
-        keys.append(Key(shape, color, label))
-        points += [
-            replace(p, color=color, shape=shape, label=_bars(p), tip=f"{label}, {p.tip}")
-            for p in own.points
-        ]
-    if first is None:
-        return Markup()
-    front = Front("Objectives of the versions", first.x, first.y, tuple(points), baseline=None,
-                  keys=tuple(keys))  # fmt: skip
-    return card(front_svg(front, width=1060) + key_html([front]), title="Fronts")
+def _fronts(found: Sequence[tuple[str, list[Row], Goals, Gains]]) -> Markup:
+    """All trials in one picture; bars are the spread over fresh seeds, where a pick was confirmed."""
+    own = [(label, search_front(rows, goals, gains=gains)) for label, rows, goals, gains in found]
+    return overlaid(own, "Objectives of the versions", head="Fronts", named=_bars)
 
 
 def _bars(point: Point) -> str:

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 
 from darts_core.errors import DartsError
 from darts_core.report.blocks import callout, card, pair
 from darts_core.report.charts import Line, line_chart
 from darts_core.report.columns import Column
-from darts_core.report.front import Axis, Front, Key, Point
+from darts_core.report.front import Front, Key, Point
 from darts_core.report.html import Markup
 from darts_core.report.legend import series_shape
 from darts_core.report.models_front import comparable_rows, models_front
@@ -20,7 +20,7 @@ from darts_core.report.rows import ModelRow
 from darts_core.report.svg_front import front_svg, key_html
 from darts_core.store.record import PIPELINE
 
-__all__ = ["pipeline_pictures"]
+__all__ = ["overlaid", "pipeline_pictures"]
 
 _STAGES = {"search": "the supernet, while searching", "train": "the network, while training"}
 
@@ -78,20 +78,38 @@ def _models(runs: Sequence[tuple[str, VersionRun]]) -> Markup:
         fronts = [(label, models_front(rows, batch)) for label, rows in found]
     except DartsError as error:
         return callout(str(error))
+    return overlaid(fronts, "Models of the versions", head="Models", named=lambda p: p.label)
+
+
+def overlaid(
+    fronts: Sequence[tuple[str, Front | None]],
+    title: str,
+    *,
+    head: str,
+    named: Callable[[Point], str],
+) -> Markup:
+    """Fronts in one picture, a mark and a colour a version; the edge is that of all together.
+
+    Args:
+        fronts: with the labels of their versions.
+        title: of the picture.
+        head: of its card.
+        named: what stands beside a point.
+    """
     points: list[Point] = []
     keys: list[Key] = []
-    axes: tuple[Axis, Axis] | None = None
+    first: Front | None = None
     for index, (label, own) in enumerate(fronts):
         if own is None:
             continue
-        axes = axes or (own.x, own.y)
+        first = first or own
         color, shape = series_colors(len(fronts))[index], series_shape(index)
         keys.append(Key(shape, color, label))
         points += [
-            replace(p, color=color, shape=shape, series="", tip=f"{label}, {p.tip}")
+            replace(p, color=color, shape=shape, series="", label=named(p), tip=f"{label}, {p.tip}")
             for p in own.points
         ]
-    if axes is None:
+    if first is None:
         return Markup()
-    front = Front("Models of the versions", *axes, tuple(points), keys=tuple(keys))
-    return card(front_svg(front, width=1060) + key_html([front]), title="Models")
+    front = Front(title, first.x, first.y, tuple(points), keys=tuple(keys))
+    return card(front_svg(front, width=1060) + key_html([front]), title=head)

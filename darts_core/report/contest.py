@@ -156,10 +156,9 @@ def contest_section(told: Mapping[str, Any] | None, run: VersionRun) -> Section 
     rows = []
     for name, own in told["networks"].items():
         mean, std = own["metric"]["mean"], own["metric"]["std"]
-        spread = "" if std is None else f" ± {metric.text(std).removesuffix(' %')}"
         rows.append({
             "network": name,
-            f"test {metric.words}": f"{metric.text(mean)}{spread}",
+            f"test {metric.words}": f"{metric.text(mean)}{metric.spread_text(std)}",
             f"what was found is better by ({_unit(metric)})": _with_error(own["found_better_by"]),
             "time over the baseline's": _with_std(own["time_share"]),
             "device time": "" if own["device_seconds"] is None else duration(own["device_seconds"]),

@@ -8,7 +8,7 @@ from typing import Any
 
 from darts_core.report.read import STAGES, flatten, read_settings, read_stages, stage_order
 
-__all__ = ["OVERRIDES", "best_element", "elements", "first_settings", "labels"]
+__all__ = ["OVERRIDES", "best_element", "elements", "first_settings", "labels", "parts_of"]
 
 OVERRIDES = "overrides.yaml"
 
@@ -21,6 +21,11 @@ def elements(folder: str | Path) -> list[Path]:
         *sorted(found, key=lambda path: int(path.name)),
         *sorted(seeds, key=lambda path: int(path.name[4:])),
     ]
+
+
+def parts_of(folder: Path) -> list[Path]:
+    """Its elements; none of a folder that has stages of its own."""
+    return [] if stage_order(folder) else elements(folder)
 
 
 def first_settings(folder: Path) -> dict[str, Any]:
@@ -48,7 +53,7 @@ def best_element(folder: Path) -> Path:
     Of elements of several seeds each, the best seed of the one with the best mean. The last one where none
     has been judged; a folder with stages of its own is itself returned.
     """
-    parts = [] if stage_order(folder) else elements(folder)
+    parts = parts_of(folder)
     rated = [(rating, part) for part in parts if (rating := _on_val(part)) is not None]
     if not rated:
         return [folder, *parts][-1]

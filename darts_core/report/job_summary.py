@@ -35,7 +35,7 @@ def stage_facts(folder: str | Path) -> list[dict[str, Any]]:
 
 
 def _facts(stage: StageRun) -> dict[str, Any]:
-    facts = {key: stage.number(key) for key in (*_judged(stage), *_FACTS)}
+    facts = {key: stage.number(key) for key in (*stage.metric.file_keys, *_FACTS)}
     return {
         "stage": stage.name,
         "finished": stage.finished,
@@ -44,17 +44,12 @@ def _facts(stage: StageRun) -> dict[str, Any]:
     }
 
 
-def _judged(stage: StageRun) -> tuple[str, str]:
-    """What its network is judged by, on test and on val."""
-    return f"test_{stage.metric.name}", f"val_{stage.metric.name}"
-
-
 def _pipeline(version: Version) -> dict[str, Any]:
     """The last stage that says how good its network is; its epochs are the way there."""
     found: dict[str, Any] = {}
     place = best_element(version.path)
     for stage in read_stages(place):
-        tested, on_val = _judged(stage)
+        tested, on_val = stage.metric.file_keys
         values = [v for row in stage.metrics if (v := finite(row.get(on_val))) is not None]
         finals = {key: v for key in (tested, on_val) if (v := stage.number(key)) is not None}
         if values and not finals:

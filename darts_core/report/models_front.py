@@ -38,13 +38,7 @@ _MARKS = (
 
 def accuracy_text(row: ModelRow) -> str:
     """`97.3 ± 0.2 %` (mean and std over seeds) or what else the metric is, or a dash."""
-    if row.accuracy_mean is None:
-        return "–"
-    shown = row.metric.text(row.accuracy_mean).removesuffix(" %")
-    std = ""
-    if row.accuracy_std is not None:
-        std = f" ± {row.metric.text(row.accuracy_std).removesuffix(' %')}"
-    return f"{shown}{std}{' %' if row.metric.share else ''}"
+    return row.metric.with_spread(row.accuracy_mean, row.accuracy_std)
 
 
 def latency_text(row: ModelRow, batch: int) -> str:

@@ -12,7 +12,7 @@ from typing import Any
 from darts_core.errors import ConfigError
 from darts_core.metric import ACCURACY, Metric
 from darts_core.report.blocks import Section, card, duration
-from darts_core.report.elements import best_element, elements, first_settings, labels
+from darts_core.report.elements import best_element, elements, first_settings, labels, parts_of
 from darts_core.report.html import render
 from darts_core.report.methods_section import (
     Element,
@@ -23,7 +23,7 @@ from darts_core.report.methods_section import (
 )
 from darts_core.report.overview import spent
 from darts_core.report.page import Content, page, write_report
-from darts_core.report.read import VersionRun, read_version, stage_order
+from darts_core.report.read import VersionRun, read_version
 from darts_core.runlog import write_text
 
 __all__ = ["multirun_content", "write_multirun_report"]
@@ -44,16 +44,11 @@ def _methods(folders: Sequence[Path], names: Sequence[str]) -> list[Element]:
         seeds = [word.partition("=")[2] for word in named]
         seed = seeds[-1] if seeds else str(first_settings(folder).get("seed", 0))
         method = " ".join(word for word in words if word not in named)
-        parts = _seeds(folder)
+        parts = parts_of(folder)  # its seeds
         found += [(method, part.name.removeprefix("seed"), _read(part)) for part in parts]
         if not parts:
             found.append((method, seed, _read(folder)))
     return found
-
-
-def _seeds(folder: Path) -> list[Path]:
-    """The folders of an element that ran several seeds; none of another."""
-    return [] if stage_order(folder) else elements(folder)
 
 
 def _read(folder: Path) -> VersionRun | None:
@@ -68,7 +63,7 @@ def _row(folder: Path, label: str) -> tuple[dict[str, Any], VersionRun | None]:
     """An element's line, and what it has left."""
     row = {"name": folder.name, "label": label, "link": "", "stages": "nothing yet", "val": _NONE}
     row |= {"test": _NONE, "time": _NONE}
-    parts = _seeds(folder)
+    parts = parts_of(folder)
     runs = [run for part in parts or [folder] if (run := _read(part)) is not None]
     if not runs:
         return row, None

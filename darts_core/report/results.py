@@ -211,9 +211,7 @@ def tiles(run: VersionRun, rows: Sequence[ModelRow], cost: float | None) -> Mark
             gain = row.metric.gain(row.accuracy_mean or 0.0, base.accuracy_mean)
             against = f"{change(row.metric, gain)} vs baseline"
             tone = _tone(gain)
-        std = ""
-        if row.accuracy_std is not None:
-            std = f" ± {row.metric.text(row.accuracy_std).removesuffix(' %')}"
+        std = row.metric.spread_text(row.accuracy_std)
         seeds = f"test {row.metric.words}{std}, {row.n} seed{'s' if row.n > 1 else ''}"
         parts.append(_tile(row.metric.text(row.accuracy_mean or 0.0), seeds, against, tone))
         for batch in sizes:
@@ -294,7 +292,7 @@ def _verdict(rows: Sequence[ModelRow], batch: int) -> Markup:
 def results_section(rows: Sequence[ModelRow], problem: str) -> Section | None:
     """Pictures at every batch size, their key, and the table; None when nothing was measured."""
     metric = rows[0].metric if rows else ACCURACY
-    title = f"{metric.words[:1].upper()}{metric.words[1:]} against latency"
+    title = f"{metric.heading} against latency"
     if problem:
         return Section("result", title, callout(problem, "bad"))
     if not rows:

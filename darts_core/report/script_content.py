@@ -116,18 +116,15 @@ def _headline(details: Mapping[str, Any], found: Mapping[str, Any]) -> str:
     for metric, sides in found.get("test", {}).items():
         if "best" in sides:
             words = metric.replace("_", " ")
-            own = f", {_spread(sides['baseline'])} with your own configuration"
-            return (
-                f"{words[:1].upper()}{words[1:]} {_spread(sides['best'])}"
-                f"{own if 'baseline' in sides else ''}"
-            )
+            shown = f"{words[:1].upper()}{words[1:]} {_spread(sides['best'])}"
+            if "baseline" in sides:
+                shown += f", {_spread(sides['baseline'])} with your own configuration"
+            return shown
     better = [item for item in found.get("gain", ()) if item["better"]]
     if better:
         item = better[0]
-        return (
-            f"{_name(item)} {figure(item['best'])} against {figure(item['baseline'])} "
-            "with your own configuration"
-        )
+        name, best, own = str(item["metric"]), figure(item["best"]), figure(item["baseline"])
+        return f"{name.replace('_', ' ')} {best} against {own} with your own configuration"
     if found.get("gain") and details["state"] == "succeeded":
         return "No gain over your own configuration is shown"
     ended = sum(found.get("trials", {}).get(s, 0) for s in ("done", "stopped", "failed"))
@@ -154,10 +151,6 @@ def _lead(details: Mapping[str, Any], found: Mapping[str, Any]) -> str:
     return str(details["message"] or "The search has not been prepared yet.")
 
 
-def _name(item: Mapping[str, Any]) -> str:
-    return str(item["metric"]).replace("_", " ")
-
-
 def _tiles(found: Mapping[str, Any]) -> Markup:
     """The figures at the top: each objective's best, trials, cost."""
     tiles = []
@@ -170,7 +163,7 @@ def _tiles(found: Mapping[str, Any]) -> Markup:
         versus = f"yours {figure(gain['baseline'])}, {gain['verdict']}" if gain else ""
         shown = figure(gain["best"]) if gain else f"{best:.4g}"
         seeds = (
-            f"best, over {gain['best']['n']} fresh seeds"
+            f"best, over {(n := gain['best']['n'])} fresh seed{'s' if n > 1 else ''}"
             if gain and gain["fresh_seeds"]
             else "best"
         )

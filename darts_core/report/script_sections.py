@@ -53,7 +53,7 @@ def trials_section(rows: Sequence[Row], goals: Goals) -> Section | None:
     if not rows:
         return Section("trials", "Trials", callout("No trial has begun yet."))
     columns, table = result_table(rows, goals, None)
-    kept = [c for c in columns if c not in ("additional_data",)]
+    kept = [c for c in columns if c != "additional_data"]
     body = render(
         "trials",
         columns=[headed(name) for name in kept],

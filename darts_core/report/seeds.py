@@ -28,12 +28,6 @@ from darts_core.runlog import write_text
 __all__ = ["agreement", "seeds_content", "seeds_summary", "write_seeds_report"]
 
 
-def _keys(runs: Sequence[VersionRun]) -> tuple[str, str]:
-    """What the runs are judged by, on test and on val."""
-    name = runs[0].metric.name
-    return f"test_{name}", f"val_{name}"
-
-
 def agreement(architectures: Sequence[Architecture]) -> float | None:
     """Mean share of edges on which two of the architectures agree, over all pairs; 1 is identity.
 
@@ -77,7 +71,7 @@ def seeds_summary(folders: Sequence[str | Path]) -> dict[str, Any]:
     runs = [read_version(folder) for folder in folders]
     summary: dict[str, Any] = {"n": len(runs)}
     metric = runs[0].metric
-    for key in _keys(runs):
+    for key in metric.file_keys:
         values = [v for run in runs if (v := result(run, key)) is not None]
         if values:
             summary[key] = {
@@ -113,7 +107,7 @@ def _results_section(runs: Sequence[VersionRun]) -> Section:
     strips = [
         card(strip([(f"seed {run.setting('seed')}", value) for run, value in found],
                    title=key.replace("_", " "), metric=metric), title=key.replace("_", " "))
-        for key in reversed(_keys(runs))
+        for key in reversed(metric.file_keys)
         if (found := [(run, v) for run in runs if (v := result(run, key)) is not None])
     ]  # fmt: skip
     return Section("seeds", "Every seed", card(table) + pair(*strips))
@@ -186,7 +180,7 @@ def _curves_section(runs: Sequence[VersionRun]) -> Section | None:
     body = pair(
         chart(
             f"alpha_{metric.name}",
-            f"{metric.words[:1].upper()}{metric.words[1:]} on the alpha split",
+            f"{metric.heading} on the alpha split",
             share=metric.share,
         ),
         chart("train_loss", "Loss on the params split", share=False),
@@ -228,18 +222,15 @@ def seeds_content(folders: Sequence[str | Path], *, title: str = "") -> Content:
     summary = seeds_summary(folders)
     runs = [read_version(folder) for folder in folders]
     metric = runs[0].metric
-    key = next((key for key in _keys(runs) if key in summary), None)
+    key = next((key for key in metric.file_keys if key in summary), None)
     if key is None:
         head, lead = f"{len(runs)} seeds", f"No run has {metric.article} yet."
     else:
         figures = summary[key]
-        mean, unit = metric.text(figures["mean"]).removesuffix(" %"), " %" if metric.share else ""
-        std = ""
-        if figures["std"] is not None:
-            std = f" ± {metric.text(figures['std']).removesuffix(' %')}"
+        mean = metric.with_spread(figures["mean"], figures["std"])
         name = key.replace("_", " ")
         count = f"{figures['n']} seed{'s' if figures['n'] != 1 else ''}"
-        head = f"{mean}{std}{unit} {name} over {count}"
+        head = f"{mean} {name} over {count}"
         lead = f"Worst {metric.text(figures['worst'])}, best {metric.text(figures['best'])}."
         lead += contest_sentence(summary["contest"], metric)
         stages = [stage for run in runs if (stage := knowing(run, key)) is not None]

@@ -6,7 +6,6 @@ from collections.abc import Mapping
 from typing import Any
 
 from darts_core.errors import DartsError
-from darts_core.metric import Metric
 from darts_core.report.aim import aim_html
 from darts_core.report.alphas import alpha_history, heat_maps, leading_edges, mean_weights
 from darts_core.report.blocks import Section, callout, card, details, pair, plain_table
@@ -79,10 +78,6 @@ def _others(stage: StageRun) -> Markup:
     return details(f"More measurements{cut}", pair(*pictures))
 
 
-def _title(metric: Metric) -> str:
-    return f"{metric.words[:1].upper()}{metric.words[1:]}"
-
-
 def search_section(run: VersionRun) -> Section | None:
     """Losses and accuracies of the search and how the mixing weights moved."""
     stage = run.stages.get("search")
@@ -102,7 +97,7 @@ def search_section(run: VersionRun) -> Section | None:
     )  # fmt: skip
     body = aim_html(stage) + finalists_html(stage)
     body += pair(
-        card(losses, title="Loss"), card(accuracies, title=f"{_title(metric)} of the supernet")
+        card(losses, title="Loss"), card(accuracies, title=f"{metric.heading} of the supernet")
     )
     drawn = alpha_history(rows, _ops(stage), _options(stage))
     choices = [history for history in drawn if history.choice]
@@ -146,10 +141,10 @@ def train_section(run: VersionRun) -> Section | None:
     accuracy = line_chart([Line("training", series(rows, f"train_{metric.name}"), "sep"),
                            Line("val", series(rows, f"val_{metric.name}"), "conv")],
                           x_label="epoch", y_label=metric.words,
-                          title=f"{_title(metric)} while training", percent=metric.share)  # fmt: skip
+                          title=f"{metric.heading} while training", percent=metric.share)  # fmt: skip
     rate = line_chart([Line("", series(rows, "learning_rate"), "pool")], x_label="epoch",
                       y_label="learning rate", title="Learning rate", height=170)  # fmt: skip
-    body = pair(card(accuracy, title=_title(metric)), card(loss, title="Loss"))
+    body = pair(card(accuracy, title=metric.heading), card(loss, title="Loss"))
     body += details("Learning rate", card(rate)) if rate else Markup()
     body += _others(stage)
     val, test = stage.judged("val"), stage.judged("test")

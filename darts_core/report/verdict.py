@@ -14,7 +14,11 @@ __all__ = ["change", "cost_words", "faster", "no_worse", "outcome", "speed", "st
 def versus(row: ModelRow, base: ModelRow, batch: int) -> tuple[float, float]:
     """Speed-up of `row` over `base` at `batch`, and its gain in the metric as it is shown."""
     speedup = base.latency[batch].median_ms / row.latency[batch].median_ms
-    return speedup, row.metric.gain(row.accuracy_mean or 0.0, base.accuracy_mean or 0.0)
+    return speedup, _gain(row, base)
+
+
+def _gain(row: ModelRow, base: ModelRow) -> float:
+    return row.metric.gain(row.accuracy_mean or 0.0, base.accuracy_mean or 0.0)
 
 
 def faster(speedup: float) -> bool:
@@ -33,6 +37,10 @@ def change(metric: Metric, gain: float) -> str:
     """A gain with its unit: `+0.52 points`; of a metric that is better low `1.2 perplexity better`."""
     if metric.direction == "maximize" or gain == 0:
         return metric.gain_text(gain)
+    return _apart(metric, gain)
+
+
+def _apart(metric: Metric, gain: float) -> str:
     # a plus sign would say that there is more of what should be little
     amount = metric.gain_text(abs(gain)).lstrip("+")
     return f"{amount} {'better' if gain > 0 else 'worse'}"
@@ -50,21 +58,18 @@ def _noise(row: ModelRow, base: ModelRow) -> float:
 
 def no_worse(row: ModelRow, base: ModelRow) -> bool:
     """Whether `row` is at least as good as the baseline in the metric, as far as a difference counts."""
-    gain = row.metric.gain(row.accuracy_mean or 0.0, base.accuracy_mean or 0.0)
-    return gain >= -_noise(row, base)
+    return _gain(row, base) >= -_noise(row, base)
 
 
 def standing(row: ModelRow, base: ModelRow) -> str:
     """How `row` stands against the baseline in the metric: `1.50 points more accurate`."""
-    metric = row.metric
-    gain = metric.gain(row.accuracy_mean or 0.0, base.accuracy_mean or 0.0)
+    metric, gain = row.metric, _gain(row, base)
     if abs(gain) <= _noise(row, base):
         equally = "equally accurate" if metric == ACCURACY else f"equal in {metric.words}"
         return f"{equally} ({change(metric, gain)}, within the spread)"
     if metric == ACCURACY:
         return f"{abs(gain):.2f} points {'more' if gain > 0 else 'less'} accurate"
-    amount = metric.gain_text(abs(gain)).lstrip("+")
-    return f"{amount} {'better' if gain > 0 else 'worse'}"
+    return _apart(metric, gain)
 
 
 def _compare(row: ModelRow, base: ModelRow, batch: int) -> str:

@@ -10,7 +10,7 @@ from darts_core.errors import TuneError
 from darts_core.study.budget import Spent
 from darts_core.study.lease import Lease
 
-__all__ = ["Tally", "check_failures", "failure_summary", "imported", "spent_by"]
+__all__ = ["Tally", "failure_summary", "imported", "spent_by"]
 
 # a share of fewer trials says little
 _FEW = 4
@@ -102,8 +102,3 @@ def failure_summary(trials: Sequence[FrozenTrial]) -> str:
         f"trial{'s' if len(n) > 1 else ''} {', '.join(map(str, n))}: {reason.removesuffix('.')}"
         for reason, n in reasons.items()
     )
-
-
-def check_failures(trials: Sequence[FrozenTrial], max_share: float) -> None:
-    """See `Tally.check_failures`."""
-    Tally().add(trials).check_failures(trials, max_share)

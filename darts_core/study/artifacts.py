@@ -14,7 +14,6 @@ from __future__ import annotations
 import hashlib
 import json
 import uuid
-from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -76,7 +75,8 @@ class Artifacts:
                 if hashes[name] not in known:
                     self._put(f"{place}/{hashes[name]}", content)
             self._put(f"{place}/{_LIST}", json.dumps(after).encode())
-            self._remove(place, known - set(after.values()))
+            for key in known - set(after.values()):
+                self._files.rm_file(f"{place}/{key}")
         except _ERRORS as error:
             # they count as new until they are there
             self._seen.pop(number, None)
@@ -115,10 +115,6 @@ class Artifacts:
         temporary = f"{path}.{uuid.uuid4().hex}"
         self._files.pipe_file(temporary, content)
         self._files.mv(temporary, path)
-
-    def _remove(self, place: str, keys: Iterable[str]) -> None:
-        for key in keys:
-            self._files.rm_file(f"{place}/{key}")
 
     def _failed(self, number: int, error: BaseException) -> TuneError:
         return TuneError(

@@ -18,7 +18,7 @@ from darts_core.settings import SlurmQueue
 from darts_core.study.launch import RelaunchLimit
 from darts_core.study.preemption import Preemption
 from darts_core.study.ray_cluster import RayCluster
-from darts_core.study.slurm_jobs import Jobs, failure_of
+from darts_core.study.slurm_jobs import Jobs, Requeued, failure_of
 from darts_core.study.slurm_queue import executor_of, time_limit
 
 __all__ = ["run_calls"]
@@ -86,7 +86,7 @@ def _called(call: Callable[[int], Any], number: int) -> Any:
 
 
 @dataclass(frozen=True)
-class CallJob:
+class CallJob(Requeued):
     """What a job runs: one call, which stops at its next checkpoint when the job is told to leave."""
 
     call: Callable[[int], Any]
@@ -104,12 +104,6 @@ class CallJob:
             except KeyboardInterrupt:
                 preemption.leave()
                 raise
-
-    def checkpoint(self, number: int) -> Any:
-        """submitit's: what is queued again in this job's place."""
-        from submitit.helpers import DelayedSubmission
-
-        return DelayedSubmission(self, number)
 
 
 def _on_slurm(

@@ -91,5 +91,4 @@ def _run_once(
         kind = ChildRunner if isolate else CallableRunner
         work(ledger.spec, kind(objective, ledger.spec.wanted), on_trial=on_trial)
     else:
-        seen = {t.number for t in ledger.trials() if t.state.is_finished()}
-        run_workers(ledger, objective, workers, seen=seen, on_trial=on_trial)
+        run_workers(ledger, objective, workers, on_trial=on_trial)

@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 from darts_core.errors import TuneError
-from darts_core.study.accounts import check_failures
+from darts_core.study.accounts import Tally
 from darts_core.study.ledger import Ledger
 from darts_core.study.records import TrialRecord
 from darts_core.study.resources import device_of
@@ -24,9 +24,10 @@ from darts_core.study.runner import (
 )
 from darts_core.study.worker import worker_main
 
-__all__ = ["RelaunchLimit", "left", "run_workers", "tell_ended", "watching"]
+__all__ = ["Ends", "RelaunchLimit", "check_failures", "left", "run_workers", "watching"]
 
 log = logging.getLogger("darts_core")
+OnTrial = Callable[[TrialRecord], None]
 
 # workers that die this often in a row, without one trial ending in between, are not worth more
 _RELAUNCHES = 5
@@ -59,13 +60,36 @@ class RelaunchLimit:
             )
 
 
+class Ends:
+    """Tells of each trial that ends from now on; `seen` holds the numbers of those that have ended."""
+
+    def __init__(self, ledger: Ledger, on_trial: OnTrial | None = None) -> None:
+        self._ledger, self._on_trial = ledger, on_trial
+        self.seen = {t.number for t in ledger.trials() if t.state.is_finished()}
+
+    def tell(self) -> None:
+        """Log each trial that has ended since, and pass its record on."""
+        for trial in self._ledger.trials():
+            if trial.state.is_finished() and trial.number not in self.seen:
+                self.seen.add(trial.number)
+                record = self._ledger.record(trial)
+                log.info("trial %d: %s, %s", record.number, record.state, record.reason)
+                if self._on_trial is not None:
+                    self._on_trial(record)
+
+
+def check_failures(ledger: Ledger) -> None:
+    """See `Tally.check_failures`."""
+    trials = ledger.trials()
+    Tally().add(trials).check_failures(trials, ledger.spec.max_failure_share)
+
+
 def run_workers(
     ledger: Ledger,
     objective: Objective,
     workers: int,
     *,
-    seen: set[int],
-    on_trial: Callable[[TrialRecord], None] | None = None,
+    on_trial: OnTrial | None = None,
 ) -> None:
     """Keep up to `workers` processes running until no trial is left to run.
 
@@ -73,25 +97,24 @@ def run_workers(
         ledger: the study.
         objective: picklable.
         workers: how many.
-        seen: numbers of trials that have been passed to `on_trial` or are old; is added to.
         on_trial: called with each trial that ends.
 
     Raises:
         TuneError: too many failed trials, workers keep dying, the objective cannot be pickled, or the user's
             script starts the study in each worker anew.
     """
+    ends, limit = Ends(ledger, on_trial), RelaunchLimit()
     context, packed = worker_context(objective), pack(objective)
     device = device_of(objective)
     log.info("starting %d local worker processes, one trial each at a time", workers)
     alive: dict[int, Any] = {}
-    limit = RelaunchLimit()
     try:
         for index in range(workers):
             alive[index] = _launch(context, ledger, packed, index, device)
         while alive:
             sentinels = {process.sentinel: index for index, process in alive.items()}
             ready = multiprocessing.connection.wait(list(sentinels), timeout=_LOOK_SECONDS)
-            tell_ended(ledger, seen, on_trial)
+            ends.tell()
             for sentinel in ready:
                 index = sentinels[sentinel]  # type: ignore[index]
                 process = alive.pop(index)
@@ -99,8 +122,8 @@ def run_workers(
                 if process.exitcode == 0 or not ledger.unfinished():
                     continue
                 check_guarded(process.exitcode)
-                check_failures(ledger.trials(), ledger.spec.max_failure_share)
-                limit.death(len(seen), f"status {process.exitcode}")
+                check_failures(ledger)
+                limit.death(len(ends.seen), f"status {process.exitcode}")
                 log.warning("worker %d died (status %s); relaunched", index, process.exitcode)
                 alive[index] = _launch(context, ledger, packed, index, device)
             if not alive and ledger.unfinished() and not ledger.held():
@@ -110,8 +133,8 @@ def run_workers(
         for process in alive.values():
             process.kill()
             process.join()
-    tell_ended(ledger, seen, on_trial)
-    check_failures(ledger.trials(), ledger.spec.max_failure_share)
+    ends.tell()
+    check_failures(ledger)
 
 
 def left(ledger: Ledger) -> bool:
@@ -135,12 +158,11 @@ def left(ledger: Ledger) -> bool:
 @contextlib.contextmanager
 def watching(ledger: Ledger) -> Iterator[None]:
     """Log each trial that ends during the block, whoever runs it; for blocking launchers."""
-    seen = {t.number for t in ledger.trials() if t.state.is_finished()}
-    stop = threading.Event()
+    ends, stop = Ends(ledger), threading.Event()
 
     def watch() -> None:
         while not stop.wait(_LOOK_SECONDS):
-            tell_ended(ledger, seen, None)
+            ends.tell()
 
     thread = threading.Thread(target=watch, daemon=True, name="trial-watch")
     thread.start()
@@ -149,21 +171,8 @@ def watching(ledger: Ledger) -> Iterator[None]:
     finally:
         stop.set()
         thread.join()
-        tell_ended(ledger, seen, None)
+        ends.tell()
 
 
 def _launch(context: Any, ledger: Ledger, packed: bytes, index: int, device: str) -> Any:
     return start_process(context, worker_main, (ledger.spec, packed, index, device))
-
-
-def tell_ended(
-    ledger: Ledger, seen: set[int], on_trial: Callable[[TrialRecord], None] | None
-) -> None:
-    """Log each trial that has ended and is not among `seen`, and pass its record on."""
-    for trial in ledger.trials():
-        if trial.state.is_finished() and trial.number not in seen:
-            seen.add(trial.number)
-            record = ledger.record(trial)
-            log.info("trial %d: %s, %s", record.number, record.state, record.reason)
-            if on_trial is not None:
-                on_trial(record)

@@ -43,11 +43,10 @@ STALE_SECONDS = 60.0
 def host_name() -> str:
     """A name that only processes which see each other's process numbers share."""
     parts = [socket.gethostname()]
-    for path in ("/proc/sys/kernel/random/boot_id",):
-        try:
-            parts.append(Path(path).read_text(encoding="utf-8").strip()[:8])
-        except OSError:
-            parts.append("-")
+    try:
+        parts.append(Path("/proc/sys/kernel/random/boot_id").read_text("utf-8").strip()[:8])
+    except OSError:
+        parts.append("-")
     try:
         parts.append(os.readlink("/proc/self/ns/pid").split("[")[-1].rstrip("]"))
     except OSError:

@@ -72,7 +72,7 @@ class Ledger:
         if spec.storage is not None:
             self.leases = StoredLeases(self.study)
         self._limit = self._trial_limit()
-        self._promoter = promoter_of(self.study, self.spec.budget, self._limit, self._lease)
+        self._promoter = promoter_of(self.study, self.spec.budget, self._limit, self.leases.read)
         self._early = EarlyStopping(spec, self.study, self._promoter, self.trials)
         self._artifacts = artifacts_of(spec.artifacts, kept)
         self._tally = Tally()
@@ -117,9 +117,6 @@ class Ledger:
         """All trials as the storage has them now."""
         return self.books.run(self.study.real_trials)
 
-    def _lease(self, number: int) -> Lease | None:
-        return self.leases.read(number)
-
     # -- claiming ---------------------------------------------------------------------------------
 
     def claim(self) -> Claim | None:
@@ -142,7 +139,7 @@ class Ledger:
             trials = self.trials()
             tally = self._tally.add(trials)
             tally.check_failures(trials, self.spec.max_failure_share, self.spec.hopeless)
-            left = [t for t in tally.running if not self._watch.alive(self._lease(t.number))]
+            left = [t for t in tally.running if not self._watch.alive(self.leases.read(t.number))]
             for frozen in left:
                 taken = self._take_over(frozen)
                 if taken is not None:
@@ -200,7 +197,7 @@ class Ledger:
             found, to_the_end = self._promoter.finishing(trials), True
         if found is None:
             return None
-        lease = (self._lease(found.number) or Lease()).successor()
+        lease = (self.leases.read(found.number) or Lease()).successor()
         lease.to_the_end = to_the_end
         self.leases.write(found.number, lease)
         set_attr(self.study, found, PAUSED, "")
@@ -220,7 +217,7 @@ class Ledger:
 
     def _take_over(self, frozen: FrozenTrial) -> tuple[Trial, Lease] | None:
         """The trial of a worker that is gone, to go on with; None where it has ended, or waits."""
-        old = self._lease(frozen.number)
+        old = self.leases.read(frozen.number)
         # wherever its worker wrote it
         folders = [self.trial_folder(frozen.number)]
         folders += [Path(old.folder)] if old is not None and old.folder else []
@@ -360,7 +357,7 @@ class Ledger:
             if not all(paused(t) for t in running):
                 return []
             for trial in running:
-                lease = self._lease(trial.number) or Lease()
+                lease = self.leases.read(trial.number) or Lease()
                 self._settle(trial.number, lease, "pruned", paused(trial))
         numbers = {trial.number for trial in running}
         return [self.record(t) for t in self.trials() if t.number in numbers]
@@ -396,7 +393,7 @@ class Ledger:
 
     def spent(self, trials: list[FrozenTrial]) -> Spent:
         """What all trials have used, running ones included."""
-        return self._tally.add(trials).spent(self._lease)
+        return self._tally.add(trials).spent(self.leases.read)
 
     def ended(self, trials: list[FrozenTrial] | None = None) -> str | None:
         """Why no further trial is started, or None."""
@@ -435,7 +432,7 @@ class Ledger:
         if self.ended() is None:
             return []
         numbers = [t.number for t in self._tally.running]
-        if all(self._watch.alive(self._lease(number)) for number in numbers):
+        if all(self._watch.alive(self.leases.read(number)) for number in numbers):
             return numbers
         with self.books.held():
             self._watch.give_up(numbers, self.leases)

@@ -16,9 +16,8 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from darts_core.errors import TuneError, first_line
-from darts_core.study.accounts import check_failures
 from darts_core.study.claim import Claim
-from darts_core.study.launch import RelaunchLimit, tell_ended
+from darts_core.study.launch import Ends, RelaunchLimit, check_failures
 from darts_core.study.ledger import Ledger
 from darts_core.study.ray_cluster import RayCluster
 from darts_core.study.records import TrialRecord
@@ -188,7 +187,7 @@ def run_on_ray(
             cluster.
     """
     packed = pack(objective)
-    seen = {t.number for t in ledger.trials() if t.state.is_finished()}
+    ends = Ends(ledger, on_trial)
     errors: list[BaseException] = []
     stop = threading.Event()
     with cluster.connected() as ray:
@@ -211,7 +210,7 @@ def run_on_ray(
             while any(thread.is_alive() for thread in threads) and not errors:  # one ends them all
                 time.sleep(_LOOK_SECONDS)
                 look()
-                tell_ended(ledger, seen, on_trial)
+                ends.tell()
                 if not ledger.unfinished():
                     break
         finally:
@@ -219,12 +218,12 @@ def run_on_ray(
             for thread in threads:
                 if thread.ident is not None:
                     thread.join()
-    tell_ended(ledger, seen, on_trial)
+    ends.tell()
     for error in errors:
         # what a worker says of the stop is its consequence
         if not isinstance(error, KeyboardInterrupt):
             raise error
-    check_failures(ledger.trials(), ledger.spec.max_failure_share)
+    check_failures(ledger)
 
 
 def _described(ray: Any) -> str:

@@ -18,14 +18,13 @@ from typing import Any
 
 from darts_core.processors import threads_asked_for
 from darts_core.settings import SlurmQueue
-from darts_core.study.accounts import check_failures
 from darts_core.study.claim import Claim
-from darts_core.study.launch import RelaunchLimit, tell_ended
+from darts_core.study.launch import Ends, RelaunchLimit, check_failures
 from darts_core.study.ledger import Ledger
 from darts_core.study.preemption import Preemption
 from darts_core.study.records import TrialRecord
 from darts_core.study.runner import Decide, Objective, Runner, pack, runner_of, start_fork_server
-from darts_core.study.slurm_jobs import Jobs, failure_of
+from darts_core.study.slurm_jobs import Jobs, Requeued, failure_of
 from darts_core.study.slurm_queue import executor_of, time_limit
 from darts_core.study.spec import StudySpec
 from darts_core.study.worker import work
@@ -60,7 +59,7 @@ class _LeavingRunner:
 
 
 @dataclass(frozen=True)
-class SlurmWorker:
+class SlurmWorker(Requeued):
     """What a job runs: a worker of the study.
 
     Args:
@@ -89,12 +88,6 @@ class SlurmWorker:
             runner = _LeavingRunner(runner_of(objective, self.spec.wanted), preemption)
             return work(self.spec, runner, on_trial=lambda _: preemption.leave())
 
-    def checkpoint(self, index: int) -> Any:
-        """submitit's: what is queued again in this job's place."""
-        from submitit.helpers import DelayedSubmission
-
-        return DelayedSubmission(self, index)
-
 
 def run_on_slurm(
     ledger: Ledger,
@@ -119,7 +112,7 @@ def run_on_slurm(
         TuneError: too many failed trials, jobs keep dying, or Slurm cannot be used here.
     """
     body = SlurmWorker(ledger.spec, pack(objective), queue.grace_seconds, queue.cpus)
-    seen = {t.number for t in ledger.trials() if t.state.is_finished()}
+    ends = Ends(ledger, on_trial)
     minutes = time_limit(queue, ledger.spec.budget, workers)
     jobs, limit = Jobs(queue, executor_of(queue, ledger.folder / "slurm", minutes)), RelaunchLimit()
     jobs.earlier()
@@ -131,13 +124,13 @@ def run_on_slurm(
         while ledger.unfinished():
             time.sleep(_LOOK_SECONDS)
             look()
-            tell_ended(ledger, seen, on_trial)
+            ends.tell()
             for job in jobs.drop_ended():
                 how = failure_of(job)
                 if how is None or not ledger.unfinished():
                     continue
-                check_failures(ledger.trials(), ledger.spec.max_failure_share)
-                limit.death(len(seen), how)
+                check_failures(ledger)
+                limit.death(len(ends.seen), how)
                 log.warning("a job ended before its time (%s); another takes its place", how)
                 jobs.add(body, range(1))
             if not jobs.all and ledger.unfinished():
@@ -147,5 +140,5 @@ def run_on_slurm(
                 jobs.add(body, range(1))
     finally:
         jobs.cancel()
-    tell_ended(ledger, seen, on_trial)
-    check_failures(ledger.trials(), ledger.spec.max_failure_share)
+    ends.tell()
+    check_failures(ledger)

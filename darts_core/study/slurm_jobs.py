@@ -15,7 +15,7 @@ from darts_core.runlog import read_json, read_mapping, write_json
 from darts_core.settings import SlurmQueue
 from darts_core.study.slurm_queue import job_name
 
-__all__ = ["Jobs", "cancel_left", "failure_of"]
+__all__ = ["Jobs", "Requeued", "cancel_left", "failure_of"]
 
 log = logging.getLogger("darts_core")
 
@@ -24,6 +24,16 @@ _ASK_SECONDS = 15.0
 _CANCEL_SECONDS = 60.0
 # what stands around the trace in an error of submitit
 _RULE = "-" * 22
+
+
+class Requeued:
+    """What a job calls with one number: its place."""
+
+    def checkpoint(self, number: int) -> Any:
+        """submitit's: what is queued again in this job's place."""
+        from submitit.helpers import DelayedSubmission
+
+        return DelayedSubmission(self, number)
 
 
 class Jobs:

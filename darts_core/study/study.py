@@ -139,7 +139,9 @@ def open_study(
         if new:
             for trial in known if not ledger.trials() else ():
                 add_stored(ledger.study, trial)
-            if spec.baseline is not None and not any(_is_baseline(t) for t in ledger.trials()):
+            if spec.baseline is not None and not any(
+                trial.user_attrs.get(IS_BASELINE) for trial in ledger.trials()
+            ):
                 _enqueue(ledger, spec.baseline, {IS_BASELINE: True})
         # a step of a search has been given its one point when it began
         for params in spec.enqueue if new or not spec.distinct else ():
@@ -176,10 +178,6 @@ def _say_begun(ledger: Ledger, warm_start: str | Path) -> None:
             masked(str(warm_start)),
             ledger.folder,
         )
-
-
-def _is_baseline(trial: Any) -> bool:
-    return bool(trial.user_attrs.get(IS_BASELINE))
 
 
 def _enqueue(ledger: Ledger, params: Mapping[str, Any], attrs: dict[str, Any]) -> None:
@@ -253,7 +251,7 @@ def summarize(ledger: Ledger, forecast: dict[str, Any] | None = None) -> StudyRe
         ended=ledger.ended(trials) or "stopped before the budget was spent",
         device_seconds=spent.device_seconds,
         baseline=next((r for r in records if r.is_baseline), None),
-        importance=_importance(records, next(iter(ledger.spec.objectives.values()))),
+        importance=_importance(records, goal),
     )
     best_file = {"number": best.number, first: best.value, "params": best.params}
     write_yaml(ledger.folder / "best.yaml", best_file)

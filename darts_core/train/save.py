@@ -60,24 +60,23 @@ def _untold(model: nn.Module) -> dict[str, int]:
     """Widths that no tensor of the state tells: those of norms without weights."""
     found: dict[str, int] = {}
     for path, module in model.named_modules():
-        if name := untold_width(module):
-            value: Any = getattr(module, name)
-            found[f"{path}.{name}"] = int(value[0] if isinstance(value, tuple) else value)
+        if untold := untold_width(module):
+            found[f"{path}.{untold[0]}"] = int(untold[1])
     return found
 
 
-def untold_width(module: nn.Module) -> str | None:
-    """The attribute that alone says how many channels a norm without weights has; None of another layer."""
+def untold_width(module: nn.Module) -> tuple[str, int] | None:
+    """What alone says how many channels a norm without weights has: an attribute; None of another layer."""
     if getattr(module, "weight", 0) is not None:
         return None
     if isinstance(module, (nn.LayerNorm, nn.RMSNorm)) and len(module.normalized_shape) == 1:
-        return "normalized_shape"
+        return "normalized_shape", module.normalized_shape[0]
     if isinstance(module, nn.GroupNorm):
-        return "num_channels"
+        return "num_channels", module.num_channels
     if not isinstance(module, nn.modules.instancenorm._InstanceNorm) or module.track_running_stats:
         return None
     # a lazy one that has nothing to build never learns how many they are
-    return "num_features" if module.num_features > 0 else None
+    return ("num_features", module.num_features) if module.num_features > 0 else None
 
 
 def load_model(path: str | Path, *, device: Any = "cpu") -> tuple[nn.Module, dict[str, Any]]:

@@ -83,7 +83,9 @@ def test_a_doctored_model_is_a_sentence(content, tmp_path, keys, value):
 )  # fmt: skip
 def test_a_tensor_whose_numbers_are_not_in_the_file_is_refused(content, tmp_path, value):
     """For that reason: one of a name that the network lacks would be refused as well, once it was copied."""
-    with pytest.raises(ResumeError, match=r"'features\.0\.0\.weight' .* not stored as plain numbers"):
+    with pytest.raises(
+        ResumeError, match=r"'features\.0\.0\.weight' .* not stored as plain numbers"
+    ):
         load_model(written(content, tmp_path, ["state", "features.0.0.weight"], value))
 
 

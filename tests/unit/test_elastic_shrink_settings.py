@@ -249,7 +249,7 @@ def test_another_device_goes_on_with_the_widths_and_the_orders_of_the_first(tmp_
     bundle = load_data("digits", limit=160, test_limit=40)
     torch.manual_seed(0)
     given = baseline("resnet14", 10, 1, 4)
-    batches, nets = take_batches(bundle, 2, 8, CPU), []
+    batches, nets = take_batches(bundle, CPU), []
     settings = Shrink(options=ShrinkOptions())
     judged, skipped = network.most_important_first, network.skip_losses
     for liked in (16, 8):

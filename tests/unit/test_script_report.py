@@ -162,6 +162,11 @@ def test_a_version_without_a_prepared_search_says_so(tmp_path):
     assert [part.key for part in content.sections][:2] == ["state", "trials"]
 
 
+def test_a_test_metric_of_the_pick_alone_is_told_where_trial_0_was_not_confirmed():
+    found = {"test": {"test_acc": {"best": {"mean": 0.91, "std": 0.01, "n": 3}}}}
+    assert _headline({"state": "succeeded"}, found) == "Test acc 0.91 ± 0.01 (n=3)"
+
+
 class Closing:
     """A terminal that is closed behind the first line on it, as of a search that was left to run."""
 

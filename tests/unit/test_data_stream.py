@@ -120,6 +120,7 @@ def test_a_training_stopped_in_the_middle_goes_on_as_if_it_had_not(folder, tmp_p
         fit(other, streamed(folder, 1), config, checkpoint=file, on_epoch=stop)
     again = network()
     again(torch.zeros(1, 3, SIZE, SIZE))
+    torch.nn.init.zeros_(again[0].weight)  # begun anew it would end elsewhere
     fit(again, streamed(folder, 1), config, checkpoint=file)
     for key, value in model.state_dict().items():
         assert torch.equal(value, again.state_dict()[key])

@@ -28,22 +28,21 @@ def packed(tensors):
 
 
 @pytest.mark.parametrize(
-    "make",
+    ("ours", "plain"),
     [
-        lambda ps, fused: torch.optim.SGD(
-            ps, lr=0.1, momentum=0.9, weight_decay=1e-2, fused=fused, foreach=not fused
-        ),
-        lambda ps, fused: torch.optim.Adam(
-            ps, lr=0.1, betas=(0.5, 0.999), weight_decay=1e-2, fused=fused, foreach=not fused
-        ),
+        (lambda ps: params_optimizer(ps, lr=0.1, momentum=0.9, weight_decay=1e-2),
+         lambda ps: torch.optim.SGD(ps, lr=0.1, momentum=0.9, weight_decay=1e-2, foreach=True)),
+        (lambda ps: alpha_optimizer(ps, lr=0.1, betas=(0.5, 0.999), weight_decay=1e-2),
+         lambda ps: torch.optim.Adam(ps, lr=0.1, betas=(0.5, 0.999), weight_decay=1e-2, foreach=True)),
     ],
     ids=["sgd", "adam"],
-)
-def test_a_fused_update_of_the_packed_vector_is_that_of_the_parameters(make):
+)  # fmt: skip
+def test_a_fused_update_of_the_packed_vector_is_that_of_the_parameters(ours, plain):
     torch.manual_seed(0)
     many = parameters()
     one = packed(many)
-    single, several = make([one], True), make(many, False)
+    single, several = ours([one]), plain(many)
+    single.param_groups[0].update(fused=True, foreach=False)  # as on a GPU
     for _ in range(3):
         for parameter in many:
             parameter.grad = torch.randn_like(parameter)

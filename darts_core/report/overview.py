@@ -35,10 +35,10 @@ _COLORS = {
 
 
 def costs(run: VersionRun) -> tuple[dict[str, float], float | None]:
-    """Device seconds of each stage, and those of training the final architecture once.
+    """Device seconds of each stage, and of one training: of the final architecture or the given network.
 
     The baseline's own tuning and training are not part of the price of the result. The second value
-    is None when no training has finished, so that nothing can be stated as its multiple.
+    is None when no training is known, so that nothing can be stated as its multiple.
     """
     seconds = {}
     for name, stage in (*run.stages.items(), *run.extras.items()):
@@ -49,8 +49,14 @@ def costs(run: VersionRun) -> tuple[dict[str, float], float | None]:
     steps = (*tuned, *made) if run.reduced is None else (*made, *tuned)
     order = ("search", "searched", *steps, "export", "bench")
     seconds = {name: seconds[name] for name in order if name in seconds}
-    unit = seconds.get("train")
+    unit = seconds.get("train") or _given(run)
     return seconds, unit if unit and unit > 0 else None
+
+
+def _given(run: VersionRun) -> float | None:
+    """Device seconds of the training, in another version, of the network that was shrunk or pruned here."""
+    known = (stage.number("given_training_seconds") for stage in run.stages.values())
+    return next((seconds for seconds in known if seconds), None)
 
 
 def spent(run: VersionRun) -> float:
@@ -76,9 +82,10 @@ def cost_section(run: VersionRun) -> Section | None:
         items.append(Bar(label, value, _COLORS.get(name, "other"), multiple + duration(value)))
     total = sum(seconds.values())
     if unit:
+        whose = "final architecture" if "train" in seconds else "given network"
         note = (
-            f"Together {number(total / unit, 2)} times the device time of training the final "
-            f"architecture once ({duration(unit)})."
+            f"Together {number(total / unit, 2)} times the device time of training the {whose} once "
+            f"({duration(unit)})."
         )
     else:
         note = f"Together {duration(total)}; no training has finished to compare with."

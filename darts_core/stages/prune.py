@@ -15,7 +15,7 @@ from darts_core.stages.logging import make_loggers
 from darts_core.stages.schema import PruneStage
 from darts_core.supernet import count
 from darts_core.train import evaluate, of_model
-from darts_core.train.judged import as_judged
+from darts_core.train.judged import as_judged, seconds_of_training
 from darts_core.train.model_data import tell_other_optimizer
 
 __all__ = ["prune"]
@@ -98,5 +98,6 @@ def prune(config: PruneStage, folder: Path) -> dict[str, Any]:
         fine_tuning_seconds=report["device_seconds"],
         seed=config.seed,
         data_marks=bundle.marks,
+        **seconds_of_training(None if path is None else path.parent),
     )
     return run.result()

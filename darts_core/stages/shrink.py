@@ -26,6 +26,7 @@ from darts_core.metric import Metric
 from darts_core.modes import in_evaluation
 from darts_core.prune.auxiliary import drop_auxiliary
 from darts_core.prune.groups import copied
+from darts_core.report.blocks import duration
 from darts_core.report.family import family_front, family_headline, family_rows
 from darts_core.report.png_front import save_front
 from darts_core.report.tables import render
@@ -43,7 +44,7 @@ from darts_core.stages.shrink_seconds import Spent, spent_on
 from darts_core.study.engines import elsewhere
 from darts_core.train import of_model
 from darts_core.train.config import TrainConfig
-from darts_core.train.judged import as_judged
+from darts_core.train.judged import as_judged, seconds_of_training
 from darts_core.train.model_data import tell_other_optimizer
 
 __all__ = ["check_shrink", "shrink"]
@@ -126,12 +127,22 @@ def shrink(config: ShrinkStage, folder: Path) -> dict[str, Any]:
     taken = pick(front, latency_ms=allowed)
     _say(front, taken, folder)
     shutil.copyfile(folder / taken["folder"] / "model.pt", folder / "model.pt")
-    counted = {"seed": config.seed, **({} if group is None else {"processes": group.processes})}
+    took = seconds_of_training(None if path is None else path.parent)
+    counted = {
+        "seed": config.seed,
+        **took,
+        **({} if group is None else {"processes": group.processes}),
+    }
     told = {"warnings": left_out} if left_out else {}
     _finish(
         run, family, metric, front, taken, device_seconds=spent.seconds, data_marks=bundle.marks,
         **counted, **told,
     )  # fmt: skip
+    for seconds in took.values():
+        log.info(
+            "all of it took %s, %.1f times the training of the given network",
+            duration(spent.seconds), spent.seconds / seconds,
+        )  # fmt: skip
     return run.result()
 
 

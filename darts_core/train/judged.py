@@ -16,7 +16,7 @@ from darts_core.settings import Data, to_plain
 from darts_core.train.evaluation import evaluate
 from darts_core.train.model_data import data_of_stage, stage_of
 
-__all__ = ["as_judged", "found_of_point", "tested_before"]
+__all__ = ["as_judged", "found_of_point", "seconds_of_training", "tested_before"]
 
 log = logging.getLogger("darts_core")
 # of a metric that counts nothing: more than another device's rounding makes
@@ -107,6 +107,22 @@ def found_of_point(folder: Path, metric: str) -> dict[str, Any]:
         return {}
     row = read_mapping(path)
     return {f"val_{metric}": row.get("val_metric"), f"test_{metric}": row.get("metric")}
+
+
+def seconds_of_training(folder: Path | None) -> dict[str, float]:
+    """What the training of a given network took, as a stage's result names it; {} where that is not known.
+
+    Args:
+        folder: that holds the network; what a pruning or an elastic training left took more than that.
+    """
+    path = folder / "result.json" if folder is not None else None
+    if path is None or not path.is_file():
+        return {}
+    result = read_mapping(path)
+    seconds = finite(result.get("device_seconds"))
+    if seconds is None or seconds <= 0 or "latency_before_ms" in result:
+        return {}
+    return {"given_training_seconds": seconds}
 
 
 def _changed(stage: Path, result: Mapping[str, Any], bundle: Any) -> bool:

@@ -8,10 +8,12 @@ import pytest
 from darts_core.elastic import pick
 from darts_core.errors import ConfigError
 from darts_core.report.family import family_front, family_headline, family_rows, shrink_section
+from darts_core.report.overview import cost_section
 from darts_core.report.read import StageRun, VersionRun
 from darts_core.report.results import tiles
 from darts_core.runlog import write_json
 from darts_core.stages.shrink import _say
+from darts_core.train.judged import seconds_of_training
 
 FRONT = {
     "points": [
@@ -140,7 +142,25 @@ def test_a_shrunk_version_is_headed_by_its_pick_against_the_given_network(tmp_pa
     assert "0.2× the given network&#39;s" in shown
     page = str(shrink_section(run).body)
     assert "01, picked" in page
+    stage.result.update(device_seconds=260.0)
+    assert "no training has finished" in cost_section(run).note
+    stage.result.update(given_training_seconds=100.0)
+    assert (
+        "Together 2.6 times the device time of training the given network" in cost_section(run).note
+    )
     (tmp_path / "front.json").unlink()
     alone = str(tiles(run, [], None))
     assert "78.00" in alone
     assert "given network" not in alone
+
+
+def test_what_the_given_network_took_is_known_of_a_training_alone(tmp_path):
+    assert seconds_of_training(None) == seconds_of_training(tmp_path) == {}
+    for result, known in (
+        ({"device_seconds": 7.5}, {"given_training_seconds": 7.5}),
+        ({"device_seconds": 0.0}, {}),
+        ({"device_seconds": "x"}, {}),
+        ({"device_seconds": 7.5, "latency_before_ms": 2.0}, {}),  # made of another network
+    ):
+        write_json(tmp_path / "result.json", result)
+        assert seconds_of_training(tmp_path) == known

@@ -29,7 +29,7 @@ from darts_core.models.baselines import baseline
 from darts_core.prune.cost import LayerCosts
 from darts_core.prune.finetune import fine_tune
 from darts_core.report.family import family_front, family_headline, family_rows
-from darts_core.runlog import read_json
+from darts_core.runlog import read_json, write_json
 from darts_core.settings import Shrink, ShrinkOptions
 from darts_core.spaces import get_space
 from darts_core.stages import point_training
@@ -412,6 +412,7 @@ def test_the_command_leaves_a_front_of_verified_exports(bundle, tmp_path, monkey
     about = {"image_shape": list(bundle.image_shape), "class_names": list(bundle.class_names)}
     about |= {"mean": list(bundle.mean), "std": list(bundle.std), "data": bundle.name}
     save_model("model.pt", model, {**META, **about})
+    write_json(tmp_path / "result.json", {"device_seconds": 0.5})
     words = [
         "shrink", "model=model.pt", "data=digits", "data.limit=160", "data.test_limit=40", "job=f",
         "shrink.epochs=1", "train.batch_size=32", "shrink.points=2", "shrink.options.looks=8",
@@ -421,6 +422,7 @@ def test_the_command_leaves_a_front_of_verified_exports(bundle, tmp_path, monkey
     assert cli.main(words) == 0
     told = capsys.readouterr()
     assert "of the given network's time" in told.err + told.out
+    assert "times the training of the given network" in told.err + told.out
     folder = tmp_path / "runs" / "f" / "V001" / "shrink"
     front = read_json(folder / "front.json")
     assert (folder / "front.png").is_file()
@@ -430,6 +432,7 @@ def test_the_command_leaves_a_front_of_verified_exports(bundle, tmp_path, monkey
     assert load_model(folder / "model.pt")
     result = read_json(folder / "result.json")
     assert result["speedup"] == result["latency_before_ms"] / result["latency_after_ms"]
+    assert result["given_training_seconds"] == 0.5
     assert cli.main(["jobs", "best", "f", "--export", "taken", "--json"]) == 0
     left = json.loads(capsys.readouterr().out)["files"]
     assert left[0] == str(folder / result["picked"] / "export")

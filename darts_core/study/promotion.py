@@ -21,21 +21,14 @@ from darts_core.study.budget import Budget, Spent
 from darts_core.study.lease import Lease
 from darts_core.study.optuna_private import ViewedStudy
 from darts_core.study.ranking import Ranking
-from darts_core.study.records import IS_BASELINE, OUTSIDE
+from darts_core.study.records import IS_BASELINE, OUTSIDE, paused
 
-__all__ = ["PAUSED", "Promoter", "PromotingStudy", "PromotionPruner", "all_trials", "paused"]
+__all__ = ["Promoter", "PromotingStudy", "PromotionPruner", "all_trials", "promoter_of"]
 
-# the user attribute of a trial that waits at its rung: the reason, or nothing
-PAUSED = "paused"
 # of a study without a number of trials, the rest of the budget trains the best ones further
 _SHARE_OF_NEW_TRIALS = 0.5
 # a share of a few trials would leave a single one that is trained to its end
 _FULL_TRIALS = 3
-
-
-def paused(trial: FrozenTrial) -> str:
-    """Why the trial waits at its rung; empty when it does not."""
-    return str(trial.user_attrs.get(PAUSED) or "")
 
 
 class PromotingStudy(ViewedStudy):

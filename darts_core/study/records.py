@@ -13,6 +13,7 @@ from darts_core.errors import TuneError
 __all__ = [
     "IS_BASELINE",
     "OUTSIDE",
+    "PAUSED",
     "Constraint",
     "StudyResult",
     "TrialRecord",
@@ -20,6 +21,7 @@ __all__ = [
     "flat_rows",
     "meets",
     "parse_constraints",
+    "paused",
     "record_of",
     "setting_columns",
     "violations_of",
@@ -29,6 +31,13 @@ __all__ = [
 # user attributes of trial 0: that it is the user's own configuration, and what that is where it lies
 # outside the space (samplers learn nothing from such a point)
 IS_BASELINE, OUTSIDE = "is_baseline", "outside_the_space"
+# of a trial that waits at its rung: the reason, or nothing
+PAUSED = "paused"
+
+
+def paused(trial: Any) -> str:
+    """Why the Optuna trial waits at its rung; empty when it does not."""
+    return str(trial.user_attrs.get(PAUSED) or "")
 
 
 @dataclass(frozen=True)
@@ -171,7 +180,7 @@ def record_of(trial: Any, space: Mapping[str, Any], folder: Path) -> TrialRecord
     params = dict(attrs.get(OUTSIDE) or params)
     values = tuple(trial.values or ())
     curve = {step - 1: value for step, value in trial.intermediate_values.items()}
-    waits = trial.state.name == "RUNNING" and attrs.get("paused")
+    waits = trial.state.name == "RUNNING" and paused(trial)
     return TrialRecord(
         number=trial.number,
         state="paused" if waits else trial.state.name.lower(),

@@ -295,7 +295,10 @@ class Ledger:
         def reported() -> str | None:
             if self._artifacts is None:
                 claim.renew(epoch + 1)
-            return self._early.reason(claim, epoch, metrics) or self.over(claim)
+            reason = self._early.reason(claim, epoch, metrics)
+            if reason is not None or self._early.fully_trained(claim, epoch):
+                return reason
+            return self.over(claim)
 
         return self.books.run(reported)
 

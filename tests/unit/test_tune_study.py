@@ -152,6 +152,15 @@ def test_budget_in_epochs_ends_a_running_trial(tmp_path):
     assert "budget of 10 epochs" in result.ended
 
 
+@pytest.mark.parametrize("pruner", ["none", "asha"])
+def test_a_trial_whose_last_epoch_spends_the_budget_is_complete(tmp_path, pruner):
+    result = run_study(
+        curve, SPACE, folder=tmp_path, epochs=4, epochs_per_trial=4, pruner=pruner, sampler="random"
+    )
+    assert [(r.state, r.epochs) for r in result.trials] == [("complete", 4)]
+    assert "budget of 4 epochs" in result.ended
+
+
 def test_budget_in_trainings_and_its_forecast(tmp_path, monkeypatch):
     clock = iter(range(0, 100_000, 1))
     monkeypatch.setattr("darts_core.study.claim.time.monotonic", lambda: next(clock))

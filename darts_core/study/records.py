@@ -85,10 +85,10 @@ class TrialRecord:
 class StudyResult:
     """The outcome of `run_study`.
 
-    `best_*` belong to the best complete, feasible trial of the first objective; `front` lists the
-    numbers of the trials that no other feasible one beats in every objective. `baseline` is trial 0 where
-    that was the user's own configuration, and `gain` the difference to it. `spent` and `forecast`
-    are dictionaries with trials, epochs, device_seconds.
+    `best_*` belong to the best complete, feasible trial of the first objective, of equals to the best of
+    the next one; `front` lists the numbers of the trials that no other feasible one beats in every
+    objective. `baseline` is trial 0 where that was the user's own configuration, and `gain` the difference
+    to it. `spent` and `forecast` are dictionaries with trials, epochs, device_seconds.
     """
 
     trials: tuple[TrialRecord, ...]

@@ -192,3 +192,16 @@ def test_hyperband_without_a_length_waits_for_a_complete_trial(tmp_path):
     used = [r.epochs for r in result.trials]
     assert used[0] == EPOCHS
     assert min(used) < EPOCHS
+
+
+def test_of_trials_equal_in_the_first_objective_the_best_in_the_next_is_taken(tmp_path):
+    result = run_study(
+        lambda trial: {"val_accuracy": 0.9, "size": trial.params["x"]},
+        {"x": {"choices": [3, 1, 2]}},
+        folder=tmp_path,
+        trials=3,
+        sampler={"name": "grid", "shuffle": False},
+        objectives={"val_accuracy": "maximize", "size": "minimize"},
+    )
+    assert result.best_params == {"x": 1}
+    assert result.front == (result.best_number,)

@@ -176,7 +176,9 @@ def setting_columns(names: Iterable[str], objectives: Iterable[str]) -> dict[str
 def record_of(trial: Any, space: Mapping[str, Any], folder: Path) -> TrialRecord:
     """The record of an Optuna trial."""
     attrs = trial.user_attrs
-    params = {name: space[name].decode(v) for name, v in trial.params.items() if name in space}
+    # one that waits to be tried has its settings there alone
+    stored = trial.params or trial.system_attrs.get("fixed_params", {})
+    params = {name: space[name].decode(v) for name, v in stored.items() if name in space}
     params = dict(attrs.get(OUTSIDE) or params)
     values = tuple(trial.values or ())
     curve = {step - 1: value for step, value in trial.intermediate_values.items()}

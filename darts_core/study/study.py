@@ -262,7 +262,20 @@ def summarize(ledger: Ledger, forecast: dict[str, Any] | None = None) -> StudyRe
         f"{spent.trials} trials, {spent.epochs} epochs, {spent.device_seconds:.1f} device-seconds"
     )
     log.info("real cost: %s; best is trial %d with %s %.6g", used, best.number, first, best.value)
+    _say_untried(records)
     return result
+
+
+def _say_untried(records: Sequence[TrialRecord]) -> None:
+    """Say which settings were given to be tried, and were not."""
+    waiting = [str(record.number) for record in records if record.state == "waiting"]
+    if waiting:
+        log.warning(
+            "the budget ended before the settings of trial%s %s were tried; the same command with a larger "
+            "one tries them",
+            "s" if len(waiting) > 1 else "",
+            ", ".join(waiting),
+        )
 
 
 def _left(ledger: Ledger, records: Sequence[TrialRecord]) -> Path:

@@ -9,6 +9,7 @@ from optuna.trial import FrozenTrial, TrialState
 from darts_core.errors import TuneError
 from darts_core.study.budget import Spent
 from darts_core.study.lease import Lease
+from darts_core.study.records import paused
 
 __all__ = ["Tally", "failure_summary", "imported", "spent_by"]
 
@@ -73,15 +74,19 @@ class Tally:
     ) -> None:
         """Stop a study in which failure is the rule.
 
+        A trial that waits at a rung counts as one that did not fail: most of a study's trials end there, and
+        are ended with the study alone.
+
         Raises:
-            TuneError: more than `max_share` of at least four ended trials failed, or the first
+            TuneError: more than `max_share` of at least four such and ended trials failed, or the first
                 `hopeless` ones all did.
         """
-        if hopeless is not None and self.failed == self.done >= hopeless:
+        tried = self.done + sum(bool(paused(t)) for t in self.running)
+        if hopeless is not None and self.failed == tried >= hopeless:
             raise TuneError(f"The first {self.failed} trials all failed: {failure_summary(trials)}")
-        if self.done >= _FEW and self.failed > max_share * self.done:
+        if tried >= _FEW and self.failed > max_share * tried:
             raise TuneError(
-                f"{self.failed} of {self.done} trials failed, more than max_failure_share={max_share:g} "
+                f"{self.failed} of {tried} trials failed, more than max_failure_share={max_share:g} "
                 f"allows: {failure_summary(trials)}. They stay counted: mend the cause, then move the "
                 "study's folder away or use another version= (of a database, give another study_name)."
             )

@@ -60,8 +60,7 @@ class EarlyStopping:
             set_value(self.study, claim.trial, epoch + 1, metrics[name])
         if epoch + 1 < max(known, default=0):
             return None
-        if epoch + 1 == self._length(claim):
-            # nothing is left to save: what is fully trained counts as such, also on a rung
+        if self.fully_trained(claim, epoch):
             return None
         if not claim.lease.to_the_end and self._stops(claim, epoch + 1):
             claim.pauses = self.promoter is not None
@@ -71,10 +70,14 @@ class EarlyStopping:
             return f"pruned after epoch {epoch + 1} with {shown}"
         return None
 
-    def _length(self, claim: Claim) -> int | None:
-        """Epochs of a trial that is not stopped: its own number where that is searched."""
+    def fully_trained(self, claim: Claim, epoch: int) -> bool:
+        """Whether `epoch` is the trial's last one, after its own number of epochs where that is searched.
+
+        Nothing is left to save then: neither a rung nor a spent budget ends the trial.
+        """
         own = claim.params.get(self.spec.epochs_setting or "")
-        return int(own) if isinstance(own, (int, float)) else self.spec.budget.epochs_per_trial
+        length = int(own) if isinstance(own, (int, float)) else self.spec.budget.epochs_per_trial
+        return epoch + 1 == length
 
     def _note(
         self, claim: Claim, known: Mapping[int, float], epoch: int, metrics: Mapping[str, float]

@@ -35,10 +35,10 @@ from darts_core.study.early import EarlyStopping
 from darts_core.study.ending import read_ending, write_ending
 from darts_core.study.lease import FileLeases, Lease, Leases, LeaseWatch, StoredLeases
 from darts_core.study.optuna_private import numbered, set_attr, taken_up, told
-from darts_core.study.promotion import PAUSED, PromotingStudy, paused, promoter_of
+from darts_core.study.promotion import PromotingStudy, promoter_of
 from darts_core.study.propose import propose
 from darts_core.study.pruners import make_pruner
-from darts_core.study.records import IS_BASELINE, OUTSIDE, TrialRecord, meets, record_of
+from darts_core.study.records import IS_BASELINE, OUTSIDE, TrialRecord, meets, paused, record_of
 from darts_core.study.samplers import Drawing, grid_size, make_sampler
 from darts_core.study.space import suggest
 from darts_core.study.spec import StudySpec
@@ -200,7 +200,7 @@ class Ledger:
         lease = (self.leases.read(found.number) or Lease()).successor()
         lease.to_the_end = to_the_end
         self.leases.write(found.number, lease)
-        set_attr(self.study, found, PAUSED, "")
+        set_attr(self.study, found, records.PAUSED, "")
         log.info("trial %d goes on %s", found.number, "to its end" if to_the_end else "(promoted)")
         return taken_up(self.study, found), lease
 
@@ -295,7 +295,10 @@ class Ledger:
         def reported() -> str | None:
             if self._artifacts is None:
                 claim.renew(epoch + 1)
-            return self._early.reason(claim, epoch, metrics) or self.over(claim)
+            reason = self._early.reason(claim, epoch, metrics)
+            if reason is not None or self._early.fully_trained(claim, epoch):
+                return reason
+            return self.over(claim)
 
         return self.books.run(reported)
 
@@ -339,7 +342,7 @@ class Ledger:
             with self.books.held():
                 claim.check()
                 if state == "pruned" and claim.pauses:
-                    set_attr(self.study, claim.trial, PAUSED, reason)
+                    set_attr(self.study, claim.trial, records.PAUSED, reason)
                     claim.release()
                     log.info("trial %d pauses, %s", claim.number, reason)
                     return numbered(self.study, claim.number)

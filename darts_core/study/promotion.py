@@ -21,21 +21,14 @@ from darts_core.study.budget import Budget, Spent
 from darts_core.study.lease import Lease
 from darts_core.study.optuna_private import ViewedStudy
 from darts_core.study.ranking import Ranking
-from darts_core.study.records import IS_BASELINE, OUTSIDE
+from darts_core.study.records import IS_BASELINE, OUTSIDE, paused, violations_of
 
-__all__ = ["PAUSED", "Promoter", "PromotingStudy", "PromotionPruner", "all_trials", "paused"]
+__all__ = ["Promoter", "PromotingStudy", "PromotionPruner", "all_trials", "promoter_of"]
 
-# the user attribute of a trial that waits at its rung: the reason, or nothing
-PAUSED = "paused"
 # of a study without a number of trials, the rest of the budget trains the best ones further
 _SHARE_OF_NEW_TRIALS = 0.5
 # a share of a few trials would leave a single one that is trained to its end
 _FULL_TRIALS = 3
-
-
-def paused(trial: FrozenTrial) -> str:
-    """Why the trial waits at its rung; empty when it does not."""
-    return str(trial.user_attrs.get(PAUSED) or "")
 
 
 class PromotingStudy(ViewedStudy):
@@ -193,10 +186,13 @@ class Promoter:
             used >= _SHARE_OF_NEW_TRIALS * limit for used, limit in _used(spent, limits)
         ):
             return False
-        if self._any_finishes(trials):
+        if self._any_finishes(trials, usable=True):
+            return True
+        first = self._best_first(waiting, trials)[0]
+        if not self._needed(first, trials):
             return True
         # one trial must be able to reach its end
-        need = self._need(self._best_first(waiting, trials)[0])
+        need = self._need(first)
         return all(
             used + 2 * need[unit] <= limit
             for unit, (used, limit) in enumerate(_used(spent, limits))
@@ -208,7 +204,7 @@ class Promoter:
         waiting = self._best_first(_waiting(trials), trials)
         if not waiting:
             return None
-        if not self._any_finishes(trials):
+        if self._needed(waiting[0], trials):
             return waiting[0]
         epochs, seconds = self._limits()
         epochs = min(epochs, self._share())
@@ -234,13 +230,22 @@ class Promoter:
         full = max(self.pruner.cost_share * self.trials, _FULL_TRIALS)
         return full * self.pruner.epochs
 
-    def _any_finishes(self, trials: Sequence[FrozenTrial]) -> bool:
+    def _needed(self, first: FrozenTrial, trials: Sequence[FrozenTrial]) -> bool:
+        """Whether nothing would come of the study unless `first`, the best that waits, gets to its end."""
+        return not self._any_finishes(trials, usable=self.ranking.allows(first))
+
+    def _any_finishes(self, trials: Sequence[FrozenTrial], *, usable: bool = False) -> bool:
         """Whether a trial has reached its end, or is on a way there without another pause.
 
         The user's own configuration always does: with it alone at its end nothing could have beaten it.
+
+        Args:
+            trials: of the study.
+            usable: one that ended beyond the constraints does not count, as it is no result.
         """
         others = [t for t in trials if not t.user_attrs.get(IS_BASELINE)]
-        if any(t.state == TrialState.COMPLETE and not imported(t) for t in others):
+        ended = [t for t in others if t.state == TrialState.COMPLETE and not imported(t)]
+        if any(not usable or all(gap <= 0 for gap in violations_of(t)) for t in ended):
             return True
         running = [t for t in others if t.state == TrialState.RUNNING and not paused(t)]
         leases = [self.lease_of(t.number) for t in running]

@@ -68,6 +68,12 @@ class Ranking:
         names = {*self.goals, *(name for name, _, _ in self.constraints)}
         return {name: metrics[name] for name in sorted(names) if name in metrics}
 
+    def allows(self, trial: FrozenTrial) -> bool:
+        """Whether the constraints are met, all of them, by what the trial had reported at its last step."""
+        row = self._row(trial, trial.last_step or 0) if self.constraints else {}
+        known = all(name in row for name, _, _ in self.constraints)
+        return known and all(gap <= 0 for gap in meets(row, self.constraints))
+
     def order(self, trials: Sequence[FrozenTrial], steps: Sequence[int]) -> list[int]:
         """Indices of the trials, the best first; the lower number first among equals.
 

@@ -13,6 +13,7 @@ from darts_core.errors import TuneError
 __all__ = [
     "IS_BASELINE",
     "OUTSIDE",
+    "PAUSED",
     "Constraint",
     "StudyResult",
     "TrialRecord",
@@ -20,6 +21,7 @@ __all__ = [
     "flat_rows",
     "meets",
     "parse_constraints",
+    "paused",
     "record_of",
     "setting_columns",
     "violations_of",
@@ -29,6 +31,13 @@ __all__ = [
 # user attributes of trial 0: that it is the user's own configuration, and what that is where it lies
 # outside the space (samplers learn nothing from such a point)
 IS_BASELINE, OUTSIDE = "is_baseline", "outside_the_space"
+# of a trial that waits at its rung: the reason, or nothing
+PAUSED = "paused"
+
+
+def paused(trial: Any) -> str:
+    """Why the Optuna trial waits at its rung; empty when it does not."""
+    return str(trial.user_attrs.get(PAUSED) or "")
 
 
 @dataclass(frozen=True)
@@ -76,10 +85,10 @@ class TrialRecord:
 class StudyResult:
     """The outcome of `run_study`.
 
-    `best_*` belong to the best complete, feasible trial of the first objective; `front` lists the
-    numbers of the trials that no other feasible one beats in every objective. `baseline` is trial 0 where
-    that was the user's own configuration, and `gain` the difference to it. `spent` and `forecast`
-    are dictionaries with trials, epochs, device_seconds.
+    `best_*` belong to the best complete, feasible trial of the first objective, of equals to the best of
+    the next one; `front` lists the numbers of the trials that no other feasible one beats in every
+    objective. `baseline` is trial 0 where that was the user's own configuration, and `gain` the difference
+    to it. `spent` and `forecast` are dictionaries with trials, epochs, device_seconds.
     """
 
     trials: tuple[TrialRecord, ...]
@@ -167,11 +176,13 @@ def setting_columns(names: Iterable[str], objectives: Iterable[str]) -> dict[str
 def record_of(trial: Any, space: Mapping[str, Any], folder: Path) -> TrialRecord:
     """The record of an Optuna trial."""
     attrs = trial.user_attrs
-    params = {name: space[name].decode(v) for name, v in trial.params.items() if name in space}
+    # one that waits to be tried has its settings there alone
+    stored = trial.params or trial.system_attrs.get("fixed_params", {})
+    params = {name: space[name].decode(v) for name, v in stored.items() if name in space}
     params = dict(attrs.get(OUTSIDE) or params)
     values = tuple(trial.values or ())
     curve = {step - 1: value for step, value in trial.intermediate_values.items()}
-    waits = trial.state.name == "RUNNING" and attrs.get("paused")
+    waits = trial.state.name == "RUNNING" and paused(trial)
     return TrialRecord(
         number=trial.number,
         state="paused" if waits else trial.state.name.lower(),

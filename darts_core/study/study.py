@@ -222,7 +222,8 @@ def summarize(ledger: Ledger, forecast: dict[str, Any] | None = None) -> StudyRe
     own = [t for t in trials if not imported(t)]
     records = tuple(ledger.record(t) for t in own)
     first, goal = next(iter(ledger.spec.objectives.items()))
-    best = best_of(records, goal)
+    goals = list(ledger.spec.objectives.values())
+    best = best_of(records, goals)
     if best is None:
         summary = failure_summary(own)
         cause = f": {summary}" if summary else "; all were pruned, or the budget was too small"
@@ -245,7 +246,7 @@ def summarize(ledger: Ledger, forecast: dict[str, Any] | None = None) -> StudyRe
         best_number=best.number,
         best_value=best.value,
         best_params=best.params,
-        front=front_of(records, list(ledger.spec.objectives.values())),
+        front=front_of(records, goals),
         spent=cost,
         forecast=forecast or budget.forecast(1),
         ended=ledger.ended(trials) or "stopped before the budget was spent",
@@ -261,7 +262,20 @@ def summarize(ledger: Ledger, forecast: dict[str, Any] | None = None) -> StudyRe
         f"{spent.trials} trials, {spent.epochs} epochs, {spent.device_seconds:.1f} device-seconds"
     )
     log.info("real cost: %s; best is trial %d with %s %.6g", used, best.number, first, best.value)
+    _say_untried(records)
     return result
+
+
+def _say_untried(records: Sequence[TrialRecord]) -> None:
+    """Say which settings were given to be tried, and were not."""
+    waiting = [str(record.number) for record in records if record.state == "waiting"]
+    if waiting:
+        log.warning(
+            "the budget ended before the settings of trial%s %s were tried; the same command with a larger "
+            "one tries them",
+            "s" if len(waiting) > 1 else "",
+            ", ".join(waiting),
+        )
 
 
 def _left(ledger: Ledger, records: Sequence[TrialRecord]) -> Path:
@@ -276,11 +290,13 @@ def _left(ledger: Ledger, records: Sequence[TrialRecord]) -> Path:
     return path
 
 
-def best_of(records: Sequence[TrialRecord], goal: str) -> TrialRecord | None:
-    """The complete, feasible trial with the best first objective; the earliest among equals."""
+def best_of(records: Sequence[TrialRecord], goals: Sequence[str]) -> TrialRecord | None:
+    """The complete, feasible trial with the best first objective, of equals the best in the next one and so
+    on: it is on the front. The earliest among equals in all.
+    """
     able = [r for r in records if r.state == "complete" and r.feasible and r.value is not None]
-    sign = 1.0 if goal == "maximize" else -1.0
-    return max(able, key=lambda r: (sign * (r.value or 0.0), -r.number), default=None)
+    costs = signs(goals)
+    return min(able, key=lambda r: (*(costs * r.values).tolist(), r.number), default=None)
 
 
 def front_of(records: Sequence[TrialRecord], goals: Sequence[str]) -> tuple[int, ...]:

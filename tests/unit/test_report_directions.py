@@ -3,6 +3,7 @@
 import json
 import os
 import time
+from dataclasses import replace
 
 import pytest
 import report_fixture as fixture
@@ -118,7 +119,10 @@ def test_a_sweep_stands_in_lists_and_reports_with_its_best_trial(version):
     trial = TrialRecord(
         0, "complete", params, 9.0, (9.0, 12.5), metrics, {}, 1, 3.0, "finished", version.path
     )
-    found = StudyResult((trial,), goals, 0, 9.0, params, (0,), {}, {}, "the budget is spent")
+    untried = replace(trial, number=1, state="waiting", value=None, values=(), metrics={})
+    found = StudyResult(
+        (trial, untried), goals, 0, 9.0, params, (0,), {}, {}, "the budget is spent"
+    )
     write_tables(found, version.path / "tune")
     stage = read_stage(version.path / "tune")
     assert stage.metric == PERPLEXITY

@@ -192,3 +192,38 @@ def test_hyperband_without_a_length_waits_for_a_complete_trial(tmp_path):
     used = [r.epochs for r in result.trials]
     assert used[0] == EPOCHS
     assert min(used) < EPOCHS
+
+
+def test_of_trials_equal_in_the_first_objective_the_best_in_the_next_is_taken(tmp_path):
+    result = run_study(
+        lambda trial: {"val_accuracy": 0.9, "size": trial.params["x"]},
+        {"x": {"choices": [3, 1, 2]}},
+        folder=tmp_path,
+        trials=3,
+        sampler={"name": "grid", "shuffle": False},
+        objectives={"val_accuracy": "maximize", "size": "minimize"},
+    )
+    assert result.best_params == {"x": 1}
+    assert result.front == (result.best_number,)
+
+
+@pytest.mark.parametrize(("bound", "done"), [("<= 2", [4, 11]), ("<= 0.5", [4])])
+def test_a_trial_that_meets_the_constraints_gets_to_its_end_though_another_has_used_the_share(
+    tmp_path, bound, done
+):
+    fast, slow = (
+        [(0.1 + 0.01 * n, 1.0) for n in range(3)],
+        [(0.2 + 0.01 * n, 5.0) for n in range(9)],
+    )
+    options = {"objectives": {"accuracy": "maximize"}, "constraints": {"ms": bound}, "trials": 12}
+    options["enqueue"] = [{"accuracy": a, "ms": ms} for a, ms in (*slow, *fast)]
+    if bound == "<= 2":
+        assert study(tmp_path, **options).best_params == options["enqueue"][11]
+    else:
+        with pytest.raises(TuneError, match="none of the complete ones meets the constraints"):
+            study(tmp_path, **options)
+    ran = [
+        len(json.loads(path.read_text())) for path in sorted(tmp_path.glob("trials/*/state.json"))
+    ]
+    assert [number for number, count in enumerate(ran) if count == EPOCHS] == done
+    assert len(ran) == 12

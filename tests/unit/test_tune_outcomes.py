@@ -102,6 +102,22 @@ def test_too_many_failures_stop_the_study_with_a_summary(tmp_path):
     assert len(calls) == 4
 
 
+def test_trials_that_wait_at_a_rung_have_not_failed(tmp_path):
+    def sometimes(trial):
+        if trial.number in (1, 4, 6, 9):
+            raise RuntimeError("out of memory")
+        return curve(trial, epochs=9)
+
+    # the first trials to end are these four: the others wait after their first epochs
+    result = run_study(
+        sometimes, SPACE, folder=tmp_path, trials=12, epochs_per_trial=9, sampler="random"
+    )
+    states = [r.state for r in result.trials]
+    assert len(states) == 12
+    assert [number for number, state in enumerate(states) if state == "fail"] == [1, 4, 6, 9]
+    assert result.best.epochs == 9
+
+
 def test_a_missing_constrained_metric_fails_by_name(tmp_path):
     with pytest.raises(TuneError, match="constraint 'latency_ms' is missing"):
         run_study(curve, SPACE, folder=tmp_path, trials=2, constraints={"latency_ms": 5})

@@ -125,6 +125,17 @@ def test_a_study_that_goes_on_tries_what_it_is_given_once_and_says_what_comes_to
     assert "does not count" not in caplog.text
 
 
+def test_a_setting_that_the_budget_left_untried_stands_in_the_result_as_waiting(tmp_path, caplog):
+    given = [{"x": 0.25, "kind": "a"}, {"x": 0.75}]
+    found = run_study(curve, SPACE, folder=tmp_path, trials=1, enqueue=given, sampler="random")
+    assert [(r.state, r.params) for r in found.trials] == [
+        ("complete", given[0]),
+        ("waiting", given[1]),
+    ]
+    assert found.spent["trials"] == 1
+    assert "the budget ended before the settings of trial 1 were tried" in caplog.text
+
+
 def test_a_trial_told_half_is_told_on_the_next_opening(tmp_path, monkeypatch):
     calls = Calls()
     whole = Ledger._tell
@@ -150,6 +161,15 @@ def test_budget_in_epochs_ends_a_running_trial(tmp_path):
     assert result.trials[2].state == "pruned"
     assert "budget of 10 epochs" in result.trials[2].reason
     assert "budget of 10 epochs" in result.ended
+
+
+@pytest.mark.parametrize("pruner", ["none", "asha"])
+def test_a_trial_whose_last_epoch_spends_the_budget_is_complete(tmp_path, pruner):
+    result = run_study(
+        curve, SPACE, folder=tmp_path, epochs=4, epochs_per_trial=4, pruner=pruner, sampler="random"
+    )
+    assert [(r.state, r.epochs) for r in result.trials] == [("complete", 4)]
+    assert "budget of 4 epochs" in result.ended
 
 
 def test_budget_in_trainings_and_its_forecast(tmp_path, monkeypatch):

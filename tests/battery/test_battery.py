@@ -3,6 +3,7 @@
 import json
 import os
 
+import battery_run
 import pytest
 from battery_cases import BASES, Case, all_cases, file_cases
 from battery_run import judge, run
@@ -63,6 +64,17 @@ def test_a_case_runs_the_real_command_in_its_own_folder(tmp_path):
     accepted = run(Case("g", "n", ("--version",)), tmp_path / "case", tmp_path)
     assert (accepted["verdict"], accepted["status"]) == ("accepted", 0)
     assert not (tmp_path / "case").exists()
+
+
+def test_a_folder_that_a_refusal_leaves_is_seen(tmp_path, monkeypatch):
+    def child(argv, folder):
+        (folder / "runs" / "a" / ".lock").mkdir(parents=True)
+        (folder / "output").write_text(SENTENCE)
+        os._exit(2)
+
+    monkeypatch.setattr(battery_run, "_in_child", child)
+    found = run(Case("g", "n", ("x",)), tmp_path / "case", tmp_path)
+    assert (found["verdict"], found["left"]) == ("refused", ["runs/a"])
 
 
 @pytest.mark.full

@@ -98,7 +98,7 @@ def test_the_list_shows_it_and_is_filtered_by_its_address(page):
     assert "search=nothing" in page.driver.current_url
 
 
-def test_trials_are_sorted_and_one_is_opened(page):
+def test_a_trial_of_the_sorted_table_is_opened(page):
     page.open("/jobs/mine/V001?sort=width&page=1#trials")
     page.every("#trials tbody a")[0].click()
     page.until(lambda: page.find("h1").text.startswith("Trial "), "the trial's page")

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import sys
+import tempfile
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, fields
 from pathlib import Path
@@ -142,6 +143,7 @@ def file_cases() -> Iterator[Case]:
 
     train, export = BASES["train"], BASES["export"]
     no_data = [*_TRAIN, "architecture=resnet8"]
+    stored = _job_files()
     for number, (name, content) in enumerate(TEXTS.items()):
         for what, argv, path in (
             ("architecture file", ["train", *train[:-1], "architecture={}/a.yaml"], "a.yaml"),
@@ -171,14 +173,14 @@ def file_cases() -> Iterator[Case]:
                     ("list", "strategies", "--config-dir", "{}/conf"),
                     "conf/strategy/m.yaml",
                 ),
-                (
-                    "setting",
-                    ("jobs", "create", "--name", "a", "--dry-run", "--set", "general.seed=x"),
-                    "a",
-                ),
             )
         ):
-            yield Case(what, f"{what}: {name}", argv, {path: content}, refuse=False)
+            files = {**(stored if path.startswith("runs/") else {}), path: content}
+            yield Case(what, f"{what}: {name}", argv, files, refuse=False)
+        if not number % 3 and b"\0" not in content and len(content) < 100_000:
+            text = content.decode("utf-8", "surrogateescape")
+            argv = ("jobs", "create", "--name", "a", "--dry-run", "--set", f"general.seed={text}")
+            yield Case("setting", f"setting: {name}", argv, refuse=False)
     for name, text in GENOTYPES.items():
         if "\0" not in text and len(text) < 100_000:  # what no command line can hold
             quoted = text.replace("\\", "\\\\").replace("'", "\\'")
@@ -203,6 +205,21 @@ def file_cases() -> Iterator[Case]:
         files = {"manifest.json": json.dumps(value).encode(), "m.onnx": b"none"}
         argv = ("predict", "--model", "{}", "{}/a.png")
         yield Case("part of a manifest", f"manifest without {path}", argv, files)
+
+
+def _job_files() -> dict[str, bytes]:
+    """A job `a` with a version, without which no command looks at the files of its stages."""
+    from darts_core.store.record import PIPELINE, new_record, write_job, write_record
+
+    with tempfile.TemporaryDirectory() as root:
+        job = Path(root, "runs", "a")
+        job.joinpath("V001").mkdir(parents=True)
+        write_job(job, PIPELINE, created=0.0, description="")
+        write_record(
+            job / "V001", new_record(PIPELINE, commands={"search": {"state": "succeeded"}})
+        )
+        found = [path for path in job.rglob("*.json") if path.is_file()]
+        return {str(path.relative_to(root)): path.read_bytes() for path in found}
 
 
 def _image_cases(no_data: list[str]) -> Iterator[Case]:

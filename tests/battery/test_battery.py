@@ -3,12 +3,14 @@
 import json
 import os
 
+import battery_run
 import pytest
-from battery_cases import Case, all_cases
+from battery_cases import BASES, Case, all_cases, file_cases
 from battery_run import judge, run
 
 from benchmarks.bad_inputs import WRONG, counted
 from benchmarks.bad_inputs import run as run_battery
+from darts_core.commands.compose import compose, session
 
 SENTENCE = "darts-core: x=1 is not allowed.\n"
 
@@ -62,6 +64,31 @@ def test_a_case_runs_the_real_command_in_its_own_folder(tmp_path):
     accepted = run(Case("g", "n", ("--version",)), tmp_path / "case", tmp_path)
     assert (accepted["verdict"], accepted["status"]) == ("accepted", 0)
     assert not (tmp_path / "case").exists()
+
+
+def test_a_folder_that_a_refusal_leaves_is_seen(tmp_path, monkeypatch):
+    def child(argv, folder):
+        (folder / "runs" / "a" / ".lock").mkdir(parents=True)
+        (folder / "output").write_text(SENTENCE)
+        os._exit(2)
+
+    monkeypatch.setattr(battery_run, "_in_child", child)
+    found = run(Case("g", "n", ("x",)), tmp_path / "case", tmp_path)
+    assert (found["verdict"], found["left"]) == ("refused", ["runs/a"])
+
+
+@pytest.mark.full
+def test_a_report_reads_the_hostile_files_of_a_job(tmp_path):
+    cases = [case for case in file_cases() if case.name in ("result: a text", "metrics: a text")]
+    found = [run(case, tmp_path / "case", tmp_path)["verdict"] for case in cases]
+    assert found == ["done", "done"]
+
+
+def test_what_cases_of_settings_start_from_is_allowed():
+    """Else each of them is refused for that, whatever the setting."""
+    with session() as place:
+        for command, words in BASES.items():
+            compose(command, [word.replace("{good}", "/good") for word in words], place)
 
 
 @pytest.mark.full

@@ -59,6 +59,7 @@ def found(process, folder):
     said, _ = process.communicate()
     assert process.returncode == 0, said
     rows = read_rows(folder / "runs/mine/V001")
+    assert len(rows) >= 4, said
     shown = [
         (r["phase"], r["number"], r["config"], r["state"], r["values"]["accuracy"]) for r in rows
     ]

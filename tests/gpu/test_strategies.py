@@ -8,7 +8,7 @@ import torch
 
 from darts_core.augment import Augment
 from darts_core.data import RawData, make_bundle
-from darts_core.search import SearchConfig, search
+from darts_core.search import SearchConfig, search, stepping
 from darts_core.search.captured import CapturedStep
 from darts_core.spaces import get_space
 from darts_core.strategies import FirstOrder, SearchSettings, Unrolled
@@ -61,7 +61,7 @@ def many_steps(place, strategy, *, waits: bool):
     cells = [module for module in net.modules() if isinstance(module, SearchCell)]
     assert cells
     assert all(isinstance(cell, PackedCell) for cell in cells)
-    return step
+    assert bool(step._graphs) == (on_gpu and strategy.capturable)
 
 
 @pytest.mark.parametrize("place", PLACES)
@@ -104,8 +104,16 @@ def test_both_orders_are_one_graph(place, space, make):
 
 @pytest.mark.parametrize("place", PLACES)
 @pytest.mark.parametrize("relaxation", ["softmax", "gumbel"])
-def test_a_search_with_augmentation_is_the_same_recorded_and_not(place, relaxation):
+def test_a_search_with_augmentation_is_the_same_recorded_and_not(place, relaxation, monkeypatch):
     """Augmentation and draws inside the graph are those outside it: order, crops, mirrors, holes, samples."""
+    kept = []
+
+    class Kept(CapturedStep):
+        def __init__(self, *given):
+            super().__init__(*given)
+            kept.append(self)
+
+    monkeypatch.setattr(stepping, "CapturedStep", Kept)
     rng = np.random.default_rng(0)
     count, side = 12 * place.batch, max(8, place.side)
     images = rng.integers(0, 256, (count, 3, side, side)).astype(np.uint8)
@@ -126,6 +134,8 @@ def test_a_search_with_augmentation_is_the_same_recorded_and_not(place, relaxati
         values = net.state_dict().values()
         ends.append(torch.cat([v.detach().double().cpu().flatten() for v in values]))
         assert all(np.isfinite(row["train_loss"]) for row in found.history)
+    assert all(step._graphs for step in kept)
+    assert bool(kept) == (place.device == "cuda")
     # other crops or draws would move far more than the order of a library's sums
     torch.testing.assert_close(ends[0], ends[1], atol=2e-3, rtol=2e-3)
 

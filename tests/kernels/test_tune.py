@@ -41,7 +41,8 @@ def test_tiles_that_the_card_has_no_room_for_are_passed_over(error):
 def test_stops_when_asked_and_keeps_the_best():
     asked = iter([False] * 16 + [True] * 1000)
     best, found = tune_tiles(Tiles(), cost, stop=lambda: next(asked))
-    assert found == cost(best) < cost(Tiles())
+    # better than at first, and not the best, which the whole search finds
+    assert 1 < found == cost(best) < cost(Tiles())
 
 
 def test_candidates_are_fields_and_fit_together():

@@ -97,10 +97,15 @@ class ScriptRunner:
                 self._look_after(process, claim, decide)
                 if time.monotonic() - looked > _BUDGET_SECONDS:
                     looked, over = time.monotonic(), claim.over()
-                    if over:
+                    if over and not self._fully_trained(process):
                         process.end_now("stopped", over)
                 time.sleep(_POLL_SECONDS)
         return self.workshop.collect(self.spec, process)
+
+    def _fully_trained(self, process: TrialProcess) -> bool:
+        """Whether a trial has reported its last iteration, so that its result is all that is left."""
+        done = process.reader.reports.iterations
+        return bool(done) and done[-1][0] == self.spec.max_iterations
 
     def _look_after(self, process: TrialProcess, claim: Claim, decide: Decide) -> None:
         for iteration, metrics in process.poll()["iterations"]:

@@ -60,7 +60,7 @@ class EarlyStopping:
             set_value(self.study, claim.trial, epoch + 1, metrics[name])
         if epoch + 1 < max(known, default=0):
             return None
-        if epoch + 1 == self._length(claim):
+        if self.is_last(claim, epoch):
             # nothing is left to save: what is fully trained counts as such, also on a rung
             return None
         if not claim.lease.to_the_end and self._stops(claim, epoch + 1):
@@ -71,10 +71,11 @@ class EarlyStopping:
             return f"pruned after epoch {epoch + 1} with {shown}"
         return None
 
-    def _length(self, claim: Claim) -> int | None:
-        """Epochs of a trial that is not stopped: its own number where that is searched."""
+    def is_last(self, claim: Claim, epoch: int) -> bool:
+        """Whether a trial is fully trained after epoch `epoch`: its own number where that is searched."""
         own = claim.params.get(self.spec.epochs_setting or "")
-        return int(own) if isinstance(own, (int, float)) else self.spec.budget.epochs_per_trial
+        length = int(own) if isinstance(own, (int, float)) else self.spec.budget.epochs_per_trial
+        return epoch + 1 == length
 
     def _note(
         self, claim: Claim, known: Mapping[int, float], epoch: int, metrics: Mapping[str, float]

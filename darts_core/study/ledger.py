@@ -295,7 +295,9 @@ class Ledger:
         def reported() -> str | None:
             if self._artifacts is None:
                 claim.renew(epoch + 1)
-            return self._early.reason(claim, epoch, metrics) or self.over(claim)
+            early = self._early.reason(claim, epoch, metrics)
+            # what is fully trained has cost what it costs: the budget leaves it its result
+            return early or (None if self._early.is_last(claim, epoch) else self.over(claim))
 
         return self.books.run(reported)
 

@@ -11,6 +11,7 @@ from darts_core.autosearch.driver import Search
 from darts_core.autosearch.reports import ReportReader, reports_of
 from darts_core.autosearch.spec import Limits, Objective
 from darts_core.autosearch.trials import Workshop
+from darts_core.study.ledger import Ledger
 from darts_core.study.space import SearchDimension
 
 
@@ -144,6 +145,25 @@ def test_early_stopping_and_budget(shop):
     assert "budget of 1.5 trainings" in search.note
     assert workshop.account.trainings() < 2.0
     assert len(search.rows) == 2
+
+
+def test_a_budget_that_is_spent_after_the_last_iteration_leaves_a_trial_its_result(
+    shop, monkeypatch
+):
+    from dataclasses import replace
+
+    def over(_ledger, claim):
+        spent = not claim.is_baseline and (claim.folder / "reports.jsonl").exists()
+        return "the budget is spent" if spent else None
+
+    monkeypatch.setattr(Ledger, "over", over)
+    monkeypatch.setattr("darts_core.autosearch.script_runner._BUDGET_SECONDS", 0.0)
+    source = SEARCH.replace("range(4)", "range(1)").replace("0.03)", "0.1)", 1)
+    two = (SearchDimension("x", choices=(1, 2)),)
+    spec = replace(BASE, dimensions=two, max_iterations=1, limits=Limits(trainings=9))
+    search = Search(spec, shop(source), first={"x": 1}, is_baseline=True)
+    assert search.run()["config"] == {"x": 2}
+    assert [row["state"] for row in search.rows] == ["done", "done"]
 
 
 def test_a_budget_in_trainings_without_a_training_is_told(shop, caplog, monkeypatch):

@@ -241,6 +241,15 @@ def test_async_hyperband_rule():
     assert rule.decide("c", 10, 0.9) is True
 
 
+def test_a_trial_that_failed_keeps_its_rung_from_no_other():
+    rule = Rule(HalvingPruner(min_resource=1, reduction_factor=3, max_resource=9))
+    for name, score in (("own", 0.5), ("crashes", 0.9)):
+        assert rule.decide(name, 1, score) is False
+    rule.study.tell(rule.trials["crashes"], state=optuna.trial.TrialState.FAIL)
+    assert rule.decide("better", 1, 0.8) is False
+    assert rule.decide("worse", 1, 0.4) is True
+
+
 def test_async_hyperband_spares_what_lies_within_the_tolerance():
     rule = Rule(HalvingPruner(min_resource=1, reduction_factor=3, max_resource=9, slack=0.02))
     assert [rule.decide(t, 1, v) for t, v in (("a", 0.5), ("b", 0.485), ("c", 0.47))] == [

@@ -37,6 +37,7 @@ from darts_core.study.worker import work
 __all__ = ["Search", "prune_models", "warn"]
 
 _POLL_SECONDS = 0.02
+_LONGEST = 1.1  # trainings that a trial may take, which is hardly ever as long as the user's own
 
 log = logging.getLogger("darts_core")
 
@@ -72,7 +73,7 @@ class Search(Step):
         self._measure_unit()
         account.spent_seconds = account.spent_before + sum(map(seconds_of, self.rows))
         if self._trials() > 0:
-            self._work(self._study(), workers=self.spec.max_concurrent)
+            self._work(self._study(), workers=self._at_once())
             self.note = Ledger(self._study()).ended() or ""
             if self.note and "trials is spent" not in self.note:
                 log.info("%s: %s", self.step, self.note)
@@ -144,6 +145,26 @@ class Search(Step):
                 "well, so nobody knows what a training takes; a budget of minutes counts all the same",
                 self.spec.limits.trainings,
             )
+
+    def _at_once(self) -> int:
+        """How many trials run at a time: where none is stopped early, no more than the budget trains to their
+        ends, for when it is spent it ends all that run.
+        """
+        wanted, limit = self.spec.max_concurrent, self.spec.limits.trainings
+        spent = self.workshop.account.trainings()
+        if limit is None or spent is None or self.spec.scheduler != "FIFOScheduler":
+            return wanted
+        most = max(1, int((limit - spent) / _LONGEST))
+        if most < wanted:
+            log.info(
+                "%s: %d trials at a time, not %d, so that the budget of %g trainings does not end them all "
+                "half-way",
+                self.step,
+                most,
+                wanted,
+                limit,
+            )
+        return min(wanted, most)
 
     def _work(self, study: StudySpec, *, workers: int, limit: int | None = None) -> None:
         """Run trials in as many threads as run at once; each thread looks after one process tree."""

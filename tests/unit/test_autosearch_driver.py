@@ -166,6 +166,24 @@ def test_a_budget_that_is_spent_after_the_last_iteration_leaves_a_trial_its_resu
     assert [row["state"] for row in search.rows] == ["done", "done"]
 
 
+@pytest.mark.parametrize(
+    ("trainings", "scheduler", "at_once"),
+    # all four would be cut off at 3.0 / 4 of a training each
+    [(4.0, "FIFOScheduler", 2), (1.5, "FIFOScheduler", 1), (6.0, "FIFOScheduler", 4),
+     (None, "FIFOScheduler", 4), (4.0, "async_hyperband", 4)],
+)  # fmt: skip
+def test_no_more_trials_run_at_once_than_the_budget_trains_to_their_ends(
+    shop, trainings, scheduler, at_once
+):
+    from dataclasses import replace
+
+    limits = Limits(trainings=trainings)
+    spec = replace(BASE, max_concurrent=4, scheduler=scheduler, limits=limits)
+    search = Search(spec, shop(SEARCH), first={"x": 2}, is_baseline=True)
+    search.workshop.account.unit_seconds = search.workshop.account.spent_seconds = 2.0
+    assert search._at_once() == at_once
+
+
 def test_a_budget_in_trainings_without_a_training_is_told(shop, caplog, monkeypatch):
     from dataclasses import replace
 

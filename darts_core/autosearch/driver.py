@@ -29,7 +29,13 @@ from darts_core.study.ledger import Ledger
 from darts_core.study.propose import point_key
 from darts_core.study.pruners import make_pruner, rungs_of
 from darts_core.study.records import TrialRecord
-from darts_core.study.results import best_row, row_values, trials_folder
+from darts_core.study.results import (
+    best_row,
+    read_rows,
+    row_values,
+    search_rows,
+    trials_folder,
+)
 from darts_core.study.spec import StudySpec
 from darts_core.study.study import open_study
 from darts_core.study.worker import work
@@ -104,7 +110,13 @@ class Search(Step):
             trial_name=partial(trial_id, self.workshop.mark, self.step, "search", self.spec.seed),
             first=self.first,
             is_baseline=self.is_baseline,
+            proven=self._proven(),
         )
+
+    def _proven(self) -> bool:
+        """Whether a trial of another step succeeded: the code works, and what fails here are settings."""
+        rows = search_rows(read_rows(self.workshop.version))
+        return any(row.get("step") != self.step and row["state"] == "done" for row in rows)
 
     def _known_trials(self) -> list[Any]:
         """What the study's journal does not know: the starting point, and trials of before journals."""

@@ -43,7 +43,6 @@ from darts_core.study.worker import work
 __all__ = ["Search", "prune_models", "warn"]
 
 _POLL_SECONDS = 0.02
-_LONGEST = 1.1  # trainings that a trial may take, which is hardly ever as long as the user's own
 
 log = logging.getLogger("darts_core")
 
@@ -159,14 +158,11 @@ class Search(Step):
             )
 
     def _at_once(self) -> int:
-        """How many trials run at a time: where none is stopped early, no more than the budget trains to their
-        ends, for when it is spent it ends all that run.
-        """
-        wanted, limit = self.spec.max_concurrent, self.spec.limits.trainings
-        spent = self.workshop.account.trainings()
-        if limit is None or spent is None or self.spec.scheduler != "FIFOScheduler":
-            return wanted
-        most = max(1, int((limit - spent) / _LONGEST))
+        """How many trials run at a time; said where the budget makes them fewer than was asked for."""
+        wanted, most = (
+            self.spec.max_concurrent,
+            self.spec.at_once(self.workshop.account.trainings()),
+        )
         if most < wanted:
             log.info(
                 "%s: %d trials at a time, not %d, so that the budget of %g trainings does not end them all "
@@ -174,9 +170,9 @@ class Search(Step):
                 self.step,
                 most,
                 wanted,
-                limit,
+                self.spec.limits.trainings,
             )
-        return min(wanted, most)
+        return most
 
     def _work(self, study: StudySpec, *, workers: int, limit: int | None = None) -> None:
         """Run trials in as many threads as run at once; each thread looks after one process tree."""

@@ -60,8 +60,7 @@ class EarlyStopping:
             set_value(self.study, claim.trial, epoch + 1, metrics[name])
         if epoch + 1 < max(known, default=0):
             return None
-        if self.is_last(claim, epoch):
-            # nothing is left to save: what is fully trained counts as such, also on a rung
+        if self.fully_trained(claim, epoch):
             return None
         if not claim.lease.to_the_end and self._stops(claim, epoch + 1):
             claim.pauses = self.promoter is not None
@@ -71,8 +70,11 @@ class EarlyStopping:
             return f"pruned after epoch {epoch + 1} with {shown}"
         return None
 
-    def is_last(self, claim: Claim, epoch: int) -> bool:
-        """Whether a trial is fully trained after epoch `epoch`: its own number where that is searched."""
+    def fully_trained(self, claim: Claim, epoch: int) -> bool:
+        """Whether `epoch` is the trial's last one, after its own number of epochs where that is searched.
+
+        Nothing is left to save then: neither a rung nor a spent budget ends the trial.
+        """
         own = claim.params.get(self.spec.epochs_setting or "")
         length = int(own) if isinstance(own, (int, float)) else self.spec.budget.epochs_per_trial
         return epoch + 1 == length

@@ -295,9 +295,10 @@ class Ledger:
         def reported() -> str | None:
             if self._artifacts is None:
                 claim.renew(epoch + 1)
-            early = self._early.reason(claim, epoch, metrics)
-            # what is fully trained has cost what it costs: the budget leaves it its result
-            return early or (None if self._early.is_last(claim, epoch) else self.over(claim))
+            reason = self._early.reason(claim, epoch, metrics)
+            if reason is not None or self._early.fully_trained(claim, epoch):
+                return reason
+            return self.over(claim)
 
         return self.books.run(reported)
 

@@ -152,11 +152,13 @@ def test_budget_in_epochs_ends_a_running_trial(tmp_path):
     assert "budget of 10 epochs" in result.ended
 
 
-def test_a_budget_that_a_trials_last_epoch_spends_leaves_it_its_result(tmp_path):
-    length = {"epochs": 8, "epochs_per_trial": 4}
-    result = run_study(curve, SPACE, folder=tmp_path, pruner="none", **length)
-    assert [(r.epochs, r.state) for r in result.trials] == [(4, "complete")] * 2
-    assert result.spent["epochs"] == 8
+@pytest.mark.parametrize("pruner", ["none", "asha"])
+def test_a_trial_whose_last_epoch_spends_the_budget_is_complete(tmp_path, pruner):
+    result = run_study(
+        curve, SPACE, folder=tmp_path, epochs=4, epochs_per_trial=4, pruner=pruner, sampler="random"
+    )
+    assert [(r.state, r.epochs) for r in result.trials] == [("complete", 4)]
+    assert "budget of 4 epochs" in result.ended
 
 
 def test_budget_in_trainings_and_its_forecast(tmp_path, monkeypatch):

@@ -159,17 +159,15 @@ class Search(Step):
 
     def _at_once(self) -> int:
         """How many trials run at a time; said where the budget makes them fewer than was asked for."""
-        wanted, most = (
-            self.spec.max_concurrent,
-            self.spec.at_once(self.workshop.account.trainings()),
-        )
-        if most < wanted:
+        most = self.spec.at_once(self.workshop.account.trainings())
+        # a step that is done, as in a job that goes on, runs none
+        if most < min(self.spec.max_concurrent, self._trials() - len(self.rows)):
             log.info(
-                "%s: %d trials at a time, not %d, so that the budget of %g trainings does not end them all "
-                "half-way",
+                "%s: trials run %d at a time, not %d, so that the budget of %g trainings does not end all of "
+                "them half-way",
                 self.step,
                 most,
-                wanted,
+                self.spec.max_concurrent,
                 self.spec.limits.trainings,
             )
         return most

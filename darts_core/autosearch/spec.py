@@ -18,7 +18,7 @@ from darts_core.study.space import SearchDimension, space_size
 __all__ = ["Limits", "Objective", "SearchPlan", "SearchSpec"]
 
 MODES = ("single", "serial", "nested", "joint")
-_LONGEST = 1.1  # trainings that a trial may take, which is hardly ever as long as the user's own
+_LONGEST = 1.1  # trainings that a trial may take: few take exactly as long as the user's own
 TRIAL_TIME = "time_total_s"  # an objective that no trial reports
 
 

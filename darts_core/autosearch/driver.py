@@ -29,7 +29,13 @@ from darts_core.study.ledger import Ledger
 from darts_core.study.propose import point_key
 from darts_core.study.pruners import make_pruner, rungs_of
 from darts_core.study.records import TrialRecord
-from darts_core.study.results import best_row, row_values, trials_folder
+from darts_core.study.results import (
+    best_row,
+    read_rows,
+    row_values,
+    search_rows,
+    trials_folder,
+)
 from darts_core.study.spec import StudySpec
 from darts_core.study.study import open_study
 from darts_core.study.worker import work
@@ -72,7 +78,7 @@ class Search(Step):
         self._measure_unit()
         account.spent_seconds = account.spent_before + sum(map(seconds_of, self.rows))
         if self._trials() > 0:
-            self._work(self._study(), workers=self.spec.max_concurrent)
+            self._work(self._study(), workers=self._at_once())
             self.note = Ledger(self._study()).ended() or ""
             if self.note and "trials is spent" not in self.note:
                 log.info("%s: %s", self.step, self.note)
@@ -103,7 +109,13 @@ class Search(Step):
             trial_name=partial(trial_id, self.workshop.mark, self.step, "search", self.spec.seed),
             first=self.first,
             is_baseline=self.is_baseline,
+            proven=self._proven(),
         )
+
+    def _proven(self) -> bool:
+        """Whether a trial of another step succeeded: the code works, and what fails here are settings."""
+        rows = search_rows(read_rows(self.workshop.version))
+        return any(row.get("step") != self.step and row["state"] == "done" for row in rows)
 
     def _known_trials(self) -> list[Any]:
         """What the study's journal does not know: the starting point, and trials of before journals."""
@@ -144,6 +156,21 @@ class Search(Step):
                 "well, so nobody knows what a training takes; a budget of minutes counts all the same",
                 self.spec.limits.trainings,
             )
+
+    def _at_once(self) -> int:
+        """How many trials run at a time; said where the budget makes them fewer than was asked for."""
+        most = self.spec.at_once(self.workshop.account.trainings())
+        # a step that is done, as in a job that goes on, runs none
+        if most < min(self.spec.max_concurrent, self._trials() - len(self.rows)):
+            log.info(
+                "%s: trials run %d at a time, not %d, so that the budget of %g trainings does not end all of "
+                "them half-way",
+                self.step,
+                most,
+                self.spec.max_concurrent,
+                self.spec.limits.trainings,
+            )
+        return most
 
     def _work(self, study: StudySpec, *, workers: int, limit: int | None = None) -> None:
         """Run trials in as many threads as run at once; each thread looks after one process tree."""

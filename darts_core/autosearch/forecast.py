@@ -72,8 +72,10 @@ def forecast_text(plan: SearchPlan, training_seconds: float | None = None) -> st
     if retries:
         text += f" A trial that fails is tried again up to {retries} times, which comes on top."
     if training_seconds is not None:
-        workers = max(s.max_concurrent for s in plan.steps)
-        searching = search / workers * training_seconds
+        workers = max(s.at_once(1.0) for s in plan.steps)
+        # the first trial runs alone; in a nested search that of each configuration of the first file
+        alone = min(search, plan.steps[0].total_trials() if plan.mode == "nested" else 1)
+        searching = (alone + (search - alone) / workers) * training_seconds
         # the budget of minutes ends the search; the confirming runs come on top, one at a time
         caps = [s.limits.seconds for s in _bounded(plan) if s.limits.seconds is not None]
         total = min([searching, *caps]) + extra * training_seconds

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Sequence
 from typing import Any
@@ -18,6 +19,8 @@ __all__ = ["ScriptRunner"]
 
 _POLL_SECONDS = 0.02
 _BUDGET_SECONDS = 0.2
+# what a fully trained trial has at least for its result when the budget is spent, as it may hang
+_RESULT_SECONDS = 600.0
 
 
 class ScriptRunner:
@@ -84,7 +87,7 @@ class ScriptRunner:
             is_baseline=claim.is_baseline,
             decisions=[] if claim.is_baseline else self.rungs,
         )
-        looked = time.monotonic()
+        looked, most = time.monotonic(), math.inf
         while process.outcome is None:
             if self.workshop.stop_wanted():
                 self.workshop.cancel(process, "the job was stopped")
@@ -98,9 +101,20 @@ class ScriptRunner:
                 if time.monotonic() - looked > _BUDGET_SECONDS:
                     looked, over = time.monotonic(), claim.over()
                     if over:
+                        most = min(most, self._most_seconds(process))
+                    if over and process.seconds > most:
                         process.end_now("stopped", over)
                 time.sleep(_POLL_SECONDS)
         return self.workshop.collect(self.spec, process)
+
+    def _most_seconds(self, process: TrialProcess) -> float:
+        """How long a trial may have run when the budget is spent: as long again, where its last iteration is
+        reported and its result alone is left.
+        """
+        done = process.reader.reports.iterations
+        if not done or done[-1][0] != self.spec.max_iterations:
+            return 0.0
+        return process.seconds + max(process.seconds, _RESULT_SECONDS)
 
     def _look_after(self, process: TrialProcess, claim: Claim, decide: Decide) -> None:
         for iteration, metrics in process.poll()["iterations"]:

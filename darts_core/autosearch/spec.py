@@ -18,6 +18,7 @@ from darts_core.study.space import SearchDimension, space_size
 __all__ = ["Limits", "Objective", "SearchPlan", "SearchSpec"]
 
 MODES = ("single", "serial", "nested", "joint")
+_LONGEST = 1.1  # trainings that a trial may take: few take exactly as long as the user's own
 TRIAL_TIME = "time_total_s"  # an objective that no trial reports
 
 
@@ -167,6 +168,16 @@ class SearchSpec:
         if inside and self.points is not None:
             return min(self.trial_count() + 1, self.points)
         return self.trial_count() + 1
+
+    def at_once(self, spent: float | None) -> int:
+        """How many trials run at a time after `spent` trainings (None: nobody knows what one takes).
+
+        Where none is stopped early, no more than the budget trains to their ends: spent, it ends all of them.
+        """
+        limit = self.limits.trainings
+        if limit is None or spent is None or self.scheduler != "FIFOScheduler":
+            return self.max_concurrent
+        return min(self.max_concurrent, max(1, int((limit - spent) / _LONGEST)))
 
     def stand_ins(self) -> list[str]:
         """The settings for which the user named no value."""

@@ -131,8 +131,9 @@ def study_of(
     trial_name: Callable[[int], str],
     first: dict[str, Any] | None,
     is_baseline: bool,
+    proven: bool = False,
 ) -> StudySpec:
-    """The study of one step.
+    """The study of one step; `proven` says that a trial of another step succeeded, so that the code works.
 
     Several objectives are judged together at a rung; median stopping compares the first one alone, as
     the published service does.
@@ -154,5 +155,5 @@ def study_of(
         trial_name=trial_name,
         study_name="search",
         max_failure_share=1.0,
-        hopeless=_HOPELESS,
+        hopeless=None if proven else _HOPELESS,
     )

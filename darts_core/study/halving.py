@@ -25,8 +25,8 @@ class HalvingPruner(BasePruner):
     """Asynchronous successive halving.
 
     A trial that reaches a rung ends there unless it is among the best 1/`reduction_factor` of all that
-    have been at this rung so far (itself included; at least one is good enough), or no worse than one of
-    these, in no objective.
+    have been at this rung so far (itself included, those that failed left out; at least one is good
+    enough), or no worse than one of these, in no objective.
 
     Args:
         min_resource: the first rung, in iterations; the others lie at its multiples by powers of
@@ -88,6 +88,9 @@ class HalvingPruner(BasePruner):
             return False
         here, steps = [], []
         for other in trials:
+            # it gives no result, and would keep its place from one that does
+            if other.state == TrialState.FAIL:
+                continue
             found = [s for s in other.intermediate_values if rung <= s < beyond]
             if found:
                 here.append(other)

@@ -195,7 +195,9 @@ def verdict(
     if not ended:
         return "Only your own configuration has been measured so far."
     if best["trial_id"] == baseline["trial_id"]:
-        return "Nothing beat your own configuration."
+        if any(row.get("state") == "done" for row in ended):
+            return "Nothing beat your own configuration."
+        return "No other trial ran to its end, so nothing is known to beat your own configuration."
     seeds = gains[0]["best"]["n"]
     fresh = f"over {seeds} fresh seed{'s' if seeds > 1 else ''}"
     how = fresh if gains[0]["fresh_seeds"] else "over the search's one seed"

@@ -18,7 +18,7 @@ from optuna.trial import FrozenTrial
 
 from darts_core.errors import TuneError
 from darts_core.study.halving import HalvingPruner, HyperbandPruner
-from darts_core.study.promotion import PromotionPruner
+from darts_core.study.promotion import PromotionPruner, all_trials
 from darts_core.study.ranking import Ranking
 from darts_core.study.samplers import build, named
 
@@ -47,7 +47,8 @@ class RunningMeanPruner(BasePruner):
             return False
         maximized = study.directions[0] == optuna.study.StudyDirection.MAXIMIZE
         sign, means = 1.0 if maximized else -1.0, []
-        for other in study.get_trials(deepcopy=False):
+        # as stored: of several objectives, a sampler's view of a trial holds no reports
+        for other in all_trials(study):
             history = other.intermediate_values
             if other.number != trial.number and history and max(history) >= step:
                 means.append(statistics.fmean(sign * v for s, v in history.items() if s <= step))

@@ -8,14 +8,16 @@ import pytest
 from darts_core.autosearch.catalogue import ALGORITHMS
 from darts_core.autosearch.space_yaml import code_dimension
 from darts_core.autosearch.spec import Objective, SearchSpec
-from darts_core.autosearch.study_spec import pruner_of, sampler_of
+from darts_core.autosearch.study_spec import pruner_of, sampler_of, study_of
 from darts_core.errors import ConfigError
+from darts_core.study.budget import Budget
 from darts_core.study.halving import HalvingPruner
 from darts_core.study.propose import point_key, propose
 from darts_core.study.pruners import RunningMeanPruner, make_pruner
 from darts_core.study.samplers import Drawing, make_sampler
 from darts_core.study.samplers.acquisition import AcquisitionSampler
 from darts_core.study.space import SearchDimension, check_params
+from darts_core.study.study import open_study
 
 SPACE = (SearchDimension("x", low=0.0, high=1.0), SearchDimension("c", choices=("a", "b")))
 
@@ -241,6 +243,15 @@ def test_async_hyperband_rule():
     assert rule.decide("c", 10, 0.9) is True
 
 
+def test_a_trial_that_failed_keeps_its_rung_from_no_other():
+    rule = Rule(HalvingPruner(min_resource=1, reduction_factor=3, max_resource=9))
+    for name, score in (("own", 0.5), ("crashes", 0.9)):
+        assert rule.decide(name, 1, score) is False
+    rule.study.tell(rule.trials["crashes"], state=optuna.trial.TrialState.FAIL)
+    assert rule.decide("better", 1, 0.8) is False
+    assert rule.decide("worse", 1, 0.4) is True
+
+
 def test_async_hyperband_spares_what_lies_within_the_tolerance():
     rule = Rule(HalvingPruner(min_resource=1, reduction_factor=3, max_resource=9, slack=0.02))
     assert [rule.decide(t, 1, v) for t, v in (("a", 0.5), ("b", 0.485), ("c", 0.47))] == [
@@ -256,6 +267,27 @@ def test_median_rule():
     assert rule.decide("c", 1, 0.1) is False  # grace
     assert rule.decide("c", 2, 0.69) is True  # below the median 0.7 of the others
     assert rule.decide("d", 2, 0.71) is False
+
+
+def test_the_median_of_the_first_of_several_objectives_ends_a_trial(tmp_path):
+    made = replace(
+        spec("random_search", goals=(Objective("v", "max"), Objective("w", "min"))),
+        scheduler="median_stopping",
+        scheduler_options={"grace_period": 1, "min_samples_required": 1},
+        max_iterations=9,
+    )
+    study = study_of(
+        made,
+        Budget(trials=2, epochs_per_trial=9),
+        folder=tmp_path,
+        trials_folder=tmp_path,
+        trial_name=str,
+        first=made.baseline_configuration(),
+        is_baseline=True,
+    )
+    ledger = open_study(study)
+    said = [ledger.report(ledger.claim(), 0, {"v": v, "w": 1.0}) for v in (0.9, 0.1)]
+    assert said == [None, "pruned after epoch 1 with v 0.1"]
 
 
 def test_the_scheduler_uses_max_iterations():

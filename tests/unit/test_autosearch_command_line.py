@@ -16,6 +16,7 @@ from darts_core.autosearch.process import TrialProcess
 from darts_core.errors import ConfigError, JobError
 from darts_core.store import procs
 from darts_core.study.result_table import result_table
+from darts_core.study.space import SearchDimension
 
 STRICT = """
 import argparse
@@ -297,6 +298,12 @@ def test_the_forecast_counts_the_confirming_runs_and_tries(tmp_path):
     limits = replace(plan.last.limits, seconds=15.0)
     capped = replace(plan, steps=(replace(plan.last, limits=limits),))
     assert "about 1m15s in all (the search ends after 15.0s)." in forecast_text(capped, 10.0)
+    # yours runs alone, then eight four at a time; or three, as many at once as a budget brings to their ends
+    values = SearchDimension("lr", choices=tuple(range(9)))
+    many = replace(plan.last, max_concurrent=4, confirm_seeds=0, dimensions=(values,), baseline={})
+    for budget, words in ((None, "30.0s in all with 4"), (4.0, "25.0s in all with 2")):
+        many = replace(many, limits=replace(many.limits, trainings=budget))
+        assert f"about {words} at a time" in forecast_text(replace(plan, steps=(many,)), 10.0)
     content = yaml.safe_load(FOUR % "named")
     content["general"]["max_retries"] = 2
     plan = build_plan([write(tmp_path, yaml.safe_dump(content))])

@@ -11,6 +11,7 @@ from darts_core.autosearch.driver import Search
 from darts_core.autosearch.reports import ReportReader, reports_of
 from darts_core.autosearch.spec import Limits, Objective
 from darts_core.autosearch.trials import Workshop
+from darts_core.study.ledger import Ledger
 from darts_core.study.space import SearchDimension
 
 
@@ -144,6 +145,46 @@ def test_early_stopping_and_budget(shop):
     assert "budget of 1.5 trainings" in search.note
     assert workshop.account.trainings() < 2.0
     assert len(search.rows) == 2
+
+
+@pytest.mark.parametrize(("pause", "state"), [("0.1", "done"), ("60 * (x == 2)", "stopped")])
+def test_a_budget_that_is_spent_after_the_last_iteration_leaves_a_trial_its_result(
+    shop, monkeypatch, pause, state
+):
+    from dataclasses import replace
+
+    def over(_ledger, claim):
+        spent = claim.lease.epochs and not claim.is_baseline
+        return "the budget is spent" if spent else None
+
+    monkeypatch.setattr(Ledger, "over", over)
+    monkeypatch.setattr("darts_core.autosearch.script_runner._BUDGET_SECONDS", 0.0)
+    if state == "stopped":  # one that hangs there is not waited for
+        monkeypatch.setattr("darts_core.autosearch.script_runner._RESULT_SECONDS", 0.0)
+    source = SEARCH.replace("range(4)", "range(1)").replace("0.03)", f"{pause})", 1)
+    two = (SearchDimension("x", choices=(1, 2)),)
+    spec = replace(BASE, dimensions=two, max_iterations=1, limits=Limits(trainings=9))
+    search = Search(spec, shop(source), first={"x": 1}, is_baseline=True)
+    assert search.run()["config"] == {"x": 2 if state == "done" else 1}
+    assert [row["state"] for row in search.rows] == ["done", state]
+
+
+@pytest.mark.parametrize(
+    ("trainings", "scheduler", "at_once"),
+    # all four would be cut off at 3.0 / 4 of a training each
+    [(4.0, "FIFOScheduler", 2), (1.5, "FIFOScheduler", 1), (6.0, "FIFOScheduler", 4),
+     (None, "FIFOScheduler", 4), (4.0, "async_hyperband", 4)],
+)  # fmt: skip
+def test_no_more_trials_run_at_once_than_the_budget_trains_to_their_ends(
+    shop, trainings, scheduler, at_once
+):
+    from dataclasses import replace
+
+    limits = Limits(trainings=trainings)
+    spec = replace(BASE, max_concurrent=4, scheduler=scheduler, limits=limits)
+    search = Search(spec, shop(SEARCH), first={"x": 2}, is_baseline=True)
+    search.workshop.account.unit_seconds = search.workshop.account.spent_seconds = 2.0
+    assert search._at_once() == at_once
 
 
 def test_a_budget_in_trainings_without_a_training_is_told(shop, caplog, monkeypatch):

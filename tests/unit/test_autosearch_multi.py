@@ -14,12 +14,13 @@ from autosearch_workshop import BASE
 
 from darts_core import autosearch
 from darts_core.autosearch.api import _evaluation
+from darts_core.autosearch.driver import Search
 from darts_core.autosearch.engine import load_plan, run_version
 from darts_core.autosearch.multi import confirm, run_plan
 from darts_core.autosearch.spec import Limits, Objective, SearchPlan
 from darts_core.errors import ConfigError, JobError
 from darts_core.store.jobs import Store
-from darts_core.study.results import best_row, read_rows, search_rows
+from darts_core.study.results import best_row, read_rows, search_rows, trials_folder
 from darts_core.study.space import SearchDimension
 
 EXAMPLE = Path(__file__).resolve().parents[2] / "examples" / "resnet50_mnist"
@@ -101,6 +102,18 @@ def test_nested_tunes_each_architecture_and_joint_searches_all_at_once(module, t
     assert sorted(c[1:] for c in configs(joint)) == [(0, 0), (0, 2), (2, 0), (2, 2)]
     assert joint.best_config == {"a": 2, "b": 2}
     assert joint.verdict.startswith("Against your own configuration")
+
+
+def test_settings_that_always_fail_end_no_job_in_which_others_succeeded(shop):
+    """A network that is too large, say: it is tuned in vain, and the other networks are not."""
+    workshop = shop("def train(): raise MemoryError")
+    search = Search(BASE, workshop, step="b-001", first={"x": 1})
+    folder = trials_folder(workshop.version) / "0123abcd"
+    folder.mkdir(parents=True)
+    row = {"number": 0, "step": "b-000", "phase": "search", "state": "done", "config": {"x": 1}}
+    (folder / "result.json").write_text(json.dumps(row))
+    assert search.run() is None
+    assert [row["state"] for row in search.rows] == ["failed"] * 3
 
 
 def test_two_objectives_give_a_front(module, tmp_path):

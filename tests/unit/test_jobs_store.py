@@ -417,7 +417,7 @@ def test_the_printed_command_names_a_root_with_spaces_as_one_word(tmp_path, caps
 def test_budget_and_pairs():
     assert budget(["4x", "30m"]) == {"trainings": 4.0, "seconds": 1800.0}
     assert budget(["1.5h"]) == {"seconds": 5400.0}
-    for bad in ("4", "-1x", "0x", "x"):
+    for bad in ("4", "-1x", "0x", "0.5x", "x"):
         with pytest.raises(JobError):
             budget([bad])
     assert pairs(["--a=b=c", "d="], "--arg") == {"a": "b=c", "d": ""}

@@ -80,6 +80,8 @@ def test_after_trial_0_alone_nothing_is_said_to_have_lost():
     running = {"trial_id": "r", "state": "running", "done": False}
     assert "Only your own" in verdict(OWN, OWN, [OWN, running], [])
     assert verdict(OWN, OWN, [OWN, row("x", 0.1)], []) == "Nothing beat your own configuration."
+    cut = row("x", 0.9) | {"state": "stopped", "reason": "the budget of 2 trainings is spent"}
+    assert verdict(OWN, OWN, [OWN, cut], []).startswith("No other trial ran to its end")
 
 
 def test_a_metric_that_never_changed_is_no_success():

@@ -47,6 +47,11 @@ def budget(items: list[str]) -> dict[str, float]:
                 f"--budget {item!r} is not understood; use 4x (trainings), 90s, 30m or 2h."
             )
         number, unit = float(found[1]), found[2]
+        if unit == "x" and number < 1:
+            raise JobError(
+                f"--budget {item} is less than your own configuration takes, which is trained in full; give "
+                "1x or more."
+            )
         if unit == "x":
             result["trainings"] = number
         else:

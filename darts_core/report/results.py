@@ -29,7 +29,6 @@ from darts_core.report.read import StageRun, VersionRun, read_rows
 from darts_core.report.rows import ModelRow, finite
 from darts_core.report.svg import number
 from darts_core.report.svg_front import front_svg, key_html
-from darts_core.report.trials import read_trials
 from darts_core.report.verdict import (
     change,
     faster,
@@ -167,8 +166,10 @@ def _headline(run: VersionRun, rows: Sequence[ModelRow]) -> tuple[str, str]:
     tune = run.stages.get("tune")
     value = tune.judged("val") if tune else None
     if tune is not None and tune.finished and value is not None:
+        listed = tune.result.get("trials")
         # what waits to be tried was none
-        count = sum(t.state != "waiting" for t in read_trials(tune.result.get("trials")))
+        waits = [isinstance(t, Mapping) and t.get("state") == "waiting" for t in listed or ()]
+        count = len(waits) - sum(waits)
         spent = duration(tune.number("device_seconds"))
         return f"{_judged(tune.metric, value, 'val')} with the best settings", (
             f"{count} trial{'' if count == 1 else 's'} in {spent}. They have not been trained on all "

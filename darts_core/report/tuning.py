@@ -88,8 +88,11 @@ def _gain(stage: StageRun) -> list[str]:
         return []
     if stage.number("best_number") == stage.number("baseline_number"):
         return [f"nothing beat your own settings ({own:.6g})"]
+    if gain == 0:
+        # of equals another objective decided, or trial 0 breaks a constraint
+        return [f"{best:.6g} as with your own settings (one seed)"]
     # it is no worse than trial 0, unless that breaks a constraint
-    how = f", {gain:.3g} better" if gain >= 0 else f", which break a constraint: {-gain:.3g} worse"
+    how = f", {gain:.3g} better" if gain > 0 else f", which break a constraint: {-gain:.3g} worse"
     return [f"{best:.6g} against {own:.6g} with your own settings{how} (one seed)"]
 
 

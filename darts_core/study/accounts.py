@@ -9,7 +9,7 @@ from optuna.trial import FrozenTrial, TrialState
 from darts_core.errors import TuneError
 from darts_core.study.budget import Spent
 from darts_core.study.lease import Lease
-from darts_core.study.records import paused
+from darts_core.study.records import PAUSED
 
 __all__ = ["Tally", "failure_summary", "imported", "spent_by"]
 
@@ -74,14 +74,14 @@ class Tally:
     ) -> None:
         """Stop a study in which failure is the rule.
 
-        A trial that waits at a rung counts as one that did not fail: most of a study's trials end there, and
-        are ended with the study alone.
+        A trial that waits at a rung, or has gone on from one, counts as one that did not fail: most of a
+        study's trials get no further, and are ended with the study alone.
 
         Raises:
             TuneError: more than `max_share` of at least four such and ended trials failed, or the first
                 `hopeless` ones all did.
         """
-        tried = self.done + sum(bool(paused(t)) for t in self.running)
+        tried = self.done + sum(PAUSED in t.user_attrs for t in self.running)
         if hopeless is not None and self.failed == tried >= hopeless:
             raise TuneError(f"The first {self.failed} trials all failed: {failure_summary(trials)}")
         if tried >= _FEW and self.failed > max_share * tried:

@@ -186,7 +186,9 @@ class Promoter:
             used >= _SHARE_OF_NEW_TRIALS * limit for used, limit in _used(spent, limits)
         ):
             return False
-        if self._any_finishes(trials, usable=True):
+        # looked at before the waiting are put in order, which takes a second among thousands
+        usable = any(self.ranking.allows(t) for t in waiting)
+        if self._any_finishes(trials, usable=usable):
             return True
         first = self._best_first(waiting, trials)[0]
         if not self._needed(first, trials):

@@ -31,7 +31,7 @@ __all__ = [
 # user attributes of trial 0: that it is the user's own configuration, and what that is where it lies
 # outside the space (samplers learn nothing from such a point)
 IS_BASELINE, OUTSIDE = "is_baseline", "outside_the_space"
-# of a trial that waits at its rung: the reason, or nothing
+# of a trial that waits at its rung: the reason; of one that has gone on from there: nothing
 PAUSED = "paused"
 
 

@@ -445,5 +445,9 @@ def test_a_study_states_the_gain_against_the_users_own_settings(tmp_path):
     assert "own settings" not in note()
     beaten = {**own, "best_number": 0, "best_value": 0.5, "gain": 0.0}
     assert "nothing beat your own settings (0.5)" in note(**beaten)
+    # where another objective decides
+    assert "; 0.75 as with your own settings (one seed)" in note(
+        **{**own, "baseline_value": 0.75, "gain": 0.0}
+    )
     outside = note(**{**own, "baseline_value": 1.0, "gain": -0.25})
     assert "1 with your own settings, which break a constraint: 0.25 worse (one seed)" in outside

@@ -8,10 +8,12 @@ import math
 import numpy as np
 import pytest
 import torch
+from optuna.trial import TrialState, create_trial
 from tune_cases import SPACE, curve
 
 from darts_core.errors import TuneError
 from darts_core.study import current_trial, run_study
+from darts_core.study.accounts import Tally
 from darts_core.study.budget import Budget
 from darts_core.study.child import _plain
 from darts_core.study.samplers import _tell_few_whole
@@ -116,6 +118,18 @@ def test_trials_that_wait_at_a_rung_have_not_failed(tmp_path):
     assert len(states) == 12
     assert [number for number, state in enumerate(states) if state == "fail"] == [1, 4, 6, 9]
     assert result.best.epochs == 9
+
+
+@pytest.mark.parametrize("reason", ["pruned after epoch 1 with val_accuracy 0.5", ""])
+def test_a_trial_that_goes_on_from_its_rung_counts_as_before(reason):
+    """As it does with several workers, of which one claims while another's promoted trial runs."""
+    trials = [create_trial(state=TrialState.FAIL) for _ in range(4)]
+    trials += [
+        create_trial(state=TrialState.RUNNING, user_attrs={"paused": reason}) for _ in range(4)
+    ]
+    Tally().add(trials).check_failures(trials, 0.5)
+    with pytest.raises(TuneError, match="4 of 7 trials failed"):
+        Tally().add(trials[:7]).check_failures(trials[:7], 0.5)
 
 
 def test_a_missing_constrained_metric_fails_by_name(tmp_path):

@@ -107,8 +107,8 @@ class PromotionPruner(BasePruner):
         return [rung for rung in found if rung < self.epochs]
 
     def order(self, trials: Sequence[FrozenTrial], rung: int, ranking: Ranking) -> list[int]:
-        """Numbers of the trials that have been at `rung` (in epochs), the best first."""
-        here = [t for t in trials if rung in t.intermediate_values]
+        """Numbers of the trials that have been at `rung` (in epochs) and did not fail, the best first."""
+        here = [t for t in trials if rung in t.intermediate_values and t.state != TrialState.FAIL]
         return [here[i].number for i in ranking.order(here, [rung] * len(here))]
 
     def passing(self, trials: Sequence[FrozenTrial], rung: int, ranking: Ranking) -> list[int]:

@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import json
 
+import optuna
 import pytest
+from optuna.trial import TrialState
 
 from darts_core.errors import TuneError
 from darts_core.study import run_study
 from darts_core.study.budget import Budget
 from darts_core.study.ledger import Ledger
 from darts_core.study.promotion import PromotionPruner
+from darts_core.study.ranking import Ranking
 from darts_core.study.spec import StudySpec
 
 SPACE = {"x": {"low": 0.0, "high": 1.0}}
@@ -206,3 +209,16 @@ def test_a_worker_without_work_waits_while_another_trial_may_promote_one(tmp_pat
     assert not ledger.may_promote()
     # nobody came: the better one is brought to its end
     assert ledger.claim().number == first.number
+
+
+def test_a_trial_that_failed_holds_no_place_at_its_rung():
+    study = optuna.create_study(direction="maximize")
+    for value, state in ((0.9, "FAIL"), (0.5, "PRUNED"), (0.7, "PRUNED"), (0.6, "PRUNED")):
+        study.add_trial(
+            optuna.trial.create_trial(
+                state=TrialState[state], intermediate_values={1: value}, values=None
+            )
+        )
+    pruner = PromotionPruner(min_resource=1, reduction_factor=3, epochs=9)
+    assert pruner.order(study.trials, 1, Ranking.of(study)) == [2, 3, 1]
+    assert pruner.passing(study.trials, 1, Ranking.of(study)) == [2]

@@ -19,7 +19,7 @@ from darts_core.data.groups import divide_groups, divide_stretches, tell_groups
 from darts_core.data.pool import Pool
 from darts_core.data.repeats import tell_repeats
 from darts_core.data.source import RawData
-from darts_core.data.splits import check_fraction, check_limit, cut, divide
+from darts_core.data.splits import check_fraction, check_limit, cut, divide, quotas
 from darts_core.data.statistics import channel_statistics
 from darts_core.data.targets import MOST_NAMES, Targets, read_targets
 from darts_core.device import require_device
@@ -228,19 +228,31 @@ def _limited(
     limits: tuple[int | None, int | None],
     seed: int,
 ) -> dict[str, np.ndarray]:
-    """Each split cut in proportion, so that together they hold no more than the limits."""
-    rest = sum(len(index) for name, index in parts.items() if name != "test")
-    check_limit("limit", limits[0], rest)
-    check_limit("test_limit", limits[1], len(parts["test"]))
-    found = {}
-    for name, index in parts.items():
-        limit, size = (limits[1], len(index)) if name == "test" else (limits[0], rest)
-        if limit is not None:
-            rng = np.random.default_rng(20180624 if name == "test" else seed)
-            count = max(1, round(len(index) * limit / size))
-            index = cut(strata, index, count, rng)
-        found[name] = index
-    return found
+    """Each split cut in proportion, so that together they hold as many as the limits say."""
+    sizes = {name: len(index) for name, index in parts.items()}
+    test = sizes.pop("test")
+    check_limit("limit", limits[0], sum(sizes.values()))
+    check_limit("test_limit", limits[1], test)
+    # by largest remainder: rounded each for itself they may hold one sample more or fewer
+    wanted = quotas(np.array([*sizes.values()]), limits[0] or sum(sizes.values()))
+    counts = dict(zip(sizes, wanted.tolist(), strict=True))
+    if limits[0] is not None and sum(counts.values()) > limits[0]:
+        raise DataError(
+            f"data.limit={limits[0]} leaves a split empty; choose {len(sizes)} or more, one for each of "
+            f"{', '.join(sizes)}."
+        )
+    counts["test"] = limits[1] or test
+    return {
+        name: cut(strata, index, counts[name], _drawn(name, seed))
+        if counts[name] < len(index)
+        else index
+        for name, index in parts.items()
+    }
+
+
+def _drawn(split: str, seed: int) -> np.random.Generator:
+    """What draws the samples of a split that stay: those of test are the same for every seed."""
+    return np.random.default_rng(20180624 if split == "test" else seed)
 
 
 def _device(device: str | torch.device) -> torch.device:

@@ -192,6 +192,18 @@ def test_a_limit_cuts_groups_and_stretches_in_proportion(rng):
     assert bundle.sizes == {"params": 10, "alpha": 10, "val": 5, "test": 4}
 
 
+@pytest.mark.parametrize("limit", [3, 4, 7, 11, 16, 33, 50])
+def test_a_limit_of_groups_is_met_whatever_its_share_of_each_split(rng, limit):
+    sizes = make_bundle("made", grouped(rng), leave_out="ben", limit=limit).sizes
+    assert sum(sizes.values()) - sizes["test"] == limit
+    assert min(sizes.values()) >= 1
+
+
+def test_a_limit_below_the_number_of_splits_is_refused(rng):
+    with pytest.raises(DataError, match="choose 3 or more, one for each of params, alpha, val"):
+        make_bundle("made", grouped(rng), leave_out="ben", limit=2)
+
+
 def test_pairs_of_npy_files(tmp_path, rng):
     x, y, group = (
         rng.normal(size=(40, 3, 7)),

@@ -12,6 +12,7 @@ from dataclasses import replace
 
 import numpy as np
 
+from darts_core.data.arrays import group_numbers
 from darts_core.data.encoded import EncodedImages
 from darts_core.data.kinds import KINDS, kind_of, sample_words
 from darts_core.data.source import MIN_SIZE, RawData
@@ -32,7 +33,9 @@ def check_raw(raw: RawData) -> RawData:
     for name in (*raw.names, *raw.group_names, *raw.vocabulary):
         if unusable(name):
             raise DataError(f"A class name of {raw.origin} holds {unusable(name)}.")
-    raw = replace(raw, names=told_apart(raw.names, raw.origin), rate=_rate(raw))
+    groups, group_names = _groups(raw)
+    names = told_apart(raw.names, raw.origin)
+    raw = replace(raw, names=names, groups=groups, group_names=group_names, rate=_rate(raw))
     _check_arrays(raw.inputs, raw.targets, raw, "training")
     for what, values in (("groups", raw.groups), ("mask", raw.mask)):
         if values is not None and values.ndim < 1:
@@ -78,8 +81,19 @@ def check_raw(raw: RawData) -> RawData:
     return raw
 
 
+def _groups(raw: RawData) -> tuple[np.ndarray | None, tuple[str, ...]]:
+    """The groups as numbers into names: a source of somebody's own may give names, or a column of a table."""
+    found = raw.groups
+    if found is not None and found.dtype == object and all(isinstance(one, str) for one in found):
+        found = found.astype(str)
+    names = np.array(raw.group_names) if raw.group_names else None
+    numbers, known = group_numbers(found, names, raw.origin)
+    # of two speakers called Anna, leave_out=Anna would train on one
+    return numbers, told_apart(known, raw.origin)
+
+
 def told_apart(names: tuple[str, ...], origin: str) -> tuple[str, ...]:
-    """`names` of classes, labels, columns or tokens, where equal ones have their number beside them.
+    """`names` of classes, labels, columns, tokens or groups, where equal ones have their number beside them.
 
     Answers go by name: of two classes called crane one would get the other's.
     """
@@ -88,7 +102,7 @@ def told_apart(names: tuple[str, ...], origin: str) -> tuple[str, ...]:
         return names
     found = tuple(f"{name} ({i})" if name in twice else name for i, name in enumerate(names))
     log.warning(
-        "%s has names that stand for several classes or columns (%s); their numbers are added: %s",
+        "%s has names that stand for several classes, columns or groups (%s); their numbers are added: %s",
         origin,
         ", ".join(sorted(twice)[:5]),
         ", ".join([new for new, old in zip(found, names, strict=True) if old in twice][:5]),

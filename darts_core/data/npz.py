@@ -175,7 +175,8 @@ def _sample_data(
 ) -> RawData:
     """Inputs and targets with what may stand beside them, one value a sample."""
     group = optional("group")
-    called = None if group is None else optional("groups", "group_names")
+    numbered = group is not None and group.dtype.kind in "ui"
+    called = optional("groups", "group_names") if numbered else None
     groups, group_names = group_numbers(group, called, str(path))
     mask = optional("mask")
     if mask is not None and mask.dtype != np.bool_:

@@ -192,6 +192,48 @@ def test_a_limit_cuts_groups_and_stretches_in_proportion(rng):
     assert bundle.sizes == {"params": 10, "alpha": 10, "val": 5, "test": 4}
 
 
+def of_groups(rng, groups, names=()):
+    return RawData(
+        rng.normal(size=(60, 1, 9)), np.arange(60) % 2, (), "mine", groups=groups, group_names=names
+    )
+
+
+@pytest.mark.parametrize("dtype", [str, object])
+def test_a_source_of_ones_own_may_name_its_groups(rng, dtype):
+    names = np.repeat(np.array(["anna", "ben", "cleo", "dora"], dtype), 15)
+    bundle = make_bundle("made", of_groups(rng, names), leave_out="ben")
+    assert bundle.sizes == {"params": 15, "alpha": 15, "val": 15, "test": 15}
+
+
+@pytest.mark.parametrize(
+    ("groups", "names", "text"),
+    [
+        (np.repeat([0, 1, 2, 3, np.nan], 12), (), "one whole number or name a sample, not float64"),
+        (np.repeat(np.arange(5), 12), ("anna", "ben"), "group holds 4; allowed .* to 1"),
+        (np.repeat(np.arange(5), 12)[:, None], (), r"a sample, not int64 \(60, 1\)"),
+        (np.repeat(np.arange(5) - 1, 12), (), "group holds -1"),
+    ],
+)
+def test_groups_that_are_none_are_a_sentence(rng, groups, names, text):
+    # those of NaN stood in no split, and nothing said so
+    with pytest.raises(DataError, match=text):
+        make_bundle("made", of_groups(rng, groups, names), split_by="group")
+
+
+def test_groups_of_one_name_are_told_apart(rng, caplog):
+    raw = of_groups(rng, np.repeat(np.arange(5), 12), ("anna", "anna", "ben", "cleo", "dora"))
+    with pytest.raises(ConfigError, match=r"Unknown group .* 'anna'.*anna \(0\), anna \(1\)"):
+        make_bundle("made", raw, leave_out="anna")
+    assert "several classes, columns or groups (anna)" in caplog.text
+
+
+def test_names_beside_groups_that_are_names_are_told(tmp_path, rng, caplog):
+    group = np.repeat(["a", "b", "c", "d"], 10)
+    x, y = rng.normal(size=(40, 1, 9)), np.arange(40) % 2
+    saved(tmp_path / "a.npz", x=x, y=y, group=group, groups=["A", "B", "C", "D"])
+    assert "are not read: groups" in caplog.text
+
+
 @pytest.mark.parametrize("limit", [3, 4, 7, 11, 16, 33, 50])
 def test_a_limit_of_groups_is_met_whatever_its_share_of_each_split(rng, limit):
     sizes = make_bundle("made", grouped(rng), leave_out="ben", limit=limit).sizes

@@ -166,7 +166,7 @@ def test_equal_names_of_classes_are_told_apart(tmp_path, rng, caplog):
         tmp_path / "a.npz", images=pictures(rng), labels=np.arange(40) % 3, class_names=names
     )
     assert bundle.class_names == ("crane (0)", "dog", "crane (2)")
-    assert "stand for several classes or columns (crane)" in caplog.text
+    assert "stand for several classes, columns or groups (crane)" in caplog.text
 
 
 def test_what_a_folder_holds_beside_images(tmp_path, caplog):

@@ -33,6 +33,7 @@ def check_raw(raw: RawData) -> RawData:
     for name in (*raw.names, *raw.group_names, *raw.vocabulary):
         if unusable(name):
             raise DataError(f"A class name of {raw.origin} holds {unusable(name)}.")
+    raw = _columns(raw)
     groups, group_names = _groups(raw)
     names = told_apart(raw.names, raw.origin)
     raw = replace(raw, names=names, groups=groups, group_names=group_names, rate=_rate(raw))
@@ -79,6 +80,23 @@ def check_raw(raw: RawData) -> RawData:
             f"targets {raw.targets.shape[1:]}; they must agree."
         )
     return raw
+
+
+def _columns(raw: RawData) -> RawData:
+    """Class numbers in one column [N, 1] are [N]; a column with a name of its own holds labels or numbers."""
+    targets = raw.targets if len(raw.names) == 1 else _column(raw.targets)
+    if targets is not raw.targets:
+        log.info("%s: its one column of whole numbers is taken for classes", raw.origin)
+    test, mask = raw.test_targets, raw.mask
+    if targets.ndim == 1:
+        test = None if test is None else _column(test)
+        mask = None if mask is None else _column(mask)
+    return replace(raw, targets=targets, test_targets=test, mask=mask)
+
+
+def _column(values: np.ndarray) -> np.ndarray:
+    one = values.ndim == 2 and values.shape[1] == 1 and values.dtype.kind in "uib"
+    return values[:, 0] if one else values
 
 
 def _groups(raw: RawData) -> tuple[np.ndarray | None, tuple[str, ...]]:

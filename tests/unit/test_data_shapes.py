@@ -192,6 +192,20 @@ def test_a_limit_cuts_groups_and_stretches_in_proportion(rng):
     assert bundle.sizes == {"params": 10, "alpha": 10, "val": 5, "test": 4}
 
 
+@pytest.mark.parametrize("names", [(), ("a", "b", "c")])
+def test_class_numbers_in_one_column_are_classes_of_a_source_of_ones_own(rng, names):
+    x, y = rng.normal(size=(60, 1, 9)), np.arange(60) % 3
+    plain = make_bundle("made", RawData(x, y, names, "mine", x[:9] + 1, y[:9]))
+    column = make_bundle("made", RawData(x, y[:, None], names, "mine", x[:9] + 1, y[:9, None]))
+    assert column.task == plain.task == Classification(outputs=3, names=plain.class_names)
+    assert column.marks == plain.marks
+
+
+def test_a_column_with_a_name_of_its_own_holds_numbers(rng):
+    raw = RawData(rng.normal(size=(60, 1, 9)), np.arange(60)[:, None], ("age",), "mine")
+    assert make_bundle("made", raw).task.name == "regression"
+
+
 def of_groups(rng, groups, names=()):
     return RawData(
         rng.normal(size=(60, 1, 9)), np.arange(60) % 2, (), "mine", groups=groups, group_names=names

@@ -19,9 +19,11 @@ from darts_core.data.source import MIN_SIZE, RawData
 from darts_core.errors import DataError
 from darts_core.reading import unusable
 
-__all__ = ["check_classes", "check_raw", "meant_as_numbers", "told_apart"]
+__all__ = ["check_classes", "check_raw", "meant_as_numbers", "tell_rounded", "told_apart"]
 
 log = logging.getLogger("darts_core")
+# values that are looked at for their rounding, and how many of its steps they may lie apart at least
+_LOOKED_AT, _STEPS = 2**22, 50
 
 
 def check_raw(raw: RawData) -> RawData:
@@ -212,6 +214,32 @@ def _check_finite(inputs: np.ndarray, raw: RawData, part: str) -> None:
                 f"The {part} {kind_of(inputs.ndim - 1).samples} of {raw.origin} hold {what} "
                 f"(first in number {start + int(bad)}, counted from 0); remove or replace what is missing."
             )
+
+
+def tell_rounded(values: np.ndarray, what: str) -> None:
+    """A warning where values far from zero, such as times in seconds, are all but alike in float32.
+
+    Args:
+        values: [N], or [N, C, ...] of C channels or columns.
+        what: how the message calls them.
+    """
+    if values.dtype.kind not in "uif" or values.dtype.itemsize < 4 or not values.size:
+        return
+    some = values[:: values.size // _LOOKED_AT + 1].astype(np.float64)
+    columns = some.swapaxes(0, 1) if some.ndim > 1 else some[None]
+    for number, column in enumerate(columns):
+        known = column[np.isfinite(column)]
+        if not len(known) or known.min() == known.max():
+            continue
+        step, deviation = float(np.spacing(np.float32(np.abs(known).max()))), float(known.std())
+        if deviation < _STEPS * step:
+            log.warning(
+                "%s (channel or column %d, counted from 0) lie so far from 0 that float32, in which networks "
+                "compute, knows them in steps of %.3g, and their deviation is %.3g: subtract an offset, such "
+                "as the first value, before they are saved",
+                what, number, step, deviation,
+            )  # fmt: skip
+            return
 
 
 def check_classes(targets: np.ndarray, names: tuple[str, ...], origin: str, part: str) -> None:

@@ -13,7 +13,7 @@ import numpy as np
 import torch
 
 from darts_core.data.bundle import DataBundle
-from darts_core.data.checks import check_raw
+from darts_core.data.checks import check_raw, tell_rounded
 from darts_core.data.encoded import EncodedImages
 from darts_core.data.groups import divide_groups, divide_stretches, tell_groups
 from darts_core.data.pool import Pool
@@ -61,6 +61,8 @@ def make_bundle(
         "val_fraction": val_fraction,
         "test_fraction": test_fraction,
     }
+    if isinstance(raw.inputs, np.ndarray) and raw.inputs.ndim > 2 and not raw.named:
+        tell_rounded(raw.inputs, f"{raw.origin}: its inputs")
     parts = _divided(raw, targets, seed, fractions, (limit, test_limit), split_by, leave_out)
     inputs, values = _joined(raw), targets.values
     named = _fitted(raw, inputs, parts["params"])

@@ -15,6 +15,7 @@ from pathlib import Path
 import numpy as np
 
 from darts_core.data.arrays import group_numbers, numbers, read_array, texts
+from darts_core.data.checks import tell_rounded
 from darts_core.data.source import RawData, existing, register_source
 from darts_core.errors import ConfigError, DataError
 from darts_core.named_inputs import pack
@@ -167,6 +168,9 @@ def _several(path: Path, keys: set[str], take: Take, optional: Optional) -> RawD
     """Inputs by name: `x_image` and `x_words` are `forward(image=..., words=...)`."""
     arrays = {key.removeprefix(_NAMED): take(key) for key in sorted(keys)}
     rows, named = pack(arrays, str(path))
+    for one in named:
+        if not one.tokens:
+            tell_rounded(arrays[one.name], f"{path}: its inputs x_{one.name}")
     return replace(_sample_data(path, rows, take("y"), optional), named=named)
 
 

@@ -160,6 +160,31 @@ def test_a_test_set_of_any_kind_of_numbers(tmp_path, rng):
         saved(tmp_path / "b.npz", x=x, y=y, x_test=small, y_test=y[:10])
 
 
+FAR = 1.7e9 + np.arange(60) * 0.1
+
+
+@pytest.mark.parametrize(
+    ("arrays", "what"),
+    [
+        ({"x": np.zeros((60, 1, 9)), "y": FAR}, "its targets"),
+        ({"x": np.zeros((60, 1, 9)), "y": np.stack([FAR - FAR[0], FAR], 1)}, "column 1"),
+        ({"x": np.zeros((60, 2, 9)) + FAR[:, None, None], "y": np.arange(60) % 2}, "its inputs"),
+        ({"x_at": FAR, "x_a": FAR - FAR[0], "y": np.arange(60) % 2}, "its inputs x_at"),
+    ],
+)
+def test_values_that_float32_makes_alike_are_told(tmp_path, caplog, arrays, what):
+    saved(tmp_path / "a.npz", **arrays)
+    (told,) = [r.message for r in caplog.records if "steps of 128" in r.message]
+    assert what in told
+
+
+def test_values_that_float32_tells_apart_are_not_told(tmp_path, rng, caplog):
+    near = np.where(np.arange(60) % 5 == 0, np.nan, 1e4 + np.arange(60))
+    saved(tmp_path / "a.npz", x=rng.normal(1e3, 1, (60, 2, 9)), y=near)
+    saved(tmp_path / "b.npz", x=np.full((60, 2, 9), 1.7e9), y=np.full(60, 1.7e9))
+    assert "steps of" not in caplog.text
+
+
 def test_equal_names_of_classes_are_told_apart(tmp_path, rng, caplog):
     names = ["crane", "dog", "crane"]
     bundle = saved(

@@ -210,6 +210,21 @@ def test_what_a_folder_holds_beside_images(tmp_path, caplog):
     assert load_data("image_folder", folder).sizes == before
 
 
+def test_images_and_folders_that_are_not_read_are_told(tmp_path, caplog):
+    write_images(tmp_path / "a" / "train")
+    write_images(tmp_path / "a" / "Test")
+    load_data("image_folder", tmp_path / "a")
+    assert f"of {tmp_path / 'a'} are not read: Test (" in caplog.text
+    caplog.clear()
+    folder = tmp_path / "a" / "train"
+    load_data("image_folder", folder)
+    assert "not read" not in caplog.text
+    (folder / "cat" / "more").symlink_to(tmp_path / "a" / "Test" / "cat")
+    (folder / "loose.png").write_bytes((folder / "cat" / "000.png").read_bytes())
+    load_data("image_folder", folder)
+    assert f"of {folder} are not read: loose.png, cat/more (" in caplog.text
+
+
 def test_a_class_called_train(tmp_path):
     write_images(tmp_path / "a", classes=("bus", "car", "train"))
     assert load_data("image_folder", tmp_path / "a").class_names == ("bus", "car", "train")
@@ -267,6 +282,13 @@ def test_a_parquet_file_in_a_folder_called_train_is_no_validation_set(tmp_path):
     write_parquet(tmp_path / "train" / "crane.parquet", count=20)
     bundle = load_data("parquet", tmp_path)
     assert (sum(bundle.sizes.values()), bundle.sizes["test"]) == (40, 8)
+
+
+def test_parquet_files_of_no_part_are_told(tmp_path, caplog):
+    write_parquet(tmp_path / "train-0.parquet")
+    write_parquet(tmp_path / "eval-0.parquet")
+    assert sum(load_data("parquet", tmp_path).sizes.values()) == 40
+    assert f"of {tmp_path} are not read: eval-0.parquet" in caplog.text
 
 
 @pytest.mark.parametrize("channels", [None, 1])

@@ -48,6 +48,11 @@ def check_raw(raw: RawData) -> RawData:
                 f"{raw.origin} holds {len(raw.targets):,} samples but {len(values):,} values of {what}; "
                 "their numbers must agree."
             )
+    if raw.mask is not None and not np.isin(raw.mask, (0, 1)).all():
+        raise DataError(
+            f"The mask of {raw.origin} has dtype {raw.mask.dtype} and values beside true and false; "
+            "give booleans (True: counts)."
+        )
     if raw.mask is not None and raw.mask.ndim > 1 and raw.mask.shape != raw.targets.shape:
         raise DataError(
             f"The mask of {raw.origin} has shape {raw.mask.shape}, the targets {raw.targets.shape}; they "

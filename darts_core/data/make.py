@@ -6,8 +6,9 @@ Shapes: N samples.
 from __future__ import annotations
 
 import logging
+from collections.abc import Callable
 from dataclasses import replace
-from typing import Any
+from typing import Any, get_type_hints
 
 import numpy as np
 import torch
@@ -26,9 +27,10 @@ from darts_core.device import require_device
 from darts_core.errors import ConfigError, DataError, unknown_name
 from darts_core.memory import free_bytes
 from darts_core.named_inputs import NamedInput
+from darts_core.settings.field import check_value, type_of_hint
 from darts_core.tasks import Task
 
-__all__ = ["make_bundle"]
+__all__ = ["check_types", "make_bundle"]
 
 log = logging.getLogger("darts_core")
 
@@ -54,13 +56,14 @@ def make_bundle(
     task: Task | None = None,
 ) -> DataBundle:
     """A DataBundle of arrays in memory; see `load_data` for the arguments and errors."""
-    raw = _without_masked_rows(check_raw(_with_vocabulary(raw)))
-    targets = read_targets(raw, task)
     fractions = {
         "alpha_fraction": alpha_fraction,
         "val_fraction": val_fraction,
         "test_fraction": test_fraction,
     }
+    check_types(make_bundle, seed=seed, limit=limit, test_limit=test_limit, **fractions)
+    raw = _without_masked_rows(check_raw(_with_vocabulary(raw)))
+    targets = read_targets(raw, task)
     if isinstance(raw.inputs, np.ndarray) and raw.inputs.ndim > 2 and not raw.named:
         tell_rounded(raw.inputs, f"{raw.origin}: its inputs")
     parts = _divided(raw, targets, seed, fractions, (limit, test_limit), split_by, leave_out)
@@ -99,6 +102,20 @@ def make_bundle(
         rate=raw.rate,
         named=named,
     )
+
+
+def check_types(function: Callable[..., Any], **given: Any) -> None:
+    """Refuse values of other types than `function` states: a caller in Python may give anything.
+
+    Raises:
+        ConfigError: a value is of another type.
+    """
+    hints = get_type_hints(function)
+    for name, value in given.items():
+        kind, optional = type_of_hint(hints[name])
+        # callers give numbers of numpy, too
+        plain = value.item() if isinstance(value, np.generic) else value
+        check_value(f"data.{name}", plain, kind, optional, None)
 
 
 def _with_vocabulary(raw: RawData) -> RawData:

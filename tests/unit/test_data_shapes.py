@@ -206,6 +206,16 @@ def test_a_column_with_a_name_of_its_own_holds_numbers(rng):
     assert make_bundle("made", raw).task.name == "regression"
 
 
+@pytest.mark.parametrize("mask", [["yes", "no"], [1.0, np.nan], [2, 0]])
+def test_a_mask_of_other_values_than_true_and_false_is_refused(rng, mask):
+    # each of them would be taken for true
+    x, y, counts = rng.normal(size=(60, 1, 9)), np.arange(60) % 2, np.repeat(mask, 30)
+    with pytest.raises(DataError, match=r"mask of mine has .*; give booleans \(True: counts\)"):
+        make_bundle("made", RawData(x, y, (), "mine", mask=counts))
+    zeros = make_bundle("made", RawData(x, y, (), "mine", mask=np.repeat([1, 0], 30)))
+    assert sum(zeros.sizes.values()) == 30
+
+
 def of_groups(rng, groups, names=()):
     return RawData(
         rng.normal(size=(60, 1, 9)), np.arange(60) % 2, (), "mine", groups=groups, group_names=names

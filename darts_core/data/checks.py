@@ -48,7 +48,8 @@ def check_raw(raw: RawData) -> RawData:
                 f"{raw.origin} holds {len(raw.targets):,} samples but {len(values):,} values of {what}; "
                 "their numbers must agree."
             )
-    if raw.mask is not None and not np.isin(raw.mask, (0, 1)).all():
+    plain = raw.mask is None or raw.mask.dtype == np.bool_
+    if raw.mask is not None and not plain and not np.isin(raw.mask, (0, 1)).all():
         raise DataError(
             f"The mask of {raw.origin} has dtype {raw.mask.dtype} and values beside true and false; "
             "give booleans (True: counts)."

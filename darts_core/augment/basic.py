@@ -7,8 +7,8 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from numbers import Integral
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -102,7 +102,7 @@ class Augment:
     def __post_init__(self) -> None:
         for name in ("crop_padding", "cutout"):
             value = getattr(self, name)
-            if not isinstance(value, Integral) or not 0 <= value <= 1024:
+            if not isinstance(value, int | np.integer) or not 0 <= value <= 1024:
                 raise ConfigError(
                     f"{name}={value} is not allowed; choose 0 (off) to 1024 whole pixels."
                 )

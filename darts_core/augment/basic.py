@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -101,8 +102,10 @@ class Augment:
     def __post_init__(self) -> None:
         for name in ("crop_padding", "cutout"):
             value = getattr(self, name)
-            if not 0 <= value <= 1024:
-                raise ConfigError(f"{name}={value} is not allowed; choose 0 (off) to 1024 pixels.")
+            if not isinstance(value, int | np.integer) or not 0 <= value <= 1024:
+                raise ConfigError(
+                    f"{name}={value} is not allowed; choose 0 (off) to 1024 whole pixels."
+                )
         if isinstance(self.policy, str):
             from darts_core.augment.execute import load_policy
 

@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any, Protocol
 
 from darts_core.augment.basic import Augment
+from darts_core.augment.operations import BYTES_ALONE
 from darts_core.augment.series import SeriesAugment
 from darts_core.errors import ConfigError
 
@@ -67,10 +68,7 @@ def augment_for(
     if len(shape) != 3 and policy is not None:
         raise ConfigError(f"An augmentation policy is for images, not for {_KINDS[len(shape)]}.")
     if policy is not None and unit != 255:
-        raise ConfigError(
-            "An augmentation policy is for images of bytes (uint8, 0..255); these hold other numbers, which "
-            "it would round and clip. Leave augment= out (augment=none)."
-        )
+        raise ConfigError(f"{BYTES_ALONE} Leave augment= out (augment=none).")
     if len(shape) == 3:
         return Augment.of(
             shape,

@@ -19,8 +19,14 @@ import torch
 from torch import Tensor
 
 from darts_core.augment import geometry, intensity  # noqa: F401  registers the operations
-from darts_core.augment.operations import AUGMENTATIONS, MAX_MAGNITUDE, AugmentationOp
+from darts_core.augment.operations import (
+    AUGMENTATIONS,
+    BYTES_ALONE,
+    MAX_MAGNITUDE,
+    AugmentationOp,
+)
 from darts_core.augment.policy import Policy, policy_from_dict, policy_from_yaml
+from darts_core.errors import ConfigError
 
 __all__ = ["PolicyTransform", "load_policy", "make_policy"]
 
@@ -74,7 +80,12 @@ class PolicyTransform:
         """The batch with the policy applied, image by image.
 
         Shapes: uint8 [B, C, H, W] -> the same.
+
+        Raises:
+            ConfigError: the images are of another dtype.
         """
+        if images_BCHW.dtype != torch.uint8:
+            raise ConfigError(f"{BYTES_ALONE} Leave policy= out.")
         if not self.policy.sub_policies:
             return images_BCHW
         rng = _host_rng(generator)
@@ -170,8 +181,6 @@ def load_policy(
     """
     del name, description
     if path is None:
-        from darts_core.errors import ConfigError
-
         raise ConfigError("augment=found needs augment.path=FILE, the policy that a search wrote.")
     policy = policy_from_yaml(path)
     return PolicyTransform(policy) if policy.sub_policies else None

@@ -9,10 +9,21 @@ from torch import Tensor
 
 from darts_core.registry import Registry
 
-__all__ = ["AUGMENTATIONS", "MAX_MAGNITUDE", "AugmentationOp", "register_augmentation"]
+__all__ = [
+    "AUGMENTATIONS",
+    "BYTES_ALONE",
+    "MAX_MAGNITUDE",
+    "AugmentationOp",
+    "register_augmentation",
+]
 
 # magnitudes run from 0 to this, as in the published policies
 MAX_MAGNITUDE = 10.0
+# why other images are refused
+BYTES_ALONE = (
+    "An augmentation policy is for images of bytes (uint8, 0..255); these hold other numbers, which it would "
+    "round and clip."
+)
 
 Function = Callable[[Tensor, Tensor], Tensor]
 

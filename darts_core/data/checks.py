@@ -12,15 +12,18 @@ from dataclasses import replace
 
 import numpy as np
 
+from darts_core.data.arrays import group_numbers
 from darts_core.data.encoded import EncodedImages
 from darts_core.data.kinds import KINDS, kind_of, sample_words
 from darts_core.data.source import MIN_SIZE, RawData
 from darts_core.errors import DataError
 from darts_core.reading import unusable
 
-__all__ = ["check_classes", "check_raw", "meant_as_numbers", "told_apart"]
+__all__ = ["check_classes", "check_raw", "meant_as_numbers", "tell_rounded", "told_apart"]
 
 log = logging.getLogger("darts_core")
+# values that are looked at for their rounding, and how many of its steps they may lie apart at least
+_LOOKED_AT, _STEPS = 2**22, 50
 
 
 def check_raw(raw: RawData) -> RawData:
@@ -32,7 +35,10 @@ def check_raw(raw: RawData) -> RawData:
     for name in (*raw.names, *raw.group_names, *raw.vocabulary):
         if unusable(name):
             raise DataError(f"A class name of {raw.origin} holds {unusable(name)}.")
-    raw = replace(raw, names=told_apart(raw.names, raw.origin), rate=_rate(raw))
+    raw = _columns(raw)
+    groups, group_names = _groups(raw)
+    names = told_apart(raw.names, raw.origin)
+    raw = replace(raw, names=names, groups=groups, group_names=group_names, rate=_rate(raw))
     _check_arrays(raw.inputs, raw.targets, raw, "training")
     for what, values in (("groups", raw.groups), ("mask", raw.mask)):
         if values is not None and values.ndim < 1:
@@ -42,6 +48,12 @@ def check_raw(raw: RawData) -> RawData:
                 f"{raw.origin} holds {len(raw.targets):,} samples but {len(values):,} values of {what}; "
                 "their numbers must agree."
             )
+    plain = raw.mask is None or raw.mask.dtype == np.bool_
+    if raw.mask is not None and not plain and not np.isin(raw.mask, (0, 1)).all():
+        raise DataError(
+            f"The mask of {raw.origin} has dtype {raw.mask.dtype} and values beside true and false; "
+            "give booleans (True: counts)."
+        )
     if raw.mask is not None and raw.mask.ndim > 1 and raw.mask.shape != raw.targets.shape:
         raise DataError(
             f"The mask of {raw.origin} has shape {raw.mask.shape}, the targets {raw.targets.shape}; they "
@@ -78,8 +90,36 @@ def check_raw(raw: RawData) -> RawData:
     return raw
 
 
+def _columns(raw: RawData) -> RawData:
+    """Class numbers in one column [N, 1] are [N]; a column with a name of its own holds labels or numbers."""
+    targets = raw.targets if len(raw.names) == 1 else _column(raw.targets)
+    if targets is not raw.targets:
+        log.info("%s: its one column of whole numbers is taken for classes", raw.origin)
+    test, mask = raw.test_targets, raw.mask
+    if targets.ndim == 1:
+        test = None if test is None else _column(test)
+        mask = None if mask is None else _column(mask)
+    return replace(raw, targets=targets, test_targets=test, mask=mask)
+
+
+def _column(values: np.ndarray) -> np.ndarray:
+    one = values.ndim == 2 and values.shape[1] == 1 and values.dtype.kind in "uib"
+    return values[:, 0] if one else values
+
+
+def _groups(raw: RawData) -> tuple[np.ndarray | None, tuple[str, ...]]:
+    """The groups as numbers into names: a source of somebody's own may give names, or a column of a table."""
+    found = raw.groups
+    if found is not None and found.dtype == object and all(isinstance(one, str) for one in found):
+        found = found.astype(str)
+    names = np.array(raw.group_names) if raw.group_names else None
+    numbers, known = group_numbers(found, names, raw.origin)
+    # of two speakers called Anna, leave_out=Anna would train on one
+    return numbers, told_apart(known, raw.origin)
+
+
 def told_apart(names: tuple[str, ...], origin: str) -> tuple[str, ...]:
-    """`names` of classes, labels, columns or tokens, where equal ones have their number beside them.
+    """`names` of classes, labels, columns, tokens or groups, where equal ones have their number beside them.
 
     Answers go by name: of two classes called crane one would get the other's.
     """
@@ -88,7 +128,7 @@ def told_apart(names: tuple[str, ...], origin: str) -> tuple[str, ...]:
         return names
     found = tuple(f"{name} ({i})" if name in twice else name for i, name in enumerate(names))
     log.warning(
-        "%s has names that stand for several classes or columns (%s); their numbers are added: %s",
+        "%s has names that stand for several classes, columns or groups (%s); their numbers are added: %s",
         origin,
         ", ".join(sorted(twice)[:5]),
         ", ".join([new for new, old in zip(found, names, strict=True) if old in twice][:5]),
@@ -180,6 +220,32 @@ def _check_finite(inputs: np.ndarray, raw: RawData, part: str) -> None:
                 f"The {part} {kind_of(inputs.ndim - 1).samples} of {raw.origin} hold {what} "
                 f"(first in number {start + int(bad)}, counted from 0); remove or replace what is missing."
             )
+
+
+def tell_rounded(values: np.ndarray, what: str) -> None:
+    """A warning where values far from zero, such as times in seconds, are all but alike in float32.
+
+    Args:
+        values: [N], or [N, C, ...] of C channels or columns.
+        what: how the message calls them.
+    """
+    if values.dtype.kind not in "uif" or values.dtype.itemsize < 4 or not values.size:
+        return
+    some = values[:: values.size // _LOOKED_AT + 1].astype(np.float64)
+    columns = some.swapaxes(0, 1) if some.ndim > 1 else some[None]
+    for number, column in enumerate(columns):
+        known = column[np.isfinite(column)]
+        if not len(known) or known.min() == known.max():
+            continue
+        step, deviation = float(np.spacing(np.float32(np.abs(known).max()))), float(known.std())
+        if deviation < _STEPS * step:
+            log.warning(
+                "%s (channel or column %d, counted from 0) lie so far from 0 that float32, in which networks "
+                "compute, knows them in steps of %.3g, and their deviation is %.3g: subtract an offset, such "
+                "as the first value, before they are saved",
+                what, number, step, deviation,
+            )  # fmt: skip
+            return
 
 
 def check_classes(targets: np.ndarray, names: tuple[str, ...], origin: str, part: str) -> None:

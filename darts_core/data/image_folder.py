@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Iterable
 from pathlib import Path
 
 import numpy as np
@@ -54,6 +55,7 @@ def _class_folders(folder: Path) -> dict[str, Path]:
 def _files(folder: Path, classes: tuple[str, ...]) -> tuple[list[Path], np.ndarray]:
     files: list[Path] = []
     others: list[Path] = []
+    linked: list[Path] = []
     labels: list[int] = []
     folders = _class_folders(folder)
     strangers = sorted(set(folders) - set(classes))
@@ -69,6 +71,7 @@ def _files(folder: Path, classes: tuple[str, ...]) -> tuple[list[Path], np.ndarr
         found = [p for p in sorted(folders[name].rglob("*")) if not _hidden(p, folder)]
         own = [p for p in found if p.suffix.lower() in _SUFFIXES and not p.is_dir()]
         others += [p for p in found if p.suffix.lower() not in _SUFFIXES and not p.is_dir()]
+        linked += [p for p in found if p.is_symlink() and p.is_dir()]
         files += own
         labels += [label] * len(own)
     if others:
@@ -76,7 +79,26 @@ def _files(folder: Path, classes: tuple[str, ...]) -> tuple[list[Path], np.ndarr
             "image_folder: %d files below %s are left out, as their endings are no image's (%s)",
             len(others), folder, ", ".join(sorted({p.suffix or p.name for p in others})[:5]),
         )  # fmt: skip
+    _tell_unread(folder, [*_beside(folder, folders.values()), *linked])
     return files, np.asarray(labels, np.int64)
+
+
+def _beside(folder: Path, read: Iterable[Path]) -> list[Path]:
+    """The folders and images that stand in `folder` itself and are none of those that are read."""
+    found = sorted(set(folder.iterdir()) - set(read))
+    held = [p for p in found if p.suffix.lower() in _SUFFIXES or p.is_dir()]
+    return [p for p in held if not _hidden(p, folder)]
+
+
+def _tell_unread(folder: Path, unread: list[Path]) -> None:
+    """A warning for images and folders that somebody may take for samples."""
+    if unread:
+        names = ", ".join(str(p.relative_to(folder)) for p in unread[:5])
+        log.warning(
+            "image_folder: of %s are not read: %s%s (images stand in a folder of their class; linked folders "
+            "below it are not followed)",
+            folder, names, ", ..." if len(unread) > 5 else "",
+        )  # fmt: skip
 
 
 def _hidden(path: Path, folder: Path) -> bool:
@@ -124,6 +146,7 @@ def load_image_folder(
         test = beside[0] if beside else None
         if test is not None:
             log.info("image_folder: %s is the test split", test)
+        _tell_unread(folder, _beside(folder, [train, *beside]))
         for other in beside[1:]:
             log.warning("image_folder: %s is not read: val is drawn from %s", other, train)
     classes = tuple(_class_folders(train))

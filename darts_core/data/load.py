@@ -14,7 +14,7 @@ import torch
 
 from darts_core.data.bundle import DataBundle
 from darts_core.data.encoded import EncodedImages
-from darts_core.data.make import make_bundle
+from darts_core.data.make import check_types, make_bundle
 from darts_core.data.source import MIN_SIZE, SOURCES, Loader, RawData, check_memory
 from darts_core.errors import ConfigError, DataError, unknown_name
 from darts_core.settings.field import check_value, kind_words, type_of_hint
@@ -76,6 +76,16 @@ def load_data(
         importlib.import_module(f"darts_core.data.{module}")
     loader = SOURCES[name]
     known = _check_options(name, loader, options)
+    numbers: dict[str, Any] = {
+        "seed": seed,
+        "limit": limit,
+        "test_limit": test_limit,
+        "alpha_fraction": alpha_fraction,
+        "val_fraction": val_fraction,
+        "test_fraction": test_fraction,
+    }
+    # before a large set is read
+    check_types(load_data, image_size=image_size, **numbers)
     if image_size is not None and not MIN_SIZE <= image_size <= 1024:
         raise ConfigError(
             f"data.image_size={image_size} is not allowed; choose {MIN_SIZE}..1024 or null."
@@ -93,17 +103,12 @@ def load_data(
     return make_bundle(
         name,
         raw,
-        seed=seed,
         device=device,
-        limit=limit,
-        test_limit=test_limit,
-        alpha_fraction=alpha_fraction,
-        val_fraction=val_fraction,
-        test_fraction=test_fraction,
         resident=resident,
         split_by=split_by,
         leave_out=leave_out,
         task=task,
+        **numbers,
     )
 
 

@@ -6,29 +6,31 @@ Shapes: N samples.
 from __future__ import annotations
 
 import logging
+from collections.abc import Callable
 from dataclasses import replace
-from typing import Any
+from typing import Any, get_type_hints
 
 import numpy as np
 import torch
 
 from darts_core.data.bundle import DataBundle
-from darts_core.data.checks import check_raw
+from darts_core.data.checks import check_raw, tell_rounded
 from darts_core.data.encoded import EncodedImages
 from darts_core.data.groups import divide_groups, divide_stretches, tell_groups
 from darts_core.data.pool import Pool
 from darts_core.data.repeats import tell_repeats
 from darts_core.data.source import RawData
-from darts_core.data.splits import check_fraction, check_limit, cut, divide
+from darts_core.data.splits import check_fraction, check_limit, cut, divide, quotas
 from darts_core.data.statistics import channel_statistics
 from darts_core.data.targets import MOST_NAMES, Targets, read_targets
 from darts_core.device import require_device
 from darts_core.errors import ConfigError, DataError, unknown_name
 from darts_core.memory import free_bytes
 from darts_core.named_inputs import NamedInput
+from darts_core.settings.field import check_value, type_of_hint
 from darts_core.tasks import Task
 
-__all__ = ["make_bundle"]
+__all__ = ["check_types", "make_bundle"]
 
 log = logging.getLogger("darts_core")
 
@@ -54,13 +56,16 @@ def make_bundle(
     task: Task | None = None,
 ) -> DataBundle:
     """A DataBundle of arrays in memory; see `load_data` for the arguments and errors."""
-    raw = _without_masked_rows(check_raw(_with_vocabulary(raw)))
-    targets = read_targets(raw, task)
     fractions = {
         "alpha_fraction": alpha_fraction,
         "val_fraction": val_fraction,
         "test_fraction": test_fraction,
     }
+    check_types(make_bundle, seed=seed, limit=limit, test_limit=test_limit, **fractions)
+    raw = _without_masked_rows(check_raw(_with_vocabulary(raw)))
+    targets = read_targets(raw, task)
+    if isinstance(raw.inputs, np.ndarray) and raw.inputs.ndim > 2 and not raw.named:
+        tell_rounded(raw.inputs, f"{raw.origin}: its inputs")
     parts = _divided(raw, targets, seed, fractions, (limit, test_limit), split_by, leave_out)
     inputs, values = _joined(raw), targets.values
     named = _fitted(raw, inputs, parts["params"])
@@ -97,6 +102,20 @@ def make_bundle(
         rate=raw.rate,
         named=named,
     )
+
+
+def check_types(function: Callable[..., Any], **given: Any) -> None:
+    """Refuse values of other types than `function` states: a caller in Python may give anything.
+
+    Raises:
+        ConfigError: a value is of another type.
+    """
+    hints = get_type_hints(function)
+    for name, value in given.items():
+        kind, optional = type_of_hint(hints[name])
+        # callers give numbers of numpy, too
+        plain = value.item() if isinstance(value, np.generic) else value
+        check_value(f"data.{name}", plain, kind, optional, None)
 
 
 def _with_vocabulary(raw: RawData) -> RawData:
@@ -228,19 +247,31 @@ def _limited(
     limits: tuple[int | None, int | None],
     seed: int,
 ) -> dict[str, np.ndarray]:
-    """Each split cut in proportion, so that together they hold no more than the limits."""
-    rest = sum(len(index) for name, index in parts.items() if name != "test")
-    check_limit("limit", limits[0], rest)
-    check_limit("test_limit", limits[1], len(parts["test"]))
-    found = {}
-    for name, index in parts.items():
-        limit, size = (limits[1], len(index)) if name == "test" else (limits[0], rest)
-        if limit is not None:
-            rng = np.random.default_rng(20180624 if name == "test" else seed)
-            count = max(1, round(len(index) * limit / size))
-            index = cut(strata, index, count, rng)
-        found[name] = index
-    return found
+    """Each split cut in proportion, so that together they hold as many as the limits say."""
+    sizes = {name: len(index) for name, index in parts.items()}
+    test = sizes.pop("test")
+    check_limit("limit", limits[0], sum(sizes.values()))
+    check_limit("test_limit", limits[1], test)
+    # by largest remainder: rounded each for itself they may hold one sample more or fewer
+    wanted = quotas(np.array([*sizes.values()]), limits[0] or sum(sizes.values()))
+    counts = dict(zip(sizes, wanted.tolist(), strict=True))
+    if limits[0] is not None and sum(counts.values()) > limits[0]:
+        raise DataError(
+            f"data.limit={limits[0]} leaves a split empty; choose {len(sizes)} or more, one for each of "
+            f"{', '.join(sizes)}."
+        )
+    counts["test"] = limits[1] or test
+    return {
+        name: cut(strata, index, counts[name], _drawn(name, seed))
+        if counts[name] < len(index)
+        else index
+        for name, index in parts.items()
+    }
+
+
+def _drawn(split: str, seed: int) -> np.random.Generator:
+    """What draws the samples of a split that stay: those of test are the same for every seed."""
+    return np.random.default_rng(20180624 if split == "test" else seed)
 
 
 def _device(device: str | torch.device) -> torch.device:

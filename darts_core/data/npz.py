@@ -14,7 +14,8 @@ from pathlib import Path
 
 import numpy as np
 
-from darts_core.data.arrays import column, group_numbers, numbers, read_array, texts
+from darts_core.data.arrays import group_numbers, numbers, read_array, texts
+from darts_core.data.checks import tell_rounded
 from darts_core.data.source import RawData, existing, register_source
 from darts_core.errors import ConfigError, DataError
 from darts_core.named_inputs import pack
@@ -150,7 +151,7 @@ def _one(path: Path, keys: set[str], layout: str, take: Take, optional: Optional
         )
     free = pair[0] == "x"  # of any kind, and so is its test set
     inputs = [_layout(take(x), layout, x, path, free) for x, _ in rows]
-    targets = [column(take(y)) for _, y in rows]
+    targets = [take(y) for _, y in rows]
     rate = optional("rate")
     if rate is not None and (rate.size != 1 or rate.dtype.kind not in "uif"):
         raise DataError(f"{path}: rate must be one number, samples a second.")
@@ -167,7 +168,10 @@ def _several(path: Path, keys: set[str], take: Take, optional: Optional) -> RawD
     """Inputs by name: `x_image` and `x_words` are `forward(image=..., words=...)`."""
     arrays = {key.removeprefix(_NAMED): take(key) for key in sorted(keys)}
     rows, named = pack(arrays, str(path))
-    return replace(_sample_data(path, rows, column(take("y")), optional), named=named)
+    for one in named:
+        if not one.tokens:
+            tell_rounded(arrays[one.name], f"{path}: its inputs x_{one.name}")
+    return replace(_sample_data(path, rows, take("y"), optional), named=named)
 
 
 def _sample_data(
@@ -175,7 +179,8 @@ def _sample_data(
 ) -> RawData:
     """Inputs and targets with what may stand beside them, one value a sample."""
     group = optional("group")
-    called = None if group is None else optional("groups", "group_names")
+    numbered = group is not None and group.dtype.kind in "ui"
+    called = optional("groups", "group_names") if numbered else None
     groups, group_names = group_numbers(group, called, str(path))
     mask = optional("mask")
     if mask is not None and mask.dtype != np.bool_:
@@ -185,7 +190,7 @@ def _sample_data(
         targets,
         texts(optional("class_names", "classes"), f"{path}: class_names"),
         str(path),
-        mask=mask if mask is None or targets.ndim > 1 else column(mask),
+        mask=mask,
         groups=groups,
         group_names=group_names,
     )

@@ -25,6 +25,8 @@ _HOLDS = (
 )
 _IMAGE_COLUMNS = ("image", "img")
 _LABEL_COLUMNS = ("label", "labels", "fine_label")
+# so many files that are not read are named
+_MOST_NAMED = 5
 # how the files of a part begin, and what a folder of them is called
 _PARTS = {"train": ("train",), "test": ("test",), "val": ("validation", "val")}
 
@@ -43,6 +45,11 @@ def _files(path: Path) -> tuple[list[Path], list[Path]]:
         return found, []
     if not train:
         raise DataError(f"data.path={path} has no train*.parquet; needed is {_HOLDS}.")
+    if unread := [str(file.relative_to(path)) for file in found if not parts[file]]:
+        more = ", ..." if len(unread) > _MOST_NAMED else ""
+        log.warning(
+            "parquet: of %s are not read: %s%s", path, ", ".join(unread[:_MOST_NAMED]), more
+        )
     return train, test
 
 

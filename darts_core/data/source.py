@@ -47,7 +47,7 @@ class RawData:
         test_inputs, test_targets: None when there is no official test set: one is then held out.
         mask: True where a target counts, of the targets' shape, or one value a sample, which leaves
             samples out; None: all do.
-        groups: of every sample, a number into `group_names`: a speaker, a patient.
+        groups: of every sample, a number into `group_names`, or the name itself: a speaker, a patient.
         group_names: what the groups are called.
         vocabulary: what token numbers in the inputs stand for.
         rate: samples a second of a series, where it is known.

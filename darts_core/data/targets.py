@@ -10,7 +10,7 @@ from dataclasses import replace
 
 import numpy as np
 
-from darts_core.data.checks import check_classes, told_apart
+from darts_core.data.checks import check_classes, tell_rounded, told_apart
 from darts_core.data.source import RawData
 from darts_core.errors import DataError
 from darts_core.tasks import IGNORED, Task, task_for
@@ -85,6 +85,8 @@ def read_targets(raw: RawData, task: Task | None) -> Targets:
             f"{raw.targets.shape}; give one name a column, or none."
         )
     converted = [task.converted(values) for _, values in parts]
+    if converted[0].dtype == np.float32:
+        tell_rounded(raw.targets, f"{raw.origin}: its targets")
     if raw.mask is not None:
         converted[0] = _masked(converted[0], raw.mask)
     return Targets(task, np.concatenate(converted), names, kind)

@@ -113,7 +113,8 @@ def test_policy_by_name():
 
 
 @pytest.mark.parametrize(
-    "options", [{"cutout": -1}, {"crop_padding": 5000}, {"policy": "randaugmen"}]
+    "options",
+    [{"cutout": -1}, {"crop_padding": 5000}, {"crop_padding": 1.5}, {"policy": "randaugmen"}],
 )
 def test_wrong_settings_are_sentences(options):
     with pytest.raises(ConfigError, match=r"is not allowed|no augmentation policy"):

@@ -327,3 +327,11 @@ def test_posterize_keeps_no_more_bits_than_there_are():
     x = pixels()
     policy = one("posterize", magnitude=10.0, ranges={"posterize": (8.0, 12.0)})
     assert torch.equal(PolicyTransform(policy)(x, generator(1)), x)
+
+
+def test_images_that_are_no_bytes_are_refused_and_left_as_they_are():
+    images = torch.rand(4, 3, 9, 9)
+    before = images.clone()
+    with pytest.raises(ConfigError, match=r"for images of bytes \(uint8, 0\.\.255\)"):
+        make_policy(sub_policies=[[["invert", 1, 5]]])(images, torch.Generator())
+    assert torch.equal(images, before)

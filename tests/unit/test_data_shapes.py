@@ -192,6 +192,84 @@ def test_a_limit_cuts_groups_and_stretches_in_proportion(rng):
     assert bundle.sizes == {"params": 10, "alpha": 10, "val": 5, "test": 4}
 
 
+@pytest.mark.parametrize("names", [(), ("a", "b", "c")])
+def test_class_numbers_in_one_column_are_classes_of_a_source_of_ones_own(rng, names):
+    x, y = rng.normal(size=(60, 1, 9)), np.arange(60) % 3
+    plain = make_bundle("made", RawData(x, y, names, "mine", x[:9] + 1, y[:9]))
+    column = make_bundle("made", RawData(x, y[:, None], names, "mine", x[:9] + 1, y[:9, None]))
+    assert column.task == plain.task == Classification(outputs=3, names=plain.class_names)
+    assert column.marks == plain.marks
+
+
+def test_a_column_with_a_name_of_its_own_holds_numbers(rng):
+    raw = RawData(rng.normal(size=(60, 1, 9)), np.arange(60)[:, None], ("age",), "mine")
+    assert make_bundle("made", raw).task.name == "regression"
+
+
+@pytest.mark.parametrize("mask", [["yes", "no"], [1.0, np.nan], [2, 0]])
+def test_a_mask_of_other_values_than_true_and_false_is_refused(rng, mask):
+    # each of them would be taken for true
+    x, y, counts = rng.normal(size=(60, 1, 9)), np.arange(60) % 2, np.repeat(mask, 30)
+    with pytest.raises(DataError, match=r"mask of mine has .*; give booleans \(True: counts\)"):
+        make_bundle("made", RawData(x, y, (), "mine", mask=counts))
+    zeros = make_bundle("made", RawData(x, y, (), "mine", mask=np.repeat([1, 0], 30)))
+    assert sum(zeros.sizes.values()) == 30
+
+
+def of_groups(rng, groups, names=()):
+    return RawData(
+        rng.normal(size=(60, 1, 9)), np.arange(60) % 2, (), "mine", groups=groups, group_names=names
+    )
+
+
+@pytest.mark.parametrize("dtype", [str, object])
+def test_a_source_of_ones_own_may_name_its_groups(rng, dtype):
+    names = np.repeat(np.array(["anna", "ben", "cleo", "dora"], dtype), 15)
+    bundle = make_bundle("made", of_groups(rng, names), leave_out="ben")
+    assert bundle.sizes == {"params": 15, "alpha": 15, "val": 15, "test": 15}
+
+
+@pytest.mark.parametrize(
+    ("groups", "names", "text"),
+    [
+        (np.repeat([0, 1, 2, 3, np.nan], 12), (), "one whole number or name a sample, not float64"),
+        (np.repeat(np.arange(5), 12), ("anna", "ben"), "group holds 4; allowed .* to 1"),
+        (np.repeat(np.arange(5), 12)[:, None], (), r"a sample, not int64 \(60, 1\)"),
+        (np.repeat(np.arange(5) - 1, 12), (), "group holds -1"),
+    ],
+)
+def test_groups_that_are_none_are_a_sentence(rng, groups, names, text):
+    # those of NaN stood in no split, and nothing said so
+    with pytest.raises(DataError, match=text):
+        make_bundle("made", of_groups(rng, groups, names), split_by="group")
+
+
+def test_groups_of_one_name_are_told_apart(rng, caplog):
+    raw = of_groups(rng, np.repeat(np.arange(5), 12), ("anna", "anna", "ben", "cleo", "dora"))
+    with pytest.raises(ConfigError, match=r"Unknown group .* 'anna'.*anna \(0\), anna \(1\)"):
+        make_bundle("made", raw, leave_out="anna")
+    assert "several classes, columns or groups (anna)" in caplog.text
+
+
+def test_names_beside_groups_that_are_names_are_told(tmp_path, rng, caplog):
+    group = np.repeat(["a", "b", "c", "d"], 10)
+    x, y = rng.normal(size=(40, 1, 9)), np.arange(40) % 2
+    saved(tmp_path / "a.npz", x=x, y=y, group=group, groups=["A", "B", "C", "D"])
+    assert "are not read: groups" in caplog.text
+
+
+@pytest.mark.parametrize("limit", [3, 4, 7, 11, 16, 33, 50])
+def test_a_limit_of_groups_is_met_whatever_its_share_of_each_split(rng, limit):
+    sizes = make_bundle("made", grouped(rng), leave_out="ben", limit=limit).sizes
+    assert sum(sizes.values()) - sizes["test"] == limit
+    assert min(sizes.values()) >= 1
+
+
+def test_a_limit_below_the_number_of_splits_is_refused(rng):
+    with pytest.raises(DataError, match="choose 3 or more, one for each of params, alpha, val"):
+        make_bundle("made", grouped(rng), leave_out="ben", limit=2)
+
+
 def test_pairs_of_npy_files(tmp_path, rng):
     x, y, group = (
         rng.normal(size=(40, 3, 7)),

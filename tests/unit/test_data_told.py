@@ -160,13 +160,38 @@ def test_a_test_set_of_any_kind_of_numbers(tmp_path, rng):
         saved(tmp_path / "b.npz", x=x, y=y, x_test=small, y_test=y[:10])
 
 
+FAR = 1.7e9 + np.arange(60) * 0.1
+
+
+@pytest.mark.parametrize(
+    ("arrays", "what"),
+    [
+        ({"x": np.zeros((60, 1, 9)), "y": FAR}, "its targets"),
+        ({"x": np.zeros((60, 1, 9)), "y": np.stack([FAR - FAR[0], FAR], 1)}, "column 1"),
+        ({"x": np.zeros((60, 2, 9)) + FAR[:, None, None], "y": np.arange(60) % 2}, "its inputs"),
+        ({"x_at": FAR, "x_a": FAR - FAR[0], "y": np.arange(60) % 2}, "its inputs x_at"),
+    ],
+)
+def test_values_that_float32_makes_alike_are_told(tmp_path, caplog, arrays, what):
+    saved(tmp_path / "a.npz", **arrays)
+    (told,) = [r.message for r in caplog.records if "steps of 128" in r.message]
+    assert what in told
+
+
+def test_values_that_float32_tells_apart_are_not_told(tmp_path, rng, caplog):
+    near = np.where(np.arange(60) % 5 == 0, np.nan, 1e4 + np.arange(60))
+    saved(tmp_path / "a.npz", x=rng.normal(1e3, 1, (60, 2, 9)), y=near)
+    saved(tmp_path / "b.npz", x=np.full((60, 2, 9), 1.7e9), y=np.full(60, 1.7e9))
+    assert "steps of" not in caplog.text
+
+
 def test_equal_names_of_classes_are_told_apart(tmp_path, rng, caplog):
     names = ["crane", "dog", "crane"]
     bundle = saved(
         tmp_path / "a.npz", images=pictures(rng), labels=np.arange(40) % 3, class_names=names
     )
     assert bundle.class_names == ("crane (0)", "dog", "crane (2)")
-    assert "stand for several classes or columns (crane)" in caplog.text
+    assert "stand for several classes, columns or groups (crane)" in caplog.text
 
 
 def test_what_a_folder_holds_beside_images(tmp_path, caplog):
@@ -183,6 +208,21 @@ def test_what_a_folder_holds_beside_images(tmp_path, caplog):
     assert "(.txt, raw)" in caplog.text
     (folder / "cat" / "000.png").rename(folder / "cat" / "000.jfif")
     assert load_data("image_folder", folder).sizes == before
+
+
+def test_images_and_folders_that_are_not_read_are_told(tmp_path, caplog):
+    write_images(tmp_path / "a" / "train")
+    write_images(tmp_path / "a" / "Test")
+    load_data("image_folder", tmp_path / "a")
+    assert f"of {tmp_path / 'a'} are not read: Test (" in caplog.text
+    caplog.clear()
+    folder = tmp_path / "a" / "train"
+    load_data("image_folder", folder)
+    assert "not read" not in caplog.text
+    (folder / "cat" / "more").symlink_to(tmp_path / "a" / "Test" / "cat")
+    (folder / "loose.png").write_bytes((folder / "cat" / "000.png").read_bytes())
+    load_data("image_folder", folder)
+    assert f"of {folder} are not read: loose.png, cat/more (" in caplog.text
 
 
 def test_a_class_called_train(tmp_path):
@@ -242,6 +282,13 @@ def test_a_parquet_file_in_a_folder_called_train_is_no_validation_set(tmp_path):
     write_parquet(tmp_path / "train" / "crane.parquet", count=20)
     bundle = load_data("parquet", tmp_path)
     assert (sum(bundle.sizes.values()), bundle.sizes["test"]) == (40, 8)
+
+
+def test_parquet_files_of_no_part_are_told(tmp_path, caplog):
+    write_parquet(tmp_path / "train-0.parquet")
+    write_parquet(tmp_path / "eval-0.parquet")
+    assert sum(load_data("parquet", tmp_path).sizes.values()) == 40
+    assert f"of {tmp_path} are not read: eval-0.parquet" in caplog.text
 
 
 @pytest.mark.parametrize("channels", [None, 1])

@@ -1,0 +1,25 @@
+"""Networks with ways of their own: what they do to inputs, in which formats they work, what they give."""
+
+import torch
+from torch import nn
+
+from darts_core.export import export_model, load
+
+SHAPE = (3, 4, 4)
+META = {"class_names": list("abc"), "image_shape": SHAPE, "mean": [0.5] * 3, "std": [0.2] * 3}
+
+
+def _exported(model, folder, **options):
+    manifest = export_model(model, folder, META, formats=["pt2"], time_artifacts=False, **options)
+    return load(folder), manifest["artifacts"]["pt2"]
+
+
+class InPlace(nn.Module):
+    def forward(self, x):
+        return x.mul_(2).add_(1).mean((2, 3))
+
+
+def test_a_network_that_computes_in_its_input_draws_no_numbers(tmp_path):
+    loaded, row = _exported(InPlace(), tmp_path)
+    assert row["relative_error"] < 1e-5
+    assert torch.allclose(loaded(torch.ones(2, *SHAPE)), torch.full((2, 3), 3.0))

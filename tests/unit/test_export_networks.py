@@ -3,6 +3,7 @@
 import torch
 from torch import nn
 
+from darts_core.bench.runtimes import prepare
 from darts_core.export import export_model, load
 
 SHAPE = (3, 4, 4)
@@ -19,7 +20,25 @@ class InPlace(nn.Module):
         return x.mul_(2).add_(1).mean((2, 3))
 
 
+class DoubleHead(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.head = nn.Linear(3, 3).double()
+
+    def forward(self, x):
+        return self.head(x.mean((2, 3)).double()).float()
+
+
 def test_a_network_that_computes_in_its_input_draws_no_numbers(tmp_path):
     loaded, row = _exported(InPlace(), tmp_path)
     assert row["relative_error"] < 1e-5
     assert torch.allclose(loaded(torch.ones(2, *SHAPE)), torch.full((2, 3), 3.0))
+
+
+def test_layers_that_work_in_double_precision_keep_it(tmp_path):
+    model, x = DoubleHead(), torch.rand(2, *SHAPE)
+    loaded, _ = _exported(model, tmp_path, channels_last=True)
+    assert torch.allclose(loaded(x), model(x), atol=1e-6)
+    for runtime in ("eager", "channels_last"):
+        ready = prepare(model, runtime, device=x.device, bundle=None, folder=tmp_path)
+        assert torch.allclose(ready.call(x), model(x), atol=1e-6)

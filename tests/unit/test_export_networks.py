@@ -20,6 +20,11 @@ class InPlace(nn.Module):
         return x.mul_(2).add_(1).mean((2, 3))
 
 
+class View(nn.Module):
+    def forward(self, x):
+        return x.view(x.shape[0], -1)[:, ::16]
+
+
 class DoubleHead(nn.Module):
     def __init__(self):
         super().__init__()
@@ -33,6 +38,17 @@ def test_a_network_that_computes_in_its_input_draws_no_numbers(tmp_path):
     loaded, row = _exported(InPlace(), tmp_path)
     assert row["relative_error"] < 1e-5
     assert torch.allclose(loaded(torch.ones(2, *SHAPE)), torch.full((2, 3), 3.0))
+
+
+def test_a_file_takes_samples_in_whatever_layout_they_lie(tmp_path):
+    loaded, _ = _exported(View(), tmp_path, channels_last=False)
+    x = torch.arange(96.0).view(2, *SHAPE)
+    for laid in (
+        x.to(memory_format=torch.channels_last),
+        x.numpy()[..., ::-1, :].copy()[..., ::-1, :],
+    ):
+        assert torch.equal(loaded(laid), x[:, :, 0, 0])
+    assert torch.equal(loaded(x.numpy().astype(">f4")), x[:, :, 0, 0])
 
 
 def test_layers_that_work_in_double_precision_keep_it(tmp_path):

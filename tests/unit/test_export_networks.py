@@ -1,9 +1,11 @@
 """Networks with ways of their own: what they do to inputs, in which formats they work, what they give."""
 
+import pytest
 import torch
 from torch import nn
 
 from darts_core.bench.runtimes import prepare
+from darts_core.errors import ExportError
 from darts_core.export import export_model, load
 
 SHAPE = (3, 4, 4)
@@ -58,3 +60,11 @@ def test_layers_that_work_in_double_precision_keep_it(tmp_path):
     for runtime in ("eager", "channels_last"):
         ready = prepare(model, runtime, device=x.device, bundle=None, folder=tmp_path)
         assert torch.allclose(ready.call(x), model(x), atol=1e-6)
+
+
+@pytest.mark.parametrize("outputs", [2, 4])
+def test_outputs_that_the_description_does_not_name_are_refused(tmp_path, outputs):
+    model = nn.Sequential(nn.Flatten(), nn.Linear(48, outputs))
+    with pytest.raises(ExportError, match=rf"shape \[2, {outputs}\] .* takes \[2, 3\]\."):
+        _exported(model, tmp_path)
+    assert not list(tmp_path.iterdir())

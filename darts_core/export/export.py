@@ -87,7 +87,8 @@ def export_model(
 
     Raises:
         ExportError: a format is unknown or cannot express the model, or one fails verification; the model
-            gives no single tensor, or takes no float32 values; `extra` does not fit.
+            gives no single tensor, or one of another shape than the data's outputs, or takes no float32
+            values; `extra` does not fit.
         NoFormatError: with `leave_out`, all formats are left out; an ExportError, too.
         NotInstalledError: what a format needs is not installed.
         DeviceError: this machine has no such device, or files are not written for its kind.

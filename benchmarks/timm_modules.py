@@ -164,8 +164,8 @@ def exported(model: nn.Module, shape: Shape) -> float:
     """The relative error of the ONNX file that `export_model` writes."""
     channels = shape[0]
     meta = {
-        "class_names": ("a", "b"), "image_shape": shape, "mean": (0.5,) * channels,
-        "std": (0.5,) * channels, "name": "random",
+        "class_names": tuple(map(str, range(model.num_classes))), "image_shape": shape,
+        "mean": (0.5,) * channels, "std": (0.5,) * channels, "name": "random",
     }  # fmt: skip
     with tempfile.TemporaryDirectory() as folder:
         manifest = export_model(

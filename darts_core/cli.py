@@ -190,7 +190,7 @@ def _run_argparse(command: str, rest: list[str]) -> int:
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     module.configure(parser)
-    return int(module.run(parser.parse_args(rest)))
+    return int(module.run(parser.parse(rest)))
 
 
 def _interrupted(stop: KeyboardInterrupt) -> int:

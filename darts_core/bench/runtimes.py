@@ -118,7 +118,9 @@ class _Typed(nn.Module):
         super().__init__()
         self.dtype = dtype
         self.layout = torch.channels_last if channels_last else torch.contiguous_format
-        self.model = in_layout(model.to(dtype=dtype), self.layout)
+        if dtype != torch.float32:  # parts that work in another format by themselves keep it
+            model = model.to(dtype=dtype)
+        self.model = in_layout(model, self.layout)
 
     def forward(self, x: Tensor) -> Any:
         x = input_in_layout(cast_input(self.model, x, self.dtype), self.layout)

@@ -36,6 +36,12 @@ class Parser(argparse.ArgumentParser):
         """Raise a ConfigError that names the command and its help."""
         raise ConfigError(f"{self.prog}: {message}; see {self.prog} --help.")
 
+    def parse(self, words: list[str]) -> argparse.Namespace:
+        """The arguments, options between files and settings included, where no verb or `--` divides them."""
+        if self._subparsers is not None or "--" in words:
+            return self.parse_args(words)
+        return self.parse_intermixed_args(words)
+
 
 def parse_arguments(command: str, argv: Sequence[str]) -> argparse.Namespace:
     """The parsed arguments; `overrides` are left as they were typed.

@@ -87,7 +87,8 @@ def export_model(
 
     Raises:
         ExportError: a format is unknown or cannot express the model, or one fails verification; the model
-            gives no single tensor, or takes no float32 values; `extra` does not fit.
+            gives no single tensor, or one of another shape than the data's outputs, or takes no float32
+            values; `extra` does not fit.
         NoFormatError: with `leave_out`, all formats are left out; an ExportError, too.
         NotInstalledError: what a format needs is not installed.
         DeviceError: this machine has no such device, or files are not written for its kind.
@@ -101,7 +102,7 @@ def export_model(
     manifest = _manifest(described, model, accuracy, extra)
     folder.mkdir(parents=True, exist_ok=True)
     with evaluating(model, home):
-        _check_network(model, described.input_shape, home)
+        _check_network(model, described, home)
         job = Job(fold_batch_norms(model, described.input_shape), described, home, bundle=bundle)
         job.channels_last = _layout(job, channels_last, sizes, time_artifacts, max_seconds)
         artifacts: dict[str, Any] = {}
@@ -149,12 +150,15 @@ def _tell_older(folder: Path, artifacts: Mapping[str, Any]) -> None:
 
 
 @torch.no_grad()
-def _check_network(model: nn.Module, input_shape: Sequence[int], device: torch.device) -> None:
-    """Raise where eager does not run as files do: float32 values or token numbers in, one tensor out."""
+def _check_network(model: nn.Module, meta: DataMeta, device: torch.device) -> None:
+    """Raise where eager does not run as files do: float32 values or token numbers in, one tensor out.
+
+    What has another shape than the task takes, `load` would refuse at every call.
+    """
     floating = {p.dtype for p in model.parameters() if p.is_floating_point()}
     others = sorted(str(kind).removeprefix("torch.") for kind in floating - {torch.float32})
     try:
-        output = model(draw_inputs(input_shape, 2, device=device))
+        output = model(draw_inputs(meta.input_shape, 2, device=device))
     except Exception as error:  # whatever a foreign network raises
         if not others or is_memory_shortage(error):
             return  # told below, with the place in the code
@@ -166,6 +170,14 @@ def _check_network(model: nn.Module, input_shape: Sequence[int], device: torch.d
         raise ExportError(
             f"The network gives a {type(output).__name__}, and exported files give one tensor; export a "
             "module around it whose forward returns the one that is meant."
+        )
+    shape: tuple[int, ...] = (len(meta.classes),)
+    if meta.task:
+        shape = saved_task(meta.task, "meta").output_shape(meta.input_shape)
+    if tuple(output.shape) != (2, *shape):
+        raise ExportError(
+            f"The network gives values of shape {list(output.shape)} for 2 samples; its data's description "
+            f"({len(meta.classes)} names of outputs) takes {[2, *shape]}."
         )
 
 

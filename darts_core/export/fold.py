@@ -186,7 +186,11 @@ class _Sites:
             found = [node]
         if not all(any(is_call(part, kind) for kind in _CALLS) for part in found):
             raise LatencyError("it does not follow a convolution")
-        if any(len(part.users) != 1 for part in [node, *found] if isinstance(part, Node)):
+        # a part that is joined twice has one reader, but one weight for two scales
+        several = len(set(found)) < len(found)
+        if several or any(
+            len(part.users) != 1 for part in [node, *found] if isinstance(part, Node)
+        ):
             raise LatencyError("something else reads the convolution's output")
         return [part for part in found if isinstance(part, Node)]
 

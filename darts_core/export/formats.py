@@ -75,7 +75,10 @@ class Cast(nn.Module):
         super().__init__()
         layout = torch.channels_last if channels_last else torch.contiguous_format
         # the copy keeps the caller's model as it is
-        self.model = in_layout(copy_of(model).to(dtype=dtype), layout)
+        own = copy_of(model)
+        if dtype != torch.float32:  # parts that work in another format by themselves keep it
+            own = own.to(dtype=dtype)
+        self.model = in_layout(own, layout)
         self.dtype = dtype
         self.layout = layout
 

@@ -116,7 +116,8 @@ def data_meta(source: Any) -> DataMeta:
     if not classes:
         raise ExportError("The description of the data names no classes.")
     try:
-        name = str(read("name"))
+        # saved networks and manifests call it `data`
+        name = str(read("name", *(["data"] if isinstance(source, Mapping) else [])))
     except ExportError:
         name = ""
     task, unit = optional("task"), optional("unit")

@@ -71,6 +71,8 @@ class LoadedModel:
             ExportError: the inputs have another shape than the model takes, or the file is not what
                 its manifest says.
         """
+        if isinstance(inputs, np.ndarray):  # torch takes no flipped array and no foreign byte order
+            inputs = np.ascontiguousarray(inputs, inputs.dtype.newbyteorder("="))
         x = torch.as_tensor(inputs)
         tokens = len(self.input_shape) == 1
         if x.ndim != len(self.input_shape) + 1 or tuple(x.shape[1:]) != self.input_shape:
@@ -238,7 +240,8 @@ def _open_pt2(path: Path, device: torch.device) -> Runner:
     module = load_program(path, device).module()
 
     def run(x: torch.Tensor) -> torch.Tensor:
-        result = module(x)
+        # traced so: view() joins other dimensions of another layout, or fails
+        result = module(x.contiguous())
         return result if isinstance(result, torch.Tensor) else result[0]
 
     return run

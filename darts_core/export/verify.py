@@ -117,7 +117,8 @@ def compare_on_fresh_inputs(
     for size in batch_sizes:
         x = draw_inputs(input_shape, size, generator=generator, vocabulary=vocabulary).to(device)
         with torch.inference_mode():
-            wanted = reference(x).double().cpu()
+            # a copy: a network may compute in its input
+            wanted = reference(x.clone()).double().cpu()
             found = runner(x).double().cpu()
         if found.shape != wanted.shape:
             return math.inf
@@ -230,7 +231,7 @@ def compare_on_split(
     for x, y in _batches(bundle, split, batch_size):
         x = x.to(device)
         with torch.inference_mode():
-            found = [call(x).to(y.device).float() for call in (runner, reference)]
+            found = [call(x.clone()).to(y.device).float() for call in (runner, reference)]
         for meter, output in zip(meters, found, strict=True):
             meter.update(output, y)
         answers.add(*found)

@@ -177,7 +177,9 @@ def _untimed_rows(
                 case, runs, bundle, runtimes=runtimes, device=device, folder=folder / "files",
                 precisions=precisions,
             ):  # fmt: skip
-                yield replace(one, row=replace(one.row, extra={**one.row.extra, **own.row.extra}))
+                # the stage's own seconds are not all that was spent
+                extra = {k: v for k, v in one.row.extra.items() if k != "device_seconds"}
+                yield replace(one, row=replace(one.row, extra={**extra, **own.row.extra}))
         except ExportError as error:  # the other models' rows stand
             log.warning("%s is left out in %s: %s", entry.name, ", ".join(runtimes), error)
 

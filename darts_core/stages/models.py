@@ -202,11 +202,15 @@ def _stages_before(stage: str, kind: str, version: Path) -> tuple[str, ...] | No
 
 
 def _spent(folder: Path, kind: str) -> dict[str, Any]:
-    """Device-seconds that the model in a stage's folder took, all told; nothing where that is not known."""
+    """Device-seconds that the model in a stage's folder took, all told; nothing where that is not known.
+
+    Where the version holds no search or study nothing was spent on one; it was trained somewhere.
+    """
     before = _stages_before(folder.name, kind, folder.parent)
     if before is None:
         return {}
-    seconds = [_took(place) for place in (folder, *(folder.parent / stage for stage in before))]
+    here = [stage for stage in before if stage == "train" or (folder.parent / stage).is_dir()]
+    seconds = [_took(place) for place in (folder, *(folder.parent / stage for stage in here))]
     known = [value for value in seconds if value is not None]
     return {"device_seconds": sum(known)} if len(known) == len(seconds) else {}
 

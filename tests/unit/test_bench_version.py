@@ -23,8 +23,9 @@ from darts_core.models.baselines import baseline
 from darts_core.report import ModelRow
 from darts_core.runlog import RunFolder, code_mark, config_hash, write_yaml
 from darts_core.settings import BenchOptions, to_plain
+from darts_core.stages import bench as bench_stage
 from darts_core.stages import compare, models
-from darts_core.stages.bench import _READ, _say_unread, bench
+from darts_core.stages.bench import _READ, _say_unread, _untimed_rows, bench
 from darts_core.stages.export import export
 from darts_core.stages.inputs import load_bundle
 from darts_core.stages.models import entries_of, measurable, untimed_row
@@ -151,6 +152,31 @@ def test_a_network_that_is_named_by_its_path_cost_what_its_search_took_too(
     assert cost() == 3.0
     told(version / "search")
     assert cost() is None
+
+
+def test_all_rows_of_a_network_state_what_it_cost_in_all(
+    version: Path, bundle: DataBundle, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (version / "searched").rename(version / "train")
+    told(version / "train", device_seconds=2.0)
+    one = Untimed(ModelRow("trained", extra={"device_seconds": 2.0}), None, ())  # type: ignore[arg-type]
+    monkeypatch.setattr(models, "load", lambda *_, **__: lambda x: torch.zeros(len(x), 10))
+    monkeypatch.setattr(bench_stage, "saved_runs", lambda *_, **__: [])
+    monkeypatch.setattr(bench_stage, "bench_case", lambda *_, **__: [one])
+    exported_row(version, str(version / "train" / "model.pt"), bundle)
+
+    def costs() -> list[Any]:
+        rows = _untimed_rows(settings(), version / "bench", bundle, CPU, entries_of(version))
+        return [own.row.extra.get("device_seconds") for own in rows]
+
+    assert costs() == [2.0] * 3  # eager, in the export's form, exported
+    told(version / "search", device_seconds=1.0)
+    assert costs() == [3.0] * 3
+    told(version / "search")
+    assert costs() == [None] * 3
+    alone = version.parent / "V002" / "prune"
+    told(alone, device_seconds=5.0)  # of a network that was trained elsewhere
+    assert models._spent(alone, "pruned") == {}
 
 
 def test_an_exported_int8_file_is_of_the_kind_that_no_headline_is_of(

@@ -94,11 +94,13 @@ def test_norms_that_others_read_past_stay():
             super().__init__()
             self.conv, self.norm = nn.Conv2d(3, 4, 1), nn.BatchNorm2d(4)
             self.twice, self.second = nn.Conv2d(4, 4, 1), nn.BatchNorm2d(4)
+            self.last, self.both = nn.Conv2d(4, 4, 1), nn.BatchNorm2d(8)
 
         def forward(self, x):
             y = self.conv(x)
             z = self.norm(y) + y  # the convolution's own output is needed too
-            return self.second(self.twice(self.twice(z)))  # one weight used twice
+            z = self.last(self.second(self.twice(self.twice(z))))  # one weight used twice
+            return self.both(torch.cat([z, z], 1))  # and one output joined twice
 
     model = Shared()
     model(torch.randn(8, *SHAPE))
@@ -108,6 +110,7 @@ def test_norms_that_others_read_past_stay():
     torch.testing.assert_close(folded(x), model(x))
     assert isinstance(folded.norm, nn.BatchNorm2d)
     assert isinstance(folded.second, nn.BatchNorm2d)
+    assert isinstance(folded.both, nn.BatchNorm2d)
 
 
 def test_files_agree_with_eager_at_any_batch(exported):

@@ -111,6 +111,20 @@ def test_of_a_description_without_a_unit_images_alone_are_bytes():
     assert data_meta({**series, "data": "mine"}).unit == 255
 
 
+def test_the_data_of_a_saved_network_are_named_as_those_of_a_bundle():
+    assert data_meta({**IMAGES, "data": "digits"}).name == "digits"
+    assert data_meta({**IMAGES, "name": "mine", "data": "digits"}).name == "mine"
+    assert data_meta(IMAGES).name == ""
+
+
+@pytest.mark.parametrize("between", [["--top", "2"], ["--json"]])
+def test_options_may_stand_between_what_is_asked_about(tmp_path, capsys, between):
+    words = ["predict", f"model={tmp_path}", *between, "a.png", "--prefer", "exact", "b.png"]
+    for given in (words, ["predict", "--model", str(tmp_path), *between, "--", "-a.png"]):
+        assert cli.main(given) == 2
+        assert "holds no manifest.json" in capsys.readouterr().err
+
+
 def test_one_path_or_what_a_glob_gives_and_nothing_that_loading_reads(tmp_path, rng):
     for name in "ab":
         np.save(tmp_path / f"{name}.npy", rng.integers(0, 256, (3, 8, 6), dtype=np.uint8))

@@ -1,0 +1,70 @@
+"""Networks with ways of their own: what they do to inputs, in which formats they work, what they give."""
+
+import pytest
+import torch
+from torch import nn
+
+from darts_core.bench.runtimes import prepare
+from darts_core.errors import ExportError
+from darts_core.export import export_model, load
+
+SHAPE = (3, 4, 4)
+META = {"class_names": list("abc"), "image_shape": SHAPE, "mean": [0.5] * 3, "std": [0.2] * 3}
+
+
+def _exported(model, folder, **options):
+    manifest = export_model(model, folder, META, formats=["pt2"], time_artifacts=False, **options)
+    return load(folder), manifest["artifacts"]["pt2"]
+
+
+class InPlace(nn.Module):
+    def forward(self, x):
+        return x.mul_(2).add_(1).mean((2, 3))
+
+
+class View(nn.Module):
+    def forward(self, x):
+        return x.view(x.shape[0], -1)[:, ::16]
+
+
+class DoubleHead(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.head = nn.Linear(3, 3).double()
+
+    def forward(self, x):
+        return self.head(x.mean((2, 3)).double()).float()
+
+
+def test_a_network_that_computes_in_its_input_draws_no_numbers(tmp_path):
+    loaded, row = _exported(InPlace(), tmp_path)
+    assert row["relative_error"] < 1e-5
+    assert torch.allclose(loaded(torch.ones(2, *SHAPE)), torch.full((2, 3), 3.0))
+
+
+def test_a_file_takes_samples_in_whatever_layout_they_lie(tmp_path):
+    loaded, _ = _exported(View(), tmp_path, channels_last=False)
+    x = torch.arange(96.0).view(2, *SHAPE)
+    for laid in (
+        x.to(memory_format=torch.channels_last),
+        x.numpy()[..., ::-1, :].copy()[..., ::-1, :],
+    ):
+        assert torch.equal(loaded(laid), x[:, :, 0, 0])
+    assert torch.equal(loaded(x.numpy().astype(">f4")), x[:, :, 0, 0])
+
+
+def test_layers_that_work_in_double_precision_keep_it(tmp_path):
+    model, x = DoubleHead(), torch.rand(2, *SHAPE)
+    loaded, _ = _exported(model, tmp_path, channels_last=True)
+    assert torch.allclose(loaded(x), model(x), atol=1e-6)
+    for runtime in ("eager", "channels_last"):
+        ready = prepare(model, runtime, device=x.device, bundle=None, folder=tmp_path)
+        assert torch.allclose(ready.call(x), model(x), atol=1e-6)
+
+
+@pytest.mark.parametrize("outputs", [2, 4])
+def test_outputs_that_the_description_does_not_name_are_refused(tmp_path, outputs):
+    model = nn.Sequential(nn.Flatten(), nn.Linear(48, outputs))
+    with pytest.raises(ExportError, match=rf"shape \[2, {outputs}\] .* takes \[2, 3\]\."):
+        _exported(model, tmp_path)
+    assert not list(tmp_path.iterdir())

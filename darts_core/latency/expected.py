@@ -116,10 +116,14 @@ class CostModel(nn.Module):
             # rows of some relaxations do not add up to 1: sigmoids, weights of edges times operations
             return weight_EK / weight_EK.sum(1, keepdim=True).clamp_min(1e-12)
         chosen_EK = weight_EK * self._chosen_1K
-        strength_E = chosen_EK.sum(1).clamp_min(1e-12)
-        share_E = strength_E / (self._same_node_EE @ strength_E)
-        kept_E = (self.space.keep_edges * share_E).clamp_max(1.0)
-        return kept_E[:, None] * chosen_EK / strength_E[:, None]
+        strength_E = chosen_EK.sum(1)
+        shared_E = (self._same_node_EE @ strength_E) / self.space.keep_edges
+        # an edge is kept once at most
+        whole_E = torch.where(strength_E > shared_E, strength_E, shared_E)
+        # a sample may draw `none` on all edges of a node: divided by next to nothing, its gradient would
+        # drown those of all other steps in the moments of alpha's optimizer
+        whole_E = torch.where(whole_E > 1e-12, whole_E, torch.ones_like(whole_E))
+        return chosen_EK / whole_E[:, None]
 
     def _alive(self, weight_EK: Tensor) -> Tensor:
         """[E]: how far each edge's source changes with the input and its target reaches an output."""

@@ -19,10 +19,11 @@ from darts_core.errors import LatencyError
 from darts_core.spaces import SearchSpace
 from darts_core.spaces.changes import changes
 
-__all__ = ["TOLERANCE", "Cost", "Settled", "fastest", "within_budget"]
+__all__ = ["TOLERANCE", "Cost", "Settled", "fastest", "meets", "within_budget"]
 
 TOLERANCE = 1.05
 """A network counts as within the budget up to so many times of it."""
+_ROUNDING = 1e-6
 _MOST = 12
 _STARTS = 8
 Sound = Callable[[Architecture], bool]
@@ -53,6 +54,11 @@ class Settled:
     steps: list[dict[str, Any]] = field(default_factory=list)
 
 
+def meets(taken: float, budget: float) -> bool:
+    """Whether a cost is within the budget, up to the rounding of costs that models keep in fp32."""
+    return taken <= budget * (1 + _ROUNDING)
+
+
 def within_budget(
     start: Architecture,
     weights: Mapping[str, Any],
@@ -80,7 +86,7 @@ def within_budget(
     target, found = budget, start
     while len(known.steps) < _MOST:
         taken = known.taken(found)
-        if taken <= budget:
+        if meets(taken, budget):
             return Settled(found, taken, known.steps)
         # the next one must be expected to save what this one is over, and a little more each time
         target = min(target, cost.of(found) * budget / taken) * 0.98

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from torch import nn
 
@@ -40,7 +41,8 @@ from darts_core.spaces import ChoiceSpace, SearchSpace
 from darts_core.stages.progress import progress_bar
 from darts_core.stages.schema import SearchStage
 from darts_core.supernet import build, create_supernet
-from darts_core.supernet.build import height_of
+from darts_core.supernet.build import NETWORKS, height_of
+from darts_core.supernet.count import count
 
 __all__ = [
     "baseline_of",
@@ -142,7 +144,9 @@ def cost_model(
         image_size=shape[1:],
     )
     if node.cost != "latency":
-        return size_model(space, target, shape, node.cost)
+        model = size_model(space, target, shape, node.cost)
+        _count_the_rest(model, node.cost, target.sizes, shape)
+        return model
     batch = node.batch or max(default_batch_sizes(device))
     runtime = node.runtime
     if node.table:
@@ -161,6 +165,22 @@ def cost_model(
     timer = network_timer(config, shape, num_classes, device, runtime=table.runtime)
     _fit(model, timer, table, path)
     return latency_model(table, space, target, shape, batch=batch, device=device)
+
+
+def _count_the_rest(
+    model: CostModel, what: str, sizes: Mapping[str, Any], shape: Sequence[int]
+) -> None:
+    """Add what stands around the chosen operations, the same in every network: a budget is one of it all."""
+    if model.space.skeleton not in NETWORKS:
+        log.warning(
+            "the skeleton %s has no plain network: the cost is that of the chosen operations alone",
+            model.space.skeleton,
+        )
+        return
+    some = model.space.random(np.random.default_rng(0))
+    size = count(build(some, **sizes, image_size=height_of(shape)), shape)
+    whole = size.macs / 1e6 if what == "macs" else size.params / 1e3
+    model.overhead = whole - model.of(some)
 
 
 def _given_table(node: Latency, text: str, device: torch.device) -> tuple[Path, LatencyTable]:

@@ -15,7 +15,7 @@ from torch import nn
 from darts_core.architecture import Architecture
 from darts_core.data import DataBundle
 from darts_core.errors import ConfigError
-from darts_core.latency.within import TOLERANCE
+from darts_core.latency.within import TOLERANCE, meets
 from darts_core.runlog import read_json, write_json
 from darts_core.search import Doubt, SearchResult
 from darts_core.search.finalists import (
@@ -207,7 +207,7 @@ def _limits(
 
     return Limits(
         sound,
-        lambda a: penalty.cost.of(a) <= budget,
+        lambda a: meets(penalty.cost.of(a), budget),
         lambda a: fill * budget <= penalty.cost.of(a),
         measured,
     )

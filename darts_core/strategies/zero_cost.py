@@ -11,6 +11,7 @@ import torch
 
 from darts_core.architecture import Architecture
 from darts_core.errors import ConfigError
+from darts_core.latency.within import meets
 from darts_core.metric import worth
 from darts_core.settings import Bounds, bounded
 from darts_core.strategies.base import Batch, StepStats
@@ -110,7 +111,7 @@ class ZeroCost(FirstOrder):
         """
         budgets: list[Any] = [p for p in self.penalties if getattr(p, "budget", None) is not None]
         drawn = list(drawn)
-        kept = [a for a in drawn if all(p.cost.of(a) <= p.budget for p in budgets)]
+        kept = [a for a in drawn if all(meets(p.cost.of(a), p.budget) for p in budgets)]
         if not kept and not any(p.firm for p in budgets):
             return drawn
         if not kept:

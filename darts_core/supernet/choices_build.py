@@ -89,8 +89,9 @@ def _move_norms(module: nn.Module) -> None:
         if last == "running_var":
             drawn.uniform_(0.5, 2.0, generator=generator)
         else:
-            drawn.normal_(0.0, 0.3, generator=generator)
-        tensor.copy_(drawn)
+            # upwards: behind a ReLU that gives zeros alone no channel could be told from another
+            drawn.normal_(0.0, 0.3, generator=generator).abs_()
+        tensor.copy_(-drawn if last == "running_mean" else drawn)
 
 
 def plain_module(supernet: Choosing, architecture: Architecture) -> nn.Module:

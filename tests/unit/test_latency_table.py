@@ -252,6 +252,21 @@ def test_expectation_is_differentiable_in_alpha():
     )
 
 
+def test_the_gradient_of_a_node_that_drew_none_on_all_its_edges_is_of_the_costs_size():
+    space = get_space("darts")
+    model = CostModel(space, {k: np.ones(shape) for k, shape in space.alpha_shapes().items()})
+    weights = {kind: torch.zeros(shape) for kind, shape in space.alpha_shapes().items()}
+    for weight in weights.values():
+        weight[:2, space.ops.index("none")] = 1.0  # both edges of the first node
+        weight[2:, space.ops.index("sep_conv_3x3")] = 1.0
+        weight.requires_grad_()
+    expected = model(weights)
+    assert float(expected) == pytest.approx(2 * 3 * 2), "two kinds, three nodes with two edges"
+    for gradient in torch.autograd.grad(expected, list(weights.values())):
+        assert gradient[:2].max() == 1.0
+        assert gradient.abs().max() <= 1.0
+
+
 def test_latency_model_reads_the_table_and_its_fit():
     space, net = get_space("nasbench201"), supernet("nasbench201", 1)
     places = find_places(net, SHAPE)

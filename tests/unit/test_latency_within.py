@@ -44,6 +44,15 @@ def test_a_pick_within_the_budget_is_kept_and_measured_once():
     assert found.steps[0]["architecture"] == PICK.text()
 
 
+def test_a_pick_that_takes_the_budget_to_the_last_param_is_kept():
+    """Costs are kept in fp32, where 0.1 is a little more, and the pick was changed for a smaller one."""
+    counted = CostModel(NB, {"cell": np.full((6, 5), 0.1) * [0, 0, 1, 9, 0]}, overhead=1.0)
+    most = NB.discretize({"cell": np.eye(5)[[2, 2, 1, 1, 1, 1]]})
+    found = within_budget(most, WEIGHTS, NB, counted, 1.2, counted.of)
+    assert 1.2 < found.measured == pytest.approx(1.2)
+    assert found.architecture == most
+
+
 @pytest.mark.parametrize("share", [0.3, 0.5, 0.7, 0.9])
 def test_where_predictions_are_right_the_result_is_nearly_the_best_of_many(share, many_cells):
     least = MODEL.of(fastest(NB, MODEL))

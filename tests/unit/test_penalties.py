@@ -1,5 +1,8 @@
-"""Penalties on the alphas: beta-DARTS exactly, with any relaxation, told how far the search is."""
+"""Penalties on the alphas: beta-DARTS exactly, with any relaxation, told how far the search is; cost."""
 
+from dataclasses import replace
+
+import numpy as np
 import pytest
 import torch
 from torch import nn
@@ -10,9 +13,11 @@ from darts_core.penalties import AlphaPenalty, Beta
 from darts_core.relax import Softmax
 from darts_core.relax.dirichlet import Dirichlet
 from darts_core.spaces import get_space
+from darts_core.stages.cost import penalties
 from darts_core.stages.search_setup import alpha_penalties
 from darts_core.strategies import FirstOrder, SearchSettings
-from darts_core.supernet import LayerChoice, ModuleSupernet, Supernet
+from darts_core.supernet import LayerChoice, ModuleSupernet, Supernet, build
+from darts_core.supernet.count import count
 
 
 def test_beta_pulls_every_logit_down_in_proportion_to_its_weight():
@@ -113,3 +118,20 @@ def test_what_an_edge_may_not_choose_is_nothing_to_a_penalty(relaxation, penalti
         assert torch.isfinite(gradient).all()
         assert (gradient[~allowed] == 0).all()
         assert (gradient[allowed] != 0).any()
+
+
+@pytest.mark.parametrize("space", ["nasbench201", "darts"])
+def test_a_budget_that_is_counted_is_one_of_the_whole_network(space):
+    """What stands around the chosen operations, the stem above all, is most of a small network."""
+    given = ["search.channels=2", "search.layers=2", "latency.cost=macs", "latency.budget=1e6"]
+    with session() as extra:
+        settings = compose("search", [f"space={space}", *given], extra)
+    shape, cells = (1, 8, 8), get_space(space)
+    found = cells.random(np.random.default_rng(5))
+    whole = count(build(found, 2, 2, 10, in_channels=1, image_size=8), shape)
+    for what, size in (("macs", whole.macs / 1e6), ("params", whole.params / 1e3)):
+        settings = replace(settings, latency=replace(settings.latency, cost=what))
+        (charged,) = penalties(settings, cells, shape, 10, torch.device("cpu"))
+        assert charged.cost.of(found) == pytest.approx(size, rel=1e-5)
+        mixed = charged.cost(Supernet(cells, channels=2, layers=2, in_channels=1).one_hot(found))
+        assert float(mixed) == pytest.approx(size, rel=1e-5)

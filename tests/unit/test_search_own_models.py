@@ -188,6 +188,28 @@ def test_a_width_that_cannot_be_cut_out_is_refused_in_a_sentence(kind, words):
         ModuleSupernet(Heads(kind), input_shape=(3, 4, 4))
 
 
+@pytest.mark.parametrize("seed", range(3))
+def test_a_sum_without_a_mask_is_refused_before_the_search_in_a_deeper_network_too(seed):
+    """Its last ReLU gave zeros alone under the values that are drawn for the check, whatever came before."""
+
+    def layers(channels):
+        return nn.Conv2d(channels, 4, 3, padding=1), nn.BatchNorm2d(4), nn.ReLU()
+
+    class Sum(nn.Sequential):
+        def forward(self, x):
+            return x + super().forward(x)  # of channels that are masked and others that are not
+
+    def width():
+        return WidthChoice([2, 4], "width")
+
+    torch.manual_seed(seed)
+    blocks = [*layers(3), width(), Sum(*layers(4)), Sum(*layers(4)), width()]
+    deeper = [*layers(4), width(), *layers(4), width()]
+    net = nn.Sequential(*blocks, *deeper, Mean(), nn.Linear(4, 3))
+    with pytest.raises(ConfigError, match="changes what the model computes"):
+        ModuleSupernet(net, input_shape=(3, 4, 4))
+
+
 def test_a_layer_that_is_computed_again_in_the_backward_pass_says_what_to_turn_off():
     net = ModuleSupernet(Heads("checkpoint"), input_shape=(3, 4, 4))
     with pytest.raises(ConfigError, match=r"utils\.checkpoint"):

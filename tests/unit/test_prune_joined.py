@@ -83,6 +83,28 @@ class Halved(nn.Module):
         return self.head(self.b(torch.cat([left, left + right], 1)).relu())
 
 
+class Apart(nn.Module):
+    """Each half of a layer's channels is read by a layer of its own, or as it is."""
+
+    def __init__(self, halves, second):
+        super().__init__()
+        self.halves, self.second = halves, second
+        self.stem, self.d = nn.Conv2d(3, 8, 3, padding=1), nn.Conv2d(8, 16, 1)
+        self.a, self.b = nn.Conv2d(8, 4, 1), nn.Conv2d(8, 4, 1)
+
+    def forward(self, x):
+        left, right = self.halves(self.d(self.stem(x).relu()).tanh())
+        return self.b(right) + self.a(left) if self.second else self.a(left)
+
+
+@pytest.mark.parametrize("second", [True, False])
+@pytest.mark.parametrize("name", ["chunk", "slices"])
+def test_channels_that_lie_in_halves_at_fixed_places_stay(name, second):
+    halves = {"chunk": lambda y: y.chunk(2, 1), "slices": lambda y: (y[:, :8], y[:, 8:])}
+    model = Apart(halves[name], second).eval()
+    assert {group.root for group in find_groups(model, (3, 8, 8))} == {"stem"}
+
+
 @pytest.mark.parametrize("flat", [True, False])
 def test_channels_of_a_learned_slope_are_joined_or_flattened(flat):
     torch.manual_seed(1)

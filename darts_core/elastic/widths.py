@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import replace
 
@@ -90,7 +91,8 @@ def _width(model: nn.Module, group: ChannelGroup, least: float, step: int) -> Wi
 def _movable(width: Width) -> bool:
     """Whether every layer owns all of the channels and keeps none apart, so that they can be sorted in it."""
     members = (*width.members, *width.free)
-    return width.blocks == 1 and _in_whole_parts(members, width.options[-1])
+    owned = [len(set(member.positions)) for member in members]
+    return width.blocks == 1 and all(count == width.options[-1] for count in owned)
 
 
 def _fair(group: ChannelGroup) -> list[int]:
@@ -120,24 +122,18 @@ def _refused(trial: Trial, group: ChannelGroup, width: Width) -> str:
     """Why the group cannot vary, found by trying; empty where it can."""
     if trial.cut(plan(trial.model, [width], {width.name: width.options[0]})) is None:
         return "the network does not run with fewer, or its output would change its shape"
-    members = (*group.members, *group.free)
-    if _in_whole_parts(members, group.columns) and not moves(trial, group):
+    if not moves(trial, group):
         return "its channels have fixed places (something reads them by position)"
     return ""
-
-
-def _in_whole_parts(members: Sequence[Member], columns: int) -> bool:
-    """Whether every layer owns all channels of each part of which it owns any, so that they can be sorted."""
-    owned = [set(member.positions) for member in members]
-    return all(own and len(own) == columns * len({p // columns for p in own}) for own in owned)
 
 
 def moves(trial: Trial, group: ChannelGroup) -> bool:
     """Whether the network computes the same with the group's channels, or heads, in another order.
 
-    Of channels in parts it is the same other order within each.
+    Of channels in parts it is the same other order within each. Those of a layer that owns some of them
+    alone, as behind a concatenation, change places with each other.
     """
-    members, mixed = (*group.members, *group.free), _mixed(group.columns)
+    members, mixed = (*group.members, *group.free), _mixed(group)
     order = [part * group.columns + column for part in range(group.blocks) for column in mixed]
     try:
         permute(trial.model, members, order)
@@ -148,14 +144,31 @@ def moves(trial: Trial, group: ChannelGroup) -> bool:
     return same
 
 
-def _mixed(count: int) -> list[int]:
-    """Another order of so many channels, always the same one.
+def _mixed(group: ChannelGroup) -> list[int]:
+    """Another order of the columns, always the same one, in which each stands where the same layers own one.
 
     A drawn one: neighbours stay neighbours in a reversed order, which what reads channels in windows (a local
     response norm) would not notice.
     """
-    order: list[int] = np.random.default_rng(0).permutation(count).tolist()
-    return order if order != sorted(order) else order[::-1]
+    drawn = np.random.default_rng(0)
+    order = [*range(group.columns)]
+    for places in _owned_alike(group):
+        own: list[int] = drawn.permutation(places).tolist()
+        for place, column in zip(places, own if own != places else own[::-1], strict=True):
+            order[place] = column
+    return order
+
+
+def _owned_alike(group: ChannelGroup) -> list[list[int]]:
+    """The columns, those together whose channels the same members have as often."""
+    members = (*group.members, *group.free)
+    counts = [Counter(member.positions) for member in members]
+    found: dict[tuple[int, ...], list[int]] = {}
+    for column in range(group.columns):
+        own = _column(group, column)
+        key = tuple(count[channel] for count in counts for channel in own)
+        found.setdefault(key, []).append(column)
+    return [*found.values()]
 
 
 def by_importance(model: nn.Module, width: Width, order: Sequence[int]) -> Width:

@@ -49,6 +49,7 @@ def follow(model: nn.Module, input_shape: Sequence[int]) -> Any:
     import torch_pruning
 
     _leave_reshapes_of_no_width()
+    _state_widths_of_joins()
     _bound_groups()
 
     reference = next(model.parameters())
@@ -59,8 +60,9 @@ def follow(model: nn.Module, input_shape: Sequence[int]) -> Any:
         for parameter in model.parameters()
         if parameter.is_floating_point() or parameter.is_complex()  # others have no gradient
     ]
+    alone = _of_one_number(model)
     for parameter, _ in states:
-        parameter.requires_grad_(True)  # the graph is read from autograd
+        parameter.requires_grad_(id(parameter) not in alone)  # the graph is read from autograd
     try:
         with warnings.catch_warnings(), _linked_zeros(model):
             warnings.simplefilter("ignore")
@@ -79,6 +81,15 @@ def follow(model: nn.Module, input_shape: Sequence[int]) -> Any:
         for parameter, wanted in states:
             parameter.requires_grad_(wanted)
         let_go(model)
+
+
+def _of_one_number(model: nn.Module) -> set[int]:
+    """Ids of the slopes that an activation has for all channels at once.
+
+    Of what meets such a one torch-pruning cannot tell how many channels it has.
+    """
+    slopes = [module.weight for module in model.modules() if isinstance(module, nn.PReLU)]
+    return {id(slope) for slope in slopes if slope.numel() == 1}
 
 
 def _joins_data(output: Any) -> bool:
@@ -177,6 +188,37 @@ def _leave_reshapes_of_no_width() -> None:
 
     update._left_alone = True  # type: ignore[attr-defined]
     index_mapping.update_reshape_index_mapping = update
+
+
+def _state_widths_of_joins() -> None:
+    """A join of channels whose numbers torch-pruning cannot infer ends it: autograd knows them."""
+    from torch_pruning.dependency import index_mapping
+
+    known = index_mapping.update_concat_index_mapping
+    if getattr(known, "_stated", False):
+        return
+
+    def update(graph: Any, node: Any) -> None:
+        try:
+            known(graph, node)
+        except TypeError:  # it adds up what it could not infer
+            widths = _joined_widths(node)
+            if widths is None:
+                raise
+            node.module.concat_sizes = widths
+            known(graph, node)
+
+    update._stated = True  # type: ignore[attr-defined]
+    index_mapping.update_concat_index_mapping = update
+
+
+def _joined_widths(node: Any) -> list[int] | None:
+    """How many channels each input of a join has, as far as autograd tells."""
+    inputs = node.grad_fn.next_functions
+    if len(inputs) != len(node.inputs):
+        return None  # some are left out of the graph
+    shapes = [[*function._input_metadata[at].shape] for function, at in inputs]
+    return [int(shape[1]) for shape in shapes]
 
 
 class UnfollowedError(RuntimeError):

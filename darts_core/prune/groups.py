@@ -151,10 +151,14 @@ def find_groups(model: nn.Module, input_shape: Sequence[int]) -> list[ChannelGro
             "the channels of %d layers stay: a weight that holds them is derived, as by weight_norm",
             len(derived),
         )
-    lost = {group.root: _one_of(group) for group in groups}
-    if _can_lose(model, input_shape, lost):
+    losses = _losses(model, groups)
+    if all(_can_lose(model, input_shape, lost) for lost in losses):
         return groups
-    able = [g for g in groups if _can_lose(model, input_shape, {g.root: lost[g.root]})]
+    able = [
+        g
+        for g in groups
+        if all(_can_lose(model, input_shape, {g.root: o[g.root]}) for o in losses if g.root in o)
+    ]
     if len(able) < len(groups):
         log.info(
             "the channels of %s stay: without some of them the network does not run, or does not run in "
@@ -248,6 +252,35 @@ def _sample(model: nn.Module, input_shape: Sequence[int]) -> torch.Tensor:
 def _one_of(group: ChannelGroup) -> list[int]:
     """One channel of each block, where as many can go."""
     return channels_to_remove(group, np.zeros(group.channels), group.channels - group.blocks)
+
+
+def _losses(model: nn.Module, groups: Sequence[ChannelGroup]) -> list[dict[str, list[int]]]:
+    """What is tried to go: one channel of each; of those that are parted, either half as well.
+
+    A slice or a chunk of the channels may lie at a fixed place: without as many of each part it has others.
+    """
+    found = [{group.root: _one_of(group) for group in groups}]
+    parted = [group for group in groups if _parted(model, group)]
+    for sign in (1.0, -1.0):
+        found.append({g.root: _half_of(g, sign * np.arange(g.channels)) for g in parted})
+    return [lost for lost in found if lost]
+
+
+def _parted(model: nn.Module, group: ChannelGroup) -> bool:
+    """Whether a layer has some of the channels alone, or is said to have more than it has."""
+    for member in group.members:
+        weight = getattr(model.get_submodule(member.name), "weight", None)
+        known = isinstance(weight, torch.Tensor) and member.side == "out"
+        if len({*member.positions}) < group.channels:
+            return True
+        if known and max(member.indices) >= len(weight):
+            return True
+    return False
+
+
+def _half_of(group: ChannelGroup, scores: npt.NDArray[np.float64]) -> list[int]:
+    width = group.columns // 2 * group.blocks
+    return channels_to_remove(group, scores, max(width, least_width(group)))
 
 
 def least_width(group: ChannelGroup) -> int:

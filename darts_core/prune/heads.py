@@ -52,9 +52,10 @@ def find_heads(model: nn.Module, trial: Trial) -> tuple[list[ChannelGroup], dict
         if last is None or heads < 2 or model.get_submodule(last).in_features != heads * size:  # type: ignore[operator]
             left[name] = "its heads cannot be told from its layers"
             continue
-        without = _without_last_head(trial, last, size)
+        # one head alone as well: 8 channels are heads of 8 // 3 = 2 for three heads as for four, not for two
+        unread = {kept: _unread(trial, last, kept * size) for kept in (heads - 1, 1)}
         made = next(
-            (g for g in _ways(model, name, last, heads, size) if _right(trial, g, without)), None
+            (g for g in _ways(model, name, last, heads, size) if _right(trial, g, unread)), None
         )
         if made is None:
             left[name] = (
@@ -300,18 +301,22 @@ def remove(
 
 
 @torch.no_grad()
-def _without_last_head(trial: Trial, last: str, size: int) -> Tensor:
-    """The output when nothing reads an attention's last head, whose channels layer `last` reads last."""
+def _unread(trial: Trial, last: str, kept: int) -> Tensor:
+    """The output when layer `last` of an attention reads so many of its channels, and no others."""
     weight = trial.model.get_submodule(last).weight
     assert isinstance(weight, Tensor)
     before = weight.clone()
-    weight[:, -size:] = 0.0
+    weight[:, kept:] = 0.0
     found = trial.run()
     weight.copy_(before)
     return found
 
 
-def _right(trial: Trial, group: ChannelGroup, without: Tensor) -> bool:
-    """Whether the network with all heads but the last computes what it does when nothing reads that."""
-    plan = plan_of_heads(trial.model, group, {group.channels - 1})
-    return trial.same(trial.cut(plan), without)
+def _right(trial: Trial, group: ChannelGroup, unread: Mapping[int, Tensor]) -> bool:
+    """Whether the network with so many heads computes what it does when nothing reads the others."""
+    return all(
+        trial.same(
+            trial.cut(plan_of_heads(trial.model, group, range(kept, group.channels))), without
+        )
+        for kept, without in unread.items()
+    )

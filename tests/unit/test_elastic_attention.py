@@ -160,6 +160,33 @@ def test_a_hand_written_attention_with_dropout_keeps_it_and_its_heads():
     assert "one" in net.left
 
 
+class Narrow(nn.Module):
+    """A head's size follows from the width, and is the same for three heads as for four: 8 // 3 == 8 // 4."""
+
+    def __init__(self):
+        super().__init__()
+        self.num_heads, self.qkv, self.proj = 4, nn.Linear(8, 24), nn.Linear(8, 8)
+
+    def forward(self, x):
+        shape = len(x), -1, self.num_heads, x.shape[-1] // self.num_heads
+        q, k, v = (part.view(shape).transpose(1, 2) for part in self.qkv(x).chunk(3, -1))
+        y = nn.functional.scaled_dot_product_attention(q, k, v).transpose(1, 2)
+        return self.proj(y.flatten(2))
+
+
+def test_heads_whose_size_follows_from_the_width_are_opened_however_few_channels_they_have():
+    torch.manual_seed(0)
+    model, x = (
+        nn.Sequential(nn.Linear(5, 8), Narrow(), nn.Linear(8, 3)).eval(),
+        torch.randn(2, 6, 5),
+    )
+    wanted = model(x)
+    net = elastic(model, x)
+    assert net.opened == ("1",)
+    assert torch.allclose(model(x), wanted, atol=1e-6)
+    assert all(net.cut({"1.heads": heads})(x).shape == (2, 6, 3) for heads in (1, 2, 3))
+
+
 def test_norms_of_one_s_own_class_are_no_blocks_that_may_be_skipped():
     net = elastic(Written(), torch.randn(*X))
     assert not any("norm" in v.name for v in net.variables if v.kind == "blocks")

@@ -248,6 +248,37 @@ def test_channels_in_parts_that_are_read_by_position_stay():
     assert [variable.name for variable in net.variables] == ["layers.3"]
 
 
+class Stream(nn.Module):
+    """Two layers whose joined channels are added to the stream, which is read as `read` gives it."""
+
+    def __init__(self, read):
+        super().__init__()
+        self.stem, self.read = nn.Conv2d(3, 16, 1), read
+        self.a, self.b, self.out = nn.Conv2d(16, 8, 1), nn.Conv2d(16, 8, 1), nn.Conv2d(16, 5, 1)
+
+    def forward(self, x):
+        x = self.stem(x)
+        x = x + torch.cat([self.a(x), self.b(x)], 1)
+        return self.out(self.read(x).relu())
+
+
+@pytest.mark.parametrize("name", ["as it is", "mirrored", "halves"])
+def test_channels_that_several_layers_own_are_proven_as_others_are(name):
+    torch.manual_seed(0)
+    read = {
+        "as it is": nn.Identity(),
+        "mirrored": lambda y: y.flip(1),
+        "halves": lambda y: y.roll(8, 1),
+    }
+    x = torch.randn(2, *SHAPE)
+    model = Stream(read[name]).eval()
+    if name == "as it is":
+        assert [variable.name for variable in elastic(model, x).variables] == ["stem"]
+        return
+    with pytest.raises(PruneError, match="stem: its channels have fixed places"):
+        elastic(model, x)
+
+
 def test_every_layer_keeps_channels_where_parts_lie_across_several():
     joined = Joined()
     model = Head(joined, nn.BatchNorm2d(32), nn.GroupNorm(2, 32), width=32).eval()

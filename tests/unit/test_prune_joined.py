@@ -54,6 +54,73 @@ def output(model, x):
         return model(x)
 
 
+class Sloped(nn.Module):
+    """An activation with a slope that is learned stands before a join, or before a flattening."""
+
+    def __init__(self, flat):
+        super().__init__()
+        self.flat, self.act = flat, nn.PReLU()
+        self.a, self.b = nn.Conv2d(3, 8, 3, padding=1), nn.Conv2d(3, 8, 1)
+        self.head = nn.Linear(8 * 64 if flat else 16, 4)
+
+    def forward(self, x):
+        a = self.act(self.a(x))
+        if self.flat:
+            return self.head(a.flatten(1))
+        return self.head(torch.cat([self.b(x), a], 1).relu().mean((2, 3)))
+
+
+class Halved(nn.Module):
+    """Halves of channels, of which one is added to the other, join each other again, as in Res2Net."""
+
+    def __init__(self):
+        super().__init__()
+        self.a, self.b = nn.Conv2d(3, 8, 3, padding=1), nn.Conv2d(8, 8, 1)
+        self.head = nn.Conv2d(8, 4, 1)
+
+    def forward(self, x):
+        left, right = self.a(x).chunk(2, 1)
+        return self.head(self.b(torch.cat([left, left + right], 1)).relu())
+
+
+class Apart(nn.Module):
+    """Each half of a layer's channels is read by a layer of its own, or as it is."""
+
+    def __init__(self, halves, second):
+        super().__init__()
+        self.halves, self.second = halves, second
+        self.stem, self.d = nn.Conv2d(3, 8, 3, padding=1), nn.Conv2d(8, 16, 1)
+        self.a, self.b = nn.Conv2d(8, 4, 1), nn.Conv2d(8, 4, 1)
+
+    def forward(self, x):
+        left, right = self.halves(self.d(self.stem(x).relu()).tanh())
+        return self.b(right) + self.a(left) if self.second else self.a(left)
+
+
+@pytest.mark.parametrize("second", [True, False])
+@pytest.mark.parametrize("name", ["chunk", "slices"])
+def test_channels_that_lie_in_halves_at_fixed_places_stay(name, second):
+    halves = {"chunk": lambda y: y.chunk(2, 1), "slices": lambda y: (y[:, :8], y[:, 8:])}
+    model = Apart(halves[name], second).eval()
+    assert {group.root for group in find_groups(model, (3, 8, 8))} == {"stem"}
+
+
+@pytest.mark.parametrize("flat", [True, False])
+def test_channels_of_a_learned_slope_are_joined_or_flattened(flat):
+    torch.manual_seed(1)
+    model, x = Sloped(flat).eval(), torch.randn(2, 3, 8, 8)
+    layers = ["a"] if flat else ["a", "b"]
+    assert {group.root for group in find_groups(model, (3, 8, 8))} == {*layers}
+    wanted = output(without(model, layers), x)
+    cut = remove_channels(model, (3, 8, 8), {name: [2] for name in layers})
+    assert cut.head.in_features == (7 * 64 if flat else 14)
+    assert torch.allclose(output(cut, x), wanted, atol=1e-6)
+
+
+def test_a_join_of_channels_whose_numbers_cannot_be_inferred_stays_and_the_rest_is_pruned():
+    assert {group.root for group in find_groups(Halved().eval(), (3, 8, 8))} == {"b"}
+
+
 @pytest.mark.parametrize("first", [True, False])
 def test_the_channels_behind_a_join_are_those_that_were_cut(first):
     torch.manual_seed(1)

@@ -262,18 +262,19 @@ def _losses(model: nn.Module, groups: Sequence[ChannelGroup]) -> list[dict[str, 
     found = [{group.root: _one_of(group) for group in groups}]
     parted = [group for group in groups if _parted(model, group)]
     for sign in (1.0, -1.0):
-        found.append({g.root: _half_of(g, sign * np.arange(g.channels)) for g in parted})
+        found.append({g.root: _half_of(g, sign * np.arange(float(g.channels))) for g in parted})
     return [lost for lost in found if lost]
 
 
 def _parted(model: nn.Module, group: ChannelGroup) -> bool:
     """Whether a layer has some of the channels alone, or is said to have more than it has."""
     for member in group.members:
-        weight = getattr(model.get_submodule(member.name), "weight", None)
-        known = isinstance(weight, torch.Tensor) and member.side == "out"
         if len({*member.positions}) < group.channels:
             return True
-        if known and max(member.indices) >= len(weight):
+        weight = getattr(model.get_submodule(member.name), "weight", None)
+        if member.side != "out" or not isinstance(weight, torch.Tensor):
+            continue
+        if max(member.indices) >= len(weight):
             return True
     return False
 

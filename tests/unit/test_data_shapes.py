@@ -6,6 +6,7 @@ import torch
 
 from darts_core.data import SOURCES, RawData, load_data, make_bundle
 from darts_core.data.groups import _some
+from darts_core.data.make import _limited
 from darts_core.errors import ConfigError, DataError
 from darts_core.registry import Entry
 from darts_core.tasks import IGNORED, Classification, Regression, make_task
@@ -268,6 +269,19 @@ def test_a_limit_of_groups_is_met_whatever_its_share_of_each_split(rng, limit):
 def test_a_limit_below_the_number_of_splits_is_refused(rng):
     with pytest.raises(DataError, match="choose 3 or more, one for each of params, alpha, val"):
         make_bundle("made", grouped(rng), leave_out="ben", limit=2)
+
+
+@pytest.mark.parametrize(
+    ("sizes", "limit", "wanted"),
+    # what rounding meets stays as it is; what it misses is the largest one's
+    [((5, 7, 4), 8, [2, 4, 2]), ((40, 40, 1), 20, [9, 10, 1]), ((5, 5, 5), 13, [5, 4, 4])],
+)
+def test_splits_of_a_limit(sizes, limit, wanted):
+    ends = np.cumsum(sizes)
+    parts = dict(zip(("params", "alpha", "val"), np.split(np.arange(ends[-1]), ends), strict=False))
+    strata, parts["test"] = np.zeros(ends[-1] + 2, int), ends[-1] + np.arange(2)
+    found = _limited(parts, strata, (limit, None), seed=0)
+    assert [len(index) for index in found.values()] == [*wanted, 2]
 
 
 def test_pairs_of_npy_files(tmp_path, rng):

@@ -15,7 +15,7 @@ from numpy.lib import format as npy
 from darts_core.data.source import check_memory
 from darts_core.errors import DataError
 
-__all__ = ["group_numbers", "numbers", "read_array", "texts"]
+__all__ = ["column", "group_numbers", "numbers", "read_array", "texts"]
 
 log = logging.getLogger("darts_core")
 # numbers of a table that are looked at, and what of its widest column's spread another one may have at least
@@ -97,6 +97,12 @@ def _tell_scales(rows_NF: np.ndarray, label: str) -> None:
             label,
             int(spread.argmax()),
         )
+
+
+def column(targets: np.ndarray) -> np.ndarray:
+    """Targets in one column of whole numbers as a plain list of them: class numbers of [N, 1] are [N]."""
+    whole = targets.dtype.kind in "uib"
+    return targets[:, 0] if targets.ndim == 2 and targets.shape[1] == 1 and whole else targets
 
 
 def texts(found: np.ndarray | None, label: str) -> tuple[str, ...]:

@@ -12,7 +12,7 @@ from dataclasses import replace
 
 import numpy as np
 
-from darts_core.data.arrays import group_numbers
+from darts_core.data.arrays import column, group_numbers
 from darts_core.data.encoded import EncodedImages
 from darts_core.data.kinds import KINDS, kind_of, sample_words
 from darts_core.data.source import MIN_SIZE, RawData
@@ -26,8 +26,12 @@ log = logging.getLogger("darts_core")
 _LOOKED_AT, _STEPS = 2**22, 50
 
 
-def check_raw(raw: RawData) -> RawData:
+def check_raw(raw: RawData, *, classes: bool = True) -> RawData:
     """`raw`, its shapes, dtypes, finiteness and names checked; what targets must be besides is the task's.
+
+    Args:
+        raw: as a source read it.
+        classes: whether whole numbers in one column may be classes.
 
     Raises:
         DataError: something does not fit; the sentence says what and where.
@@ -35,7 +39,7 @@ def check_raw(raw: RawData) -> RawData:
     for name in (*raw.names, *raw.group_names, *raw.vocabulary):
         if unusable(name):
             raise DataError(f"A class name of {raw.origin} holds {unusable(name)}.")
-    raw = _columns(raw)
+    raw = _columns(raw, classes)
     groups, group_names = _groups(raw)
     names = told_apart(raw.names, raw.origin)
     raw = replace(raw, names=names, groups=groups, group_names=group_names, rate=_rate(raw))
@@ -90,21 +94,16 @@ def check_raw(raw: RawData) -> RawData:
     return raw
 
 
-def _columns(raw: RawData) -> RawData:
+def _columns(raw: RawData, classes: bool) -> RawData:
     """Class numbers in one column [N, 1] are [N]; a column with a name of its own holds labels or numbers."""
-    targets = raw.targets if len(raw.names) == 1 else _column(raw.targets)
+    targets = column(raw.targets) if classes and len(raw.names) != 1 else raw.targets
     if targets is not raw.targets:
         log.info("%s: its one column of whole numbers is taken for classes", raw.origin)
     test, mask = raw.test_targets, raw.mask
     if targets.ndim == 1:
-        test = None if test is None else _column(test)
-        mask = None if mask is None else _column(mask)
+        test = None if test is None else column(test)
+        mask = None if mask is None else column(mask)
     return replace(raw, targets=targets, test_targets=test, mask=mask)
-
-
-def _column(values: np.ndarray) -> np.ndarray:
-    one = values.ndim == 2 and values.shape[1] == 1 and values.dtype.kind in "uib"
-    return values[:, 0] if one else values
 
 
 def _groups(raw: RawData) -> tuple[np.ndarray | None, tuple[str, ...]]:
@@ -233,8 +232,8 @@ def tell_rounded(values: np.ndarray, what: str) -> None:
         return
     some = values[:: values.size // _LOOKED_AT + 1].astype(np.float64)
     columns = some.swapaxes(0, 1) if some.ndim > 1 else some[None]
-    for number, column in enumerate(columns):
-        known = column[np.isfinite(column)]
+    for number, one in enumerate(columns):
+        known = one[np.isfinite(one)]
         if not len(known) or known.min() == known.max():
             continue
         step, deviation = float(np.spacing(np.float32(np.abs(known).max()))), float(known.std())

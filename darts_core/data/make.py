@@ -62,7 +62,8 @@ def make_bundle(
         "test_fraction": test_fraction,
     }
     check_types(make_bundle, seed=seed, limit=limit, test_limit=test_limit, **fractions)
-    raw = _without_masked_rows(check_raw(_with_vocabulary(raw)))
+    classes = task is None or "class" in task.takes
+    raw = _without_masked_rows(check_raw(_with_vocabulary(raw), classes=classes))
     targets = read_targets(raw, task)
     if isinstance(raw.inputs, np.ndarray) and raw.inputs.ndim > 2 and not raw.named:
         tell_rounded(raw.inputs, f"{raw.origin}: its inputs")

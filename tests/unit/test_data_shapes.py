@@ -207,6 +207,13 @@ def test_a_column_with_a_name_of_its_own_holds_numbers(rng):
     assert make_bundle("made", raw).task.name == "regression"
 
 
+@pytest.mark.parametrize(("task", "name"), [("multi_label", "label0"), ("regression", "value0")])
+def test_a_column_of_a_task_without_classes_stays_one(rng, task, name):
+    raw = RawData(rng.normal(size=(60, 1, 9)), np.arange(60)[:, None] % 2, (), "mine")
+    bundle = make_bundle("made", raw, task=make_task(task))
+    assert (bundle.class_names, bundle.split("val").targets.shape[1:]) == ((name,), (1,))
+
+
 @pytest.mark.parametrize("mask", [["yes", "no"], [1.0, np.nan], [2, 0]])
 def test_a_mask_of_other_values_than_true_and_false_is_refused(rng, mask):
     # each of them would be taken for true

@@ -20,6 +20,8 @@ __all__ = ["column", "group_numbers", "numbers", "read_array", "texts"]
 log = logging.getLogger("darts_core")
 # numbers of a table that are looked at, and what of its widest column's spread another one may have at least
 _LOOKED_AT, _HIDDEN = 2**22, 1e-3
+# numbers of groups up to this are counted from 0; of larger ones, such as those of patients, few are there
+_MOST_COUNTED = 100_000
 
 
 def read_array(stream: IO[bytes], size_bytes: int, label: str) -> np.ndarray:
@@ -137,7 +139,7 @@ def group_numbers(
         return index.astype(np.int64), tuple(str(name) for name in known)
     given = texts(names, f"{label}: groups")
     low, high = (int(found.min()), int(found.max())) if len(found) else (0, 0)
-    if low < 0 or (given and high >= len(given)) or high > 10_000_000:
+    if low < 0 or (given and high >= len(given)):
         raise DataError(
             f"{label}: group holds {low if low < 0 else high}; allowed are numbers from 0 up"
             + (
@@ -146,4 +148,7 @@ def group_numbers(
                 else "."
             )
         )
+    if not given and high > _MOST_COUNTED:
+        known, index = np.unique(found, return_inverse=True)
+        return index.astype(np.int64), tuple(str(number) for number in known)
     return found.astype(np.int64), given or tuple(str(i) for i in range(high + 1))

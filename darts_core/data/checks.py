@@ -36,12 +36,14 @@ def check_raw(raw: RawData, *, classes: bool = True) -> RawData:
     Raises:
         DataError: something does not fit; the sentence says what and where.
     """
-    for name in (*raw.names, *raw.group_names, *raw.vocabulary):
+    groups, group_names = _groups(raw)
+    for name in (*raw.names, *group_names, *raw.vocabulary):
         if unusable(name):
             raise DataError(f"A class name of {raw.origin} holds {unusable(name)}.")
     raw = _columns(raw, classes)
-    groups, group_names = _groups(raw)
     names = told_apart(raw.names, raw.origin)
+    # of two speakers called Anna, leave_out=Anna would train on one
+    group_names = told_apart(group_names, raw.origin)
     raw = replace(raw, names=names, groups=groups, group_names=group_names, rate=_rate(raw))
     _check_arrays(raw.inputs, raw.targets, raw, "training")
     for what, values in (("groups", raw.groups), ("mask", raw.mask)):
@@ -109,12 +111,16 @@ def _columns(raw: RawData, classes: bool) -> RawData:
 def _groups(raw: RawData) -> tuple[np.ndarray | None, tuple[str, ...]]:
     """The groups as numbers into names: a source of somebody's own may give names, or a column of a table."""
     found = raw.groups
-    if found is not None and found.dtype == object and all(isinstance(one, str) for one in found):
-        found = found.astype(str)
+    if found is not None and found.dtype == object and found.ndim == 1:
+        if all(isinstance(one, str) for one in found):
+            found = found.astype(str)
+        elif all(isinstance(one, int | np.integer) for one in found):
+            found = found.astype(np.int64)
+    elif found is not None and found.dtype.kind in "bf" and np.isfinite(found).all():
+        whole = found.astype(np.int64)
+        found = whole if np.array_equal(whole, found) else found
     names = np.array(raw.group_names) if raw.group_names else None
-    numbers, known = group_numbers(found, names, raw.origin)
-    # of two speakers called Anna, leave_out=Anna would train on one
-    return numbers, told_apart(known, raw.origin)
+    return group_numbers(found, names, raw.origin)
 
 
 def told_apart(names: tuple[str, ...], origin: str) -> tuple[str, ...]:
@@ -234,10 +240,12 @@ def tell_rounded(values: np.ndarray, what: str) -> None:
     columns = some.swapaxes(0, 1) if some.ndim > 1 else some[None]
     for number, one in enumerate(columns):
         known = one[np.isfinite(one)]
-        if not len(known) or known.min() == known.max():
+        if not len(known):
             continue
-        step, deviation = float(np.spacing(np.float32(np.abs(known).max()))), float(known.std())
-        if deviation < _STEPS * step:
+        far, deviation = np.abs(known).max(), float(known.std())
+        step = float(np.spacing(np.float32(far)))
+        # what a constant varies by is its own rounding, which no offset makes a value
+        if _STEPS * np.spacing(far) < deviation < _STEPS * step:
             log.warning(
                 "%s (channel or column %d, counted from 0) lie so far from 0 that float32, in which networks "
                 "compute, knows them in steps of %.3g, and their deviation is %.3g: subtract an offset, such "

@@ -237,6 +237,14 @@ def test_a_source_of_ones_own_may_name_its_groups(rng, dtype):
     assert bundle.sizes == {"params": 15, "alpha": 15, "val": 15, "test": 15}
 
 
+@pytest.mark.parametrize("kind", [int, float, object])
+def test_groups_may_have_numbers_of_any_size_and_type(rng, kind):
+    numbers = np.repeat([5, 7, 3, 4_000_000_001], 15)
+    large = make_bundle("made", of_groups(rng, numbers.astype(kind)), leave_out=4_000_000_001)
+    small = make_bundle("made", of_groups(rng, np.repeat([1, 2, 0, 3], 15)), leave_out=3)
+    assert large.marks == small.marks
+
+
 @pytest.mark.parametrize(
     ("groups", "names", "text"),
     [

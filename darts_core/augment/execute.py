@@ -84,10 +84,10 @@ class PolicyTransform:
         Raises:
             ConfigError: the images are of another dtype.
         """
-        if images_BCHW.dtype != torch.uint8:
-            raise ConfigError(f"{BYTES_ALONE} Leave policy= out.")
         if not self.policy.sub_policies:
             return images_BCHW
+        if images_BCHW.dtype != torch.uint8:
+            raise ConfigError(f"{BYTES_ALONE} Leave policy= out.")
         rng = _host_rng(generator)
         batch, channels = images_BCHW.shape[:2]
         images = images_BCHW.to(torch.float32).div_(255)

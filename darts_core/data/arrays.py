@@ -15,11 +15,13 @@ from numpy.lib import format as npy
 from darts_core.data.source import check_memory
 from darts_core.errors import DataError
 
-__all__ = ["group_numbers", "numbers", "read_array", "texts"]
+__all__ = ["column", "group_numbers", "numbers", "read_array", "texts"]
 
 log = logging.getLogger("darts_core")
 # numbers of a table that are looked at, and what of its widest column's spread another one may have at least
 _LOOKED_AT, _HIDDEN = 2**22, 1e-3
+# numbers of groups up to this are counted from 0; of larger ones, such as those of patients, few are there
+_MOST_COUNTED = 100_000
 
 
 def read_array(stream: IO[bytes], size_bytes: int, label: str) -> np.ndarray:
@@ -99,6 +101,12 @@ def _tell_scales(rows_NF: np.ndarray, label: str) -> None:
         )
 
 
+def column(targets: np.ndarray) -> np.ndarray:
+    """Targets in one column of whole numbers as a plain list of them: class numbers of [N, 1] are [N]."""
+    whole = targets.dtype.kind in "uib"
+    return targets[:, 0] if targets.ndim == 2 and targets.shape[1] == 1 and whole else targets
+
+
 def texts(found: np.ndarray | None, label: str) -> tuple[str, ...]:
     """A list of texts; none where there is no array.
 
@@ -131,7 +139,7 @@ def group_numbers(
         return index.astype(np.int64), tuple(str(name) for name in known)
     given = texts(names, f"{label}: groups")
     low, high = (int(found.min()), int(found.max())) if len(found) else (0, 0)
-    if low < 0 or (given and high >= len(given)) or high > 10_000_000:
+    if low < 0 or (given and high >= len(given)):
         raise DataError(
             f"{label}: group holds {low if low < 0 else high}; allowed are numbers from 0 up"
             + (
@@ -140,4 +148,7 @@ def group_numbers(
                 else "."
             )
         )
+    if not given and high > _MOST_COUNTED:
+        known, index = np.unique(found, return_inverse=True)
+        return index.astype(np.int64), tuple(str(number) for number in known)
     return found.astype(np.int64), given or tuple(str(i) for i in range(high + 1))

@@ -12,7 +12,7 @@ from dataclasses import replace
 
 import numpy as np
 
-from darts_core.data.arrays import group_numbers
+from darts_core.data.arrays import column, group_numbers
 from darts_core.data.encoded import EncodedImages
 from darts_core.data.kinds import KINDS, kind_of, sample_words
 from darts_core.data.source import MIN_SIZE, RawData
@@ -26,18 +26,24 @@ log = logging.getLogger("darts_core")
 _LOOKED_AT, _STEPS = 2**22, 50
 
 
-def check_raw(raw: RawData) -> RawData:
+def check_raw(raw: RawData, *, classes: bool = True) -> RawData:
     """`raw`, its shapes, dtypes, finiteness and names checked; what targets must be besides is the task's.
+
+    Args:
+        raw: as a source read it.
+        classes: whether whole numbers in one column may be classes.
 
     Raises:
         DataError: something does not fit; the sentence says what and where.
     """
-    for name in (*raw.names, *raw.group_names, *raw.vocabulary):
+    groups, group_names = _groups(raw)
+    for name in (*raw.names, *group_names, *raw.vocabulary):
         if unusable(name):
             raise DataError(f"A class name of {raw.origin} holds {unusable(name)}.")
-    raw = _columns(raw)
-    groups, group_names = _groups(raw)
+    raw = _columns(raw, classes)
     names = told_apart(raw.names, raw.origin)
+    # of two speakers called Anna, leave_out=Anna would train on one
+    group_names = told_apart(group_names, raw.origin)
     raw = replace(raw, names=names, groups=groups, group_names=group_names, rate=_rate(raw))
     _check_arrays(raw.inputs, raw.targets, raw, "training")
     for what, values in (("groups", raw.groups), ("mask", raw.mask)):
@@ -90,32 +96,31 @@ def check_raw(raw: RawData) -> RawData:
     return raw
 
 
-def _columns(raw: RawData) -> RawData:
+def _columns(raw: RawData, classes: bool) -> RawData:
     """Class numbers in one column [N, 1] are [N]; a column with a name of its own holds labels or numbers."""
-    targets = raw.targets if len(raw.names) == 1 else _column(raw.targets)
+    targets = column(raw.targets) if classes and len(raw.names) != 1 else raw.targets
     if targets is not raw.targets:
         log.info("%s: its one column of whole numbers is taken for classes", raw.origin)
     test, mask = raw.test_targets, raw.mask
     if targets.ndim == 1:
-        test = None if test is None else _column(test)
-        mask = None if mask is None else _column(mask)
+        test = None if test is None else column(test)
+        mask = None if mask is None else column(mask)
     return replace(raw, targets=targets, test_targets=test, mask=mask)
-
-
-def _column(values: np.ndarray) -> np.ndarray:
-    one = values.ndim == 2 and values.shape[1] == 1 and values.dtype.kind in "uib"
-    return values[:, 0] if one else values
 
 
 def _groups(raw: RawData) -> tuple[np.ndarray | None, tuple[str, ...]]:
     """The groups as numbers into names: a source of somebody's own may give names, or a column of a table."""
     found = raw.groups
-    if found is not None and found.dtype == object and all(isinstance(one, str) for one in found):
-        found = found.astype(str)
+    if found is not None and found.dtype == object and found.ndim == 1:
+        if all(isinstance(one, str) for one in found):
+            found = found.astype(str)
+        elif all(isinstance(one, int | np.integer) for one in found):
+            found = found.astype(np.int64)
+    elif found is not None and found.dtype.kind in "bf" and np.isfinite(found).all():
+        whole = found.astype(np.int64)
+        found = whole if np.array_equal(whole, found) else found
     names = np.array(raw.group_names) if raw.group_names else None
-    numbers, known = group_numbers(found, names, raw.origin)
-    # of two speakers called Anna, leave_out=Anna would train on one
-    return numbers, told_apart(known, raw.origin)
+    return group_numbers(found, names, raw.origin)
 
 
 def told_apart(names: tuple[str, ...], origin: str) -> tuple[str, ...]:
@@ -233,12 +238,14 @@ def tell_rounded(values: np.ndarray, what: str) -> None:
         return
     some = values[:: values.size // _LOOKED_AT + 1].astype(np.float64)
     columns = some.swapaxes(0, 1) if some.ndim > 1 else some[None]
-    for number, column in enumerate(columns):
-        known = column[np.isfinite(column)]
-        if not len(known) or known.min() == known.max():
+    for number, one in enumerate(columns):
+        known = one[np.isfinite(one)]
+        if not len(known):
             continue
-        step, deviation = float(np.spacing(np.float32(np.abs(known).max()))), float(known.std())
-        if deviation < _STEPS * step:
+        far, deviation = np.abs(known).max(), float(known.std())
+        step = float(np.spacing(np.float32(far)))
+        # what a constant varies by is its own rounding, which no offset makes a value
+        if _STEPS * np.spacing(far) < deviation < _STEPS * step:
             log.warning(
                 "%s (channel or column %d, counted from 0) lie so far from 0 that float32, in which networks "
                 "compute, knows them in steps of %.3g, and their deviation is %.3g: subtract an offset, such "

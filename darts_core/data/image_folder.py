@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterable
+from collections.abc import Collection
 from pathlib import Path
 
 import numpy as np
@@ -70,8 +70,9 @@ def _files(folder: Path, classes: tuple[str, ...]) -> tuple[list[Path], np.ndarr
             continue
         found = [p for p in sorted(folders[name].rglob("*")) if not _hidden(p, folder)]
         own = [p for p in found if p.suffix.lower() in _SUFFIXES and not p.is_dir()]
-        others += [p for p in found if p.suffix.lower() not in _SUFFIXES and not p.is_dir()]
-        linked += [p for p in found if p.is_symlink() and p.is_dir()]
+        rest = [p for p in found if p.suffix.lower() not in _SUFFIXES]
+        others += [p for p in rest if not p.is_dir()]
+        linked += [p for p in rest if p.is_symlink() and p.is_dir()]
         files += own
         labels += [label] * len(own)
     if others:
@@ -83,11 +84,16 @@ def _files(folder: Path, classes: tuple[str, ...]) -> tuple[list[Path], np.ndarr
     return files, np.asarray(labels, np.int64)
 
 
-def _beside(folder: Path, read: Iterable[Path]) -> list[Path]:
+def _beside(folder: Path, read: Collection[Path]) -> list[Path]:
     """The folders and images that stand in `folder` itself and are none of those that are read."""
     found = sorted(set(folder.iterdir()) - set(read))
     held = [p for p in found if p.suffix.lower() in _SUFFIXES or p.is_dir()]
-    return [p for p in held if not _hidden(p, folder)]
+    # where a file system takes Train for train, a folder that is read has another name here
+    return [
+        p
+        for p in held
+        if not _hidden(p, folder) and not (p.is_dir() and any(p.samefile(one) for one in read))
+    ]
 
 
 def _tell_unread(folder: Path, unread: list[Path]) -> None:

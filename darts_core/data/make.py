@@ -20,7 +20,7 @@ from darts_core.data.groups import divide_groups, divide_stretches, tell_groups
 from darts_core.data.pool import Pool
 from darts_core.data.repeats import tell_repeats
 from darts_core.data.source import RawData
-from darts_core.data.splits import check_fraction, check_limit, cut, divide, quotas
+from darts_core.data.splits import check_fraction, check_limit, cut, divide
 from darts_core.data.statistics import channel_statistics
 from darts_core.data.targets import MOST_NAMES, Targets, read_targets
 from darts_core.device import require_device
@@ -62,7 +62,8 @@ def make_bundle(
         "test_fraction": test_fraction,
     }
     check_types(make_bundle, seed=seed, limit=limit, test_limit=test_limit, **fractions)
-    raw = _without_masked_rows(check_raw(_with_vocabulary(raw)))
+    classes = task is None or "class" in task.takes
+    raw = _without_masked_rows(check_raw(_with_vocabulary(raw), classes=classes))
     targets = read_targets(raw, task)
     if isinstance(raw.inputs, np.ndarray) and raw.inputs.ndim > 2 and not raw.named:
         tell_rounded(raw.inputs, f"{raw.origin}: its inputs")
@@ -248,19 +249,21 @@ def _limited(
     seed: int,
 ) -> dict[str, np.ndarray]:
     """Each split cut in proportion, so that together they hold as many as the limits say."""
-    sizes = {name: len(index) for name, index in parts.items()}
-    test = sizes.pop("test")
-    check_limit("limit", limits[0], sum(sizes.values()))
-    check_limit("test_limit", limits[1], test)
-    # by largest remainder: rounded each for itself they may hold one sample more or fewer
-    wanted = quotas(np.array([*sizes.values()]), limits[0] or sum(sizes.values()))
-    counts = dict(zip(sizes, wanted.tolist(), strict=True))
-    if limits[0] is not None and sum(counts.values()) > limits[0]:
-        raise DataError(
-            f"data.limit={limits[0]} leaves a split empty; choose {len(sizes)} or more, one for each of "
-            f"{', '.join(sizes)}."
-        )
-    counts["test"] = limits[1] or test
+    sizes = {name: len(index) for name, index in parts.items() if name != "test"}
+    limit, rest = limits[0], sum(sizes.values())
+    check_limit("limit", limit, rest)
+    check_limit("test_limit", limits[1], len(parts["test"]))
+    counts = {**sizes, "test": limits[1] or len(parts["test"])}
+    if limit is not None:
+        if limit < len(sizes):
+            raise DataError(
+                f"data.limit={limit} leaves a split empty; choose {len(sizes)} or more, one for each of "
+                f"{', '.join(sizes)}."
+            )
+        counts |= {name: max(1, round(size * limit / rest)) for name, size in sizes.items()}
+        # rounded each for itself they may hold some more or fewer
+        largest = max(sizes, key=lambda name: sizes[name])
+        counts[largest] += limit - sum(counts[name] for name in sizes)
     return {
         name: cut(strata, index, counts[name], _drawn(name, seed))
         if counts[name] < len(index)

@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
+import logging
 from pathlib import Path
 
 import numpy as np
 
-from darts_core.data.arrays import group_numbers, numbers, read_array
+from darts_core.data.arrays import column, group_numbers, numbers, read_array
 from darts_core.data.source import RawData, existing, register_source
 from darts_core.errors import DataError
 from darts_core.reading import DAMAGE, regular_file
 
 __all__ = ["load_npy"]
 
+log = logging.getLogger("darts_core")
 _HOLDS = "a .npy file with inputs [N,C,H,W], [N,C,T], [N,T] (token numbers) or [N,F] (numbers)"
 
 
@@ -39,12 +41,16 @@ def load_npy(
     if targets is None:
         raise DataError("The data set 'npy' needs data.targets=FILE, a .npy file with the targets.")
     numbered, names = group_numbers(_array(groups) if groups else None, None, str(groups))
+    given = _array(targets)
+    wanted = column(given)
+    if wanted.ndim < given.ndim:
+        log.info("%s: its one column of whole numbers is taken for classes", targets)
     counts = _array(mask) if mask else None
     if counts is not None and counts.dtype != np.bool_:
         raise DataError(f"{mask} has dtype {counts.dtype}; save booleans (True: counts).")
     return RawData(
         numbers(_array(path), str(path)),
-        _array(targets),
+        wanted,
         (),
         str(path),
         mask=counts,

@@ -14,7 +14,7 @@ from pathlib import Path
 
 import numpy as np
 
-from darts_core.data.arrays import group_numbers, numbers, read_array, texts
+from darts_core.data.arrays import column, group_numbers, numbers, read_array, texts
 from darts_core.data.checks import tell_rounded
 from darts_core.data.source import RawData, existing, register_source
 from darts_core.errors import ConfigError, DataError
@@ -151,7 +151,7 @@ def _one(path: Path, keys: set[str], layout: str, take: Take, optional: Optional
         )
     free = pair[0] == "x"  # of any kind, and so is its test set
     inputs = [_layout(take(x), layout, x, path, free) for x, _ in rows]
-    targets = [take(y) for _, y in rows]
+    targets = [column(take(y)) for _, y in rows]
     rate = optional("rate")
     if rate is not None and (rate.size != 1 or rate.dtype.kind not in "uif"):
         raise DataError(f"{path}: rate must be one number, samples a second.")
@@ -171,7 +171,7 @@ def _several(path: Path, keys: set[str], take: Take, optional: Optional) -> RawD
     for one in named:
         if not one.tokens:
             tell_rounded(arrays[one.name], f"{path}: its inputs x_{one.name}")
-    return replace(_sample_data(path, rows, take("y"), optional), named=named)
+    return replace(_sample_data(path, rows, column(take("y")), optional), named=named)
 
 
 def _sample_data(

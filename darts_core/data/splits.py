@@ -7,12 +7,12 @@ import numpy as np
 from darts_core.data.checks import meant_as_numbers
 from darts_core.errors import ConfigError, DataError
 
-__all__ = ["SPLITS", "check_fraction", "check_limit", "cut", "divide", "quotas", "stratified_pick"]
+__all__ = ["SPLITS", "check_fraction", "check_limit", "cut", "divide", "stratified_pick"]
 
 SPLITS = ("params", "alpha", "val", "test")
 
 
-def quotas(counts: np.ndarray, total: int) -> np.ndarray:
+def _quota(counts: np.ndarray, total: int) -> np.ndarray:
     """How many to take of each class: proportional, summing to `total`, by largest remainder."""
     ideal = counts * (total / counts.sum())
     quota = np.floor(ideal).astype(np.int64)
@@ -49,7 +49,7 @@ def stratified_pick(
     """
     own = labels[index]
     _, inverse, counts = np.unique(own, return_inverse=True, return_counts=True)
-    quota = quotas(counts, count)
+    quota = _quota(counts, count)
     # random rank of every image within its class
     order = np.lexsort((rng.random(len(index)), inverse))
     starts = np.concatenate([[0], np.cumsum(counts)[:-1]])

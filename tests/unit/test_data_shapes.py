@@ -6,6 +6,7 @@ import torch
 
 from darts_core.data import SOURCES, RawData, load_data, make_bundle
 from darts_core.data.groups import _some
+from darts_core.data.make import _limited
 from darts_core.errors import ConfigError, DataError
 from darts_core.registry import Entry
 from darts_core.tasks import IGNORED, Classification, Regression, make_task
@@ -206,6 +207,13 @@ def test_a_column_with_a_name_of_its_own_holds_numbers(rng):
     assert make_bundle("made", raw).task.name == "regression"
 
 
+@pytest.mark.parametrize(("task", "name"), [("multi_label", "label0"), ("regression", "value0")])
+def test_a_column_of_a_task_without_classes_stays_one(rng, task, name):
+    raw = RawData(rng.normal(size=(60, 1, 9)), np.arange(60)[:, None] % 2, (), "mine")
+    bundle = make_bundle("made", raw, task=make_task(task))
+    assert (bundle.class_names, bundle.split("val").targets.shape[1:]) == ((name,), (1,))
+
+
 @pytest.mark.parametrize("mask", [["yes", "no"], [1.0, np.nan], [2, 0]])
 def test_a_mask_of_other_values_than_true_and_false_is_refused(rng, mask):
     # each of them would be taken for true
@@ -227,6 +235,14 @@ def test_a_source_of_ones_own_may_name_its_groups(rng, dtype):
     names = np.repeat(np.array(["anna", "ben", "cleo", "dora"], dtype), 15)
     bundle = make_bundle("made", of_groups(rng, names), leave_out="ben")
     assert bundle.sizes == {"params": 15, "alpha": 15, "val": 15, "test": 15}
+
+
+@pytest.mark.parametrize("kind", [int, float, object])
+def test_groups_may_have_numbers_of_any_size_and_type(rng, kind):
+    numbers = np.repeat([5, 7, 3, 4_000_000_001], 15)
+    large = make_bundle("made", of_groups(rng, numbers.astype(kind)), leave_out=4_000_000_001)
+    small = make_bundle("made", of_groups(rng, np.repeat([1, 2, 0, 3], 15)), leave_out=3)
+    assert large.marks == small.marks
 
 
 @pytest.mark.parametrize(
@@ -268,6 +284,19 @@ def test_a_limit_of_groups_is_met_whatever_its_share_of_each_split(rng, limit):
 def test_a_limit_below_the_number_of_splits_is_refused(rng):
     with pytest.raises(DataError, match="choose 3 or more, one for each of params, alpha, val"):
         make_bundle("made", grouped(rng), leave_out="ben", limit=2)
+
+
+@pytest.mark.parametrize(
+    ("sizes", "limit", "wanted"),
+    # what rounding meets stays as it is; what it misses is the largest one's
+    [((5, 7, 4), 8, [2, 4, 2]), ((40, 40, 1), 20, [9, 10, 1]), ((5, 5, 5), 13, [5, 4, 4])],
+)
+def test_splits_of_a_limit(sizes, limit, wanted):
+    ends = np.cumsum(sizes)
+    parts = dict(zip(("params", "alpha", "val"), np.split(np.arange(ends[-1]), ends), strict=False))
+    strata, parts["test"] = np.zeros(ends[-1] + 2, int), ends[-1] + np.arange(2)
+    found = _limited(parts, strata, (limit, None), seed=0)
+    assert [len(index) for index in found.values()] == [*wanted, 2]
 
 
 def test_pairs_of_npy_files(tmp_path, rng):

@@ -182,6 +182,7 @@ def test_values_that_float32_tells_apart_are_not_told(tmp_path, rng, caplog):
     near = np.where(np.arange(60) % 5 == 0, np.nan, 1e4 + np.arange(60))
     saved(tmp_path / "a.npz", x=rng.normal(1e3, 1, (60, 2, 9)), y=near)
     saved(tmp_path / "b.npz", x=np.full((60, 2, 9), 1.7e9), y=np.full(60, 1.7e9))
+    saved(tmp_path / "c.npz", x=9.81 + 1e-15 * rng.normal(size=(60, 2, 9)), y=near)
     assert "steps of" not in caplog.text
 
 
@@ -213,6 +214,8 @@ def test_what_a_folder_holds_beside_images(tmp_path, caplog):
 def test_images_and_folders_that_are_not_read_are_told(tmp_path, caplog):
     write_images(tmp_path / "a" / "train")
     write_images(tmp_path / "a" / "Test")
+    # as where Train and train are one folder
+    (tmp_path / "a" / "Train").symlink_to("train")
     load_data("image_folder", tmp_path / "a")
     assert f"of {tmp_path / 'a'} are not read: Test (" in caplog.text
     caplog.clear()

@@ -88,8 +88,10 @@ def within_budget(
         taken = known.taken(found)
         if meets(taken, budget):
             return Settled(found, taken, known.steps)
-        # the next one must be expected to save what this one is over, and a little more each time
-        target = min(target, cost.of(found) * budget / taken) * 0.98
+        # the next one must be expected to save what this one is over, and a little more each time; what is
+        # counted takes what is expected
+        expected = cost.of(found)
+        target = min(target, expected * budget / taken) * (1.0 if taken == expected else 0.98)
         cheaper = _cheaper(start, weights, space, cost, target, sound)
         if cheaper is None or cheaper in known:
             break
@@ -173,7 +175,7 @@ def _cheaper(
     None where no change of a single choice saves any more before that.
     """
     found, now = start, cost.of(start)
-    while now > target:
+    while not meets(now, target):
         moves = [
             (max(loss, 0.0) / (now - after), after, other)
             for other, loss in changes(space, found, weights)
@@ -187,7 +189,7 @@ def _cheaper(
         gains = [
             (loss, other)
             for other, loss in changes(space, found, weights)
-            if loss < -1e-9 and cost.of(other) <= target and sound(other)
+            if loss < -1e-9 and meets(cost.of(other), target) and sound(other)
         ]
         if not gains:
             return found

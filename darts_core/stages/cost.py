@@ -35,6 +35,7 @@ from darts_core.latency.table import open_table, table_settings
 from darts_core.latency.within import TOLERANCE, fastest
 from darts_core.models.baselines import baseline
 from darts_core.penalties import BudgetPenalty, SoftPenalty
+from darts_core.runlog import write_json
 from darts_core.sample_inputs import draw_inputs
 from darts_core.settings import Latency
 from darts_core.spaces import ChoiceSpace, SearchSpace
@@ -121,8 +122,11 @@ def cost_model(
     device: torch.device,
     *,
     in_channels: int | None = None,
+    whole: bool = True,
 ) -> CostModel | ChoiceCost:
     """Expected cost of the network that will be built, differentiable in the mixing weights.
+
+    Without `whole` what is counted in cells is the chosen operations alone.
 
     Raises:
         LatencyError: the table belongs to another device or lacks rows.
@@ -145,7 +149,8 @@ def cost_model(
     )
     if node.cost != "latency":
         model = size_model(space, target, shape, node.cost)
-        _count_the_rest(model, node.cost, target.sizes, shape)
+        if whole:
+            _count_the_rest(model, node.cost, target.sizes, shape)
         return model
     batch = node.batch or max(default_batch_sizes(device))
     runtime = node.runtime
@@ -178,9 +183,26 @@ def _count_the_rest(
         )
         return
     some = model.space.random(np.random.default_rng(0))
-    size = count(build(some, **sizes, image_size=height_of(shape)), shape)
-    whole = size.macs / 1e6 if what == "macs" else size.params / 1e3
+    network = build(some, **sizes, image_size=height_of(shape))
+    if what == "macs":
+        whole = count(network, shape).macs / 1e6
+    else:  # without a forward pass, whose first one takes seconds of imports
+        whole = sum(p.numel() for p in network.parameters()) / 1e3
     model.overhead = whole - model.of(some)
+
+
+def _counts_all(folder: Path) -> bool:
+    """Whether the search in `folder` counts whole networks; one that an older program began does not."""
+    path = folder / "counted.json"
+    if not path.is_file() and not (folder / "checkpoint.pt").is_file():
+        write_json(path, {"schema_version": 1, "whole": True})
+    if path.is_file():
+        return True
+    log.warning(
+        "an older program began this search: as then, MACs and params are those of the chosen operations "
+        "alone, without stem, preprocessing and classifier"
+    )
+    return False
 
 
 def _given_table(node: Latency, text: str, device: torch.device) -> tuple[Path, LatencyTable]:
@@ -354,10 +376,11 @@ def penalties(
     *,
     in_channels: int | None = None,
     reachable: bool = False,
+    folder: Path | None = None,
 ) -> list[nn.Module]:
     """What the `latency` node adds to the alpha loss; nothing when it asks for nothing.
 
-    With `reachable` it is known that a network of the space meets the budget.
+    With `reachable` it is known that a network of the space meets the budget. `folder` is the search's.
 
     Raises:
         LatencyError: no network of the space can meet the budget.
@@ -366,9 +389,13 @@ def penalties(
     budget = node.budget_ms or node.budget
     if not node.strength and not budget:
         return []
+    counted = node.cost != "latency" and not isinstance(space, ChoiceSpace)
     # drawing params to be timed or counted must not change what the search draws
     with torch.random.fork_rng(devices=[]):
-        cost = cost_model(config, space, image_shape, num_classes, device, in_channels=in_channels)
+        cost = cost_model(
+            config, space, image_shape, num_classes, device, in_channels=in_channels,
+            whole=not counted or folder is None or _counts_all(folder),
+        )  # fmt: skip
     found: list[nn.Module] = []
     if node.strength:
         found.append(SoftPenalty(cost, strength=node.strength, target=node.target))

@@ -96,7 +96,13 @@ def search(config: SearchStage, folder: Path) -> dict[str, Any]:
             costs = aimed_penalties(
                 config.latency,
                 lambda known: penalties(
-                    config, space, *sizes, device, in_channels=bundle.in_channels, reachable=known
+                    config,
+                    space,
+                    *sizes,
+                    device,
+                    in_channels=bundle.in_channels,
+                    reachable=known,
+                    folder=folder,
                 ),
                 folder,
             )

@@ -46,6 +46,7 @@ _FRESH = {
     "overrides.yaml",
     "widths.json",
     "mirrors.json",
+    "counted.json",
 }
 # folders of the version in which a command computes, beside the one of its own name
 _BESIDE = {"tune": ("policy",), "bench": ("trained", "given")}

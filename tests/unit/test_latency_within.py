@@ -53,6 +53,15 @@ def test_a_pick_that_takes_the_budget_to_the_last_param_is_kept():
     assert found.architecture == most
 
 
+def test_what_is_counted_gives_up_no_more_than_it_is_over():
+    """2 % of a network that is mostly stem were more than one choice."""
+    counted = CostModel(NB, {"cell": np.full((6, 5), 0.1) * [0, 0, 0.9, 1, 0]}, overhead=1.0)
+    most = NB.discretize({"cell": np.eye(5)[[3] * 6]})
+    weights = {"cell": np.tile([0.01, 0.01, 0.48, 0.49, 0.01], (6, 1))}
+    found = within_budget(most, weights, NB, counted, 1.59, counted.of)
+    assert found.measured == pytest.approx(1.59)
+
+
 @pytest.mark.parametrize("share", [0.3, 0.5, 0.7, 0.9])
 def test_where_predictions_are_right_the_result_is_nearly_the_best_of_many(share, many_cells):
     least = MODEL.of(fastest(NB, MODEL))

@@ -120,18 +120,41 @@ def test_what_an_edge_may_not_choose_is_nothing_to_a_penalty(relaxation, penalti
         assert (gradient[allowed] != 0).any()
 
 
-@pytest.mark.parametrize("space", ["nasbench201", "darts"])
-def test_a_budget_that_is_counted_is_one_of_the_whole_network(space):
-    """What stands around the chosen operations, the stem above all, is most of a small network."""
-    given = ["search.channels=2", "search.layers=2", "latency.cost=macs", "latency.budget=1e6"]
+@pytest.fixture(scope="module")
+def counting():
+    given = ["search.channels=1", "search.layers=1", "latency.cost=macs", "latency.budget=1e6"]
     with session() as extra:
-        settings = compose("search", [f"space={space}", *given], extra)
-    shape, cells = (1, 8, 8), get_space(space)
+        return compose("search", given, extra)
+
+
+@pytest.mark.parametrize("what", ["macs", "params"])
+@pytest.mark.parametrize("space", ["nasbench201", "darts"])
+def test_a_budget_that_is_counted_is_one_of_the_whole_network(space, what, counting):
+    """What stands around the chosen operations, the stem above all, is most of a small network."""
+    settings = replace(counting, latency=replace(counting.latency, cost=what))
+    shape, cells = (1, 4, 4), get_space(space)
+    (charged,) = penalties(settings, cells, shape, 10, torch.device("cpu"))
     found = cells.random(np.random.default_rng(5))
-    whole = count(build(found, 2, 2, 10, in_channels=1, image_size=8), shape)
-    for what, size in (("macs", whole.macs / 1e6), ("params", whole.params / 1e3)):
-        settings = replace(settings, latency=replace(settings.latency, cost=what))
-        (charged,) = penalties(settings, cells, shape, 10, torch.device("cpu"))
-        assert charged.cost.of(found) == pytest.approx(size, rel=1e-5)
-        mixed = charged.cost(Supernet(cells, channels=2, layers=2, in_channels=1).one_hot(found))
-        assert float(mixed) == pytest.approx(size, rel=1e-5)
+    network = count(build(found, 1, 1, 10, in_channels=1, image_size=4), shape)
+    size = network.macs / 1e6 if what == "macs" else network.params / 1e3
+    assert charged.cost.of(found) == pytest.approx(size, rel=1e-5)
+    mixed = charged.cost(Supernet(cells, channels=1, layers=1, in_channels=1).one_hot(found))
+    assert float(mixed) == pytest.approx(size, rel=1e-5)
+
+
+def test_an_unfinished_search_that_counted_the_chosen_operations_alone_goes_on_so(
+    tmp_path, counting
+):
+    settings = replace(counting, latency=replace(counting.latency, cost="params"))
+
+    def overhead(folder):
+        folder.mkdir(exist_ok=True)
+        cells = get_space("nasbench201")
+        (charged,) = penalties(settings, cells, (1, 4, 4), 10, torch.device("cpu"), folder=folder)
+        (folder / "checkpoint.pt").touch()
+        return charged.cost.overhead
+
+    (tmp_path / "old").mkdir()
+    (tmp_path / "old" / "checkpoint.pt").touch()
+    assert overhead(tmp_path / "old") == overhead(tmp_path / "old") == 0.0
+    assert overhead(tmp_path / "new") == overhead(tmp_path / "new") > 0.0

@@ -192,7 +192,12 @@ def test_a_job_that_another_process_deleted_meanwhile_is_dropped_in_peace(tmp_pa
 # the second: a network in which nothing may vary is refused when its widths' step is known
 @pytest.mark.parametrize(
     ("command", "file"),
-    [("train", "config.yaml"), ("shrink", "widths.json"), ("search", "mirrors.json")],
+    [
+        ("train", "config.yaml"),
+        ("shrink", "widths.json"),
+        ("search", "mirrors.json"),
+        ("search", "counted.json"),
+    ],
 )
 def test_a_claim_under_which_nothing_was_computed_can_be_undone(
     command: str, file: str, tmp_path: Path

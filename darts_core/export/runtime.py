@@ -71,9 +71,11 @@ class LoadedModel:
             ExportError: the inputs have another shape than the model takes, or the file is not what
                 its manifest says.
         """
-        if isinstance(inputs, np.ndarray):  # torch takes no flipped array and no foreign byte order
-            inputs = np.ascontiguousarray(inputs, inputs.dtype.newbyteorder("="))
-        x = torch.as_tensor(inputs)
+        try:
+            x = torch.as_tensor(inputs)
+        except ValueError:  # torch takes no flipped array and no foreign byte order
+            array = np.asarray(inputs)
+            x = torch.as_tensor(np.ascontiguousarray(array, array.dtype.newbyteorder("=")))
         tokens = len(self.input_shape) == 1
         if x.ndim != len(self.input_shape) + 1 or tuple(x.shape[1:]) != self.input_shape:
             raise ExportError(

@@ -14,6 +14,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from torch.fx import Node
 
 from darts_core.device import require_device
 from darts_core.errors import DartsError, ExportError, first_line, unknown_name
@@ -71,9 +72,11 @@ class LoadedModel:
             ExportError: the inputs have another shape than the model takes, or the file is not what
                 its manifest says.
         """
-        if isinstance(inputs, np.ndarray):  # torch takes no flipped array and no foreign byte order
-            inputs = np.ascontiguousarray(inputs, inputs.dtype.newbyteorder("="))
-        x = torch.as_tensor(inputs)
+        try:
+            x = torch.as_tensor(inputs)
+        except ValueError:  # torch takes no flipped array and no foreign byte order
+            array = np.asarray(inputs)
+            x = torch.as_tensor(np.ascontiguousarray(array, array.dtype.newbyteorder("=")))
         tokens = len(self.input_shape) == 1
         if x.ndim != len(self.input_shape) + 1 or tuple(x.shape[1:]) != self.input_shape:
             raise ExportError(
@@ -237,14 +240,31 @@ def _check_content(kind: str, path: Path, *, trust: bool) -> None:
 
 
 def _open_pt2(path: Path, device: torch.device) -> Runner:
-    module = load_program(path, device).module()
+    program = load_program(path, device)
+    taken = program.graph_signature.user_inputs
+    in_place = any(_overwritten(node) for node in program.graph.nodes if node.name in taken)
+    module = program.module()
 
     def run(x: torch.Tensor) -> torch.Tensor:
         # traced so: view() joins other dimensions of another layout, or fails
-        result = module(x.contiguous())
+        result = module(
+            x.clone(memory_format=torch.contiguous_format) if in_place else x.contiguous()
+        )
         return result if isinstance(result, torch.Tensor) else result[0]
 
     return run
+
+
+def _overwritten(node: Node) -> bool:
+    """Whether an operation of the program may compute in the tensor of `node`, or in a view of it."""
+    for user in node.users:
+        schema = getattr(user.target, "_schema", None)
+        if schema is None:
+            continue
+        seen = any(given.alias_info is not None for given in schema.returns)
+        if schema.is_mutable or (seen and _overwritten(user)):
+            return True
+    return False
 
 
 def _open_aoti(path: Path, device: torch.device) -> Runner:

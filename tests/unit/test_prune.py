@@ -187,7 +187,7 @@ def test_every_layer_can_be_timed_alone(monkeypatch, make):
             hook = lambda m, i, o, name=name: shapes.__setitem__(name, o.numel())  # noqa: E731
             module.register_forward_hook(hook)
     costs.observe(model, SHAPE, 2)
-    assert set(shapes) == set(costs._layers)
+    assert set(shapes) == set(costs.layers)
     assert {name: costs.layer_ms(name) for name in shapes} == shapes
     folded = LayerCosts(torch.device("cpu"), folded=True)
     folded.observe(model, SHAPE, 2)

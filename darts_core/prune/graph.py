@@ -217,8 +217,10 @@ def _joined_widths(node: Any) -> list[int] | None:
     inputs = node.grad_fn.next_functions
     if len(inputs) != len(node.inputs):
         return None  # some are left out of the graph
-    shapes = [[*function._input_metadata[at].shape] for function, at in inputs]
-    return [int(shape[1]) for shape in shapes]
+    dim = int(node.grad_fn._saved_dim)
+    if dim >= 2**63:
+        dim -= 2**64  # autograd keeps -1, the last one of tokens, without its sign
+    return [int(function._input_metadata[at].shape[dim]) for function, at in inputs]
 
 
 class UnfollowedError(RuntimeError):

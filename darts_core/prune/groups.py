@@ -151,14 +151,15 @@ def find_groups(model: nn.Module, input_shape: Sequence[int]) -> list[ChannelGro
             "the channels of %d layers stay: a weight that holds them is derived, as by weight_norm",
             len(derived),
         )
-    losses = _losses(model, groups)
-    if all(_can_lose(model, input_shape, lost) for lost in losses):
-        return groups
-    able = [
-        g
-        for g in groups
-        if all(_can_lose(model, input_shape, {g.root: o[g.root]}) for o in losses if g.root in o)
-    ]
+    failed = [lost for lost in _losses(model, groups) if not _can_lose(model, input_shape, lost)]
+
+    def stays(root: str) -> bool:
+        return any(
+            root in lost and not _can_lose(model, input_shape, {root: lost[root]})
+            for lost in failed
+        )
+
+    able = [group for group in groups if not stays(group.root)]
     if len(able) < len(groups):
         log.info(
             "the channels of %s stay: without some of them the network does not run, or does not run in "

@@ -121,6 +121,28 @@ def test_a_join_of_channels_whose_numbers_cannot_be_inferred_stays_and_the_rest_
     assert {group.root for group in find_groups(Halved().eval(), (3, 8, 8))} == {"b"}
 
 
+class Scaled(nn.Module):
+    """Scaled tokens, whose number of channels is not inferred, join a layer's in the last dimension."""
+
+    def __init__(self):
+        super().__init__()
+        self.scale = nn.Parameter(torch.tensor(0.5))
+        self.a, self.head = nn.Linear(24, 8), nn.Linear(32, 4)
+
+    def forward(self, x):
+        return self.head(torch.cat([self.scale * x, self.a(x)], -1))
+
+
+def test_the_channels_behind_a_join_of_tokens_are_those_that_were_cut():
+    torch.manual_seed(1)
+    model, x = Scaled().eval(), torch.randn(2, 16, 24)  # half as many tokens as channels are joined
+    assert {group.root for group in find_groups(model, (16, 24))} == {"a"}
+    wanted = output(without(model, ["a"]), x)
+    cut = remove_channels(model, (16, 24), {"a": [2]})
+    assert cut.head.in_features == 31
+    assert torch.allclose(output(cut, x), wanted, atol=1e-6)
+
+
 @pytest.mark.parametrize("first", [True, False])
 def test_the_channels_behind_a_join_are_those_that_were_cut(first):
     torch.manual_seed(1)

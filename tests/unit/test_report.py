@@ -430,10 +430,8 @@ def test_a_version_that_was_only_pruned_is_headed_by_what_that_gave(tmp_path):
 
 
 def test_a_study_states_the_gain_against_the_users_own_settings(tmp_path):
-    trials = [
-        {"number": n, "state": "complete", "value": v, "params": {"x": v}}
-        for n, v in ((0, 0.5), (1, 0.75))
-    ]
+    rows = ((n, {"x": v}, v) for n, v in enumerate((0.5, 0.75)))
+    trials = [{"number": n, "state": "complete", "params": p, "value": v} for n, p, v in rows]
     result = {"trials": trials, "best_number": 1, "best_value": 0.75}
     own = {"baseline_number": 0, "baseline_value": 0.5, "gain": 0.25}
 
@@ -445,9 +443,7 @@ def test_a_study_states_the_gain_against_the_users_own_settings(tmp_path):
     assert "own settings" not in note()
     beaten = {**own, "best_number": 0, "best_value": 0.5, "gain": 0.0}
     assert "nothing beat your own settings (0.5)" in note(**beaten)
-    # where another objective decides
-    assert "; 0.75 as with your own settings (one seed)" in note(
-        **{**own, "baseline_value": 0.75, "gain": 0.0}
-    )
+    equal = {"baseline_value": 0.75, "gain": 0.0}  # where another objective decides
+    assert "; 0.75 as with your own settings (one seed)" in note(**{**own, **equal})
     outside = note(**{**own, "baseline_value": 1.0, "gain": -0.25})
     assert "1 with your own settings, which break a constraint: 0.25 worse (one seed)" in outside

@@ -13,9 +13,8 @@ import statistics
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
-from benchmarks.elastic import at_budgets
+from benchmarks.elastic import at_budgets, mean_of
 from darts_core.bench.results import Results, read_results
 
 RESULTS = Path("benchmarks/results")
@@ -108,10 +107,12 @@ def alone(results: Results) -> Reached:
     """Points against their networks trained alone."""
     gains = [[p["ours"] - p["alone"] for p in row["alone"]["rows"]] for row in results.rows]
     means = [statistics.mean(seed) for seed in gains]
-    error = statistics.stdev(means) / len(means) ** 0.5
-    mean, worst = statistics.mean(means), min(min(seed) for seed in gains)
-    text = f"{points_of(mean)} ± {100 * error:.2f}, worst {points_of(worst)}"
-    return Reached(f"{text} ({sum(map(len, gains))} points)", mean >= -0.005 and worst >= -0.01)
+    found, worst = mean_of(means), min(min(seed) for seed in gains)
+    error = found["standard_error"]
+    spread = "" if error is None else f" ± {100 * error:.2f}"
+    text = f"{points_of(found['mean'])}{spread}, worst {points_of(worst)}"
+    met = found["mean"] >= -0.005 and worst >= -0.01
+    return Reached(f"{text} ({sum(map(len, gains))} points)", met)
 
 
 def whole(results: Results) -> Reached:
@@ -230,7 +231,7 @@ def put_into(page: str, text: str) -> str:
     return f"{head}{begin}\n\n{text}\n\n{end}{tail}"
 
 
-def main(words: list[str] | None = None) -> Any:
+def main(words: list[str] | None = None) -> None:
     """Parse the command line; print the table, or put it into the page."""
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0] if __doc__ else "")
     parser.add_argument("--write", action="store_true", help=f"put it into {PAGE}")

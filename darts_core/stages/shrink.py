@@ -138,10 +138,10 @@ def shrink(config: ShrinkStage, folder: Path) -> dict[str, Any]:
         run, family, metric, front, taken, device_seconds=spent.seconds, data_marks=bundle.marks,
         **counted, **told,
     )  # fmt: skip
-    for seconds in took.values():
+    if took:
         log.info(
             "all of it took %s, %.1f times the training of the given network",
-            duration(spent.seconds), spent.seconds / seconds,
+            duration(spent.seconds), spent.seconds / took["given_training_seconds"],
         )  # fmt: skip
     return run.result()
 

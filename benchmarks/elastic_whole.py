@@ -50,6 +50,7 @@ class Recipe:
         share: of the base in each loss.
         others: weight of each sub-network's loss beside the whole network's 1.
         depth: whether blocks may be skipped.
+        in_place: whether sub-networks learn from the whole network, too, or from the base alone.
         changes: of the training's other settings.
     """
 
@@ -58,6 +59,7 @@ class Recipe:
     share: float = 0.5
     others: float = 1.0
     depth: bool = True
+    in_place: bool = True
     changes: tuple[tuple[str, Any], ...] = ()
 
 
@@ -66,6 +68,8 @@ RECIPES = {
     **{f"plain-lr{rate:g}": Recipe(rate, drawn=None) for rate in (0.02, 0.1)},
     **{f"lr{rate:g}-others0.5": Recipe(rate, others=0.5) for rate in (0.05, 0.1)},
     **{f"lr{rate:g}-others0.25": Recipe(rate, others=0.25) for rate in (0.05, 0.1, 0.2)},
+    "lr0.05-others0.25-base-teaches": Recipe(0.05, others=0.25, in_place=False),
+    "lr0.1-others0.5-base-teaches": Recipe(0.1, others=0.5, in_place=False),
     "lr0.2-others0.125": Recipe(0.2, others=0.125),
     "lr0.02-taught": Recipe(0.02, share=1.0),
     "lr0.02-labels": Recipe(0.02, share=0.0),
@@ -81,6 +85,13 @@ class _WholeAlone(Sandwich):
 
     def choices(self) -> list[dict[str, int]]:
         return [self.net.largest]
+
+
+class _BaseTeaches(Sandwich):
+    """Sub-networks learn from the base alone."""
+
+    def _for_others(self, taught: Any, whole: Any) -> Any:
+        return taught
 
 
 def bundle_of(args: argparse.Namespace, seed: int) -> Any:
@@ -132,7 +143,8 @@ def train(args: argparse.Namespace, recipe: Recipe, seed: int, bundle: Any, base
     config = replace(
         BASE, epochs=args.elastic_epochs, learning_rate=recipe.learning_rate, **dict(recipe.changes)
     )
-    kind = Sandwich if recipe.drawn is not None else _WholeAlone
+    kind = Sandwich if recipe.in_place else _BaseTeaches
+    kind = kind if recipe.drawn is not None else _WholeAlone
     sandwich = kind(
         net, drawn=recipe.drawn or 0, share=recipe.share, others=recipe.others, seed=seed,
         task=bundle.task,

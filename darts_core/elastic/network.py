@@ -156,6 +156,8 @@ class Elastic:
         return "\n".join([head, *lines])
 
 
+@torch.inference_mode(mode=False)
+@torch.enable_grad()  # a script may load and call its networks without gradients
 def elastic(
     model: nn.Module,
     example_inputs: Tensor,

@@ -1,7 +1,8 @@
 """The gradient of an elastic training step: the whole network, the smallest, and some drawn between.
 
 Each one's gradient is formed and its activations are freed before the next runs, so that the memory is that
-of the whole network alone. All learn from the targets and from the given network's outputs.
+of the whole network alone. All learn from the targets and from the given network's outputs; the sub-networks
+from the mean of these and of the whole network's own (distillation in place).
 Sources: universally slimmable networks, arXiv:1903.05134, section 3 (sandwich rule, in-place distillation);
 BigNAS, arXiv:2003.11142, section 3.1.
 """
@@ -142,10 +143,11 @@ class Sandwich:
                 with torch.autocast(x.device.type, enabled=False):
                     if self._learns(weighted, whole is None):
                         (scale(weighted) if scale is not None else weighted).backward()  # type: ignore[no-untyped-call]
-            first = _first(output)
-            whole = first.detach() if whole is None else whole
+            if whole is None:
+                whole = _first(output).detach()
+                taught = self._for_others(taught, whole)
             total += loss.detach().float() / len(chosen)
-            del output, loss, weighted, first
+            del output, loss, weighted
             self._memory.passed()
         self.step += 1
         assert whole is not None
@@ -159,6 +161,13 @@ class Sandwich:
         if next(self.teacher.model.parameters()).device != home:
             self.teacher.model.to(home)
         return self.teacher(x)
+
+    def _for_others(self, taught: Tensor | None, whole: Tensor) -> Tensor | None:
+        """What the sub-networks learn from beside the targets: the given network and the whole one.
+
+        Two that err apart teach better than one, and the second one's outputs are there anyway.
+        """
+        return None if taught is None else (taught + whole.to(taught.dtype)) / 2
 
     def _learns(self, loss: Tensor, first: bool) -> bool:
         """Whether the loss has a gradient; that of a part may have none, where all that it runs is frozen."""

@@ -147,6 +147,19 @@ def test_an_unknown_choice_is_refused(made):
         net.cut({"nowhere": 3})
 
 
+@pytest.mark.parametrize("without", [torch.no_grad, torch.inference_mode])
+def test_a_script_may_call_it_where_gradients_are_off(made, without):
+    (before, usual), batches = made["resnet14"], _batches()
+    given = copy.deepcopy(before)
+    with without():
+        net = elastic(given, batches[0][0], batches=batches)
+    assert net.orders == usual.orders
+    assert net.variables == usual.variables
+    pairs = zip(net.model.parameters(), usual.model.parameters(), strict=True)
+    assert all(torch.equal(p, q) for p, q in pairs)
+    assert all(p.requires_grad and not p.is_inference() for p in net.model.parameters())
+
+
 class _Branching(nn.Module):
     def __init__(self):
         super().__init__()

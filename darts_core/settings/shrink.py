@@ -22,7 +22,11 @@ class ShrinkOptions(Settings):
         2, "sub-networks drawn a step, beside the whole and the smallest", low=0, high=64
     )
     distillation: float = setting(
-        0.5, "share of the given network's outputs in each loss", low=0, high=1
+        0.5,
+        "share of the given network's outputs in each loss; of sub-networks, of their mean with the whole "
+        "one's",
+        low=0,
+        high=1,
     )
     others: float = setting(
         0.25,

@@ -42,6 +42,7 @@ from darts_core.export import export_model
 from darts_core.prune.groups import ChannelGroup, channels_to_remove, find_groups, least_width
 from darts_core.prune.heads import groups_of_heads, open_attentions, remove
 from darts_core.prune.importance import channel_importance
+from darts_core.prune.proof import movable
 from darts_core.prune.structure import find_cuts
 from darts_core.supernet import count
 from darts_core.supernet.replace import replace_modules
@@ -181,7 +182,9 @@ def pruned(model: nn.Module, shape: Shape, note: dict[str, Any]) -> nn.Module:
     """A copy with at most 60 % of the multiply-adds, by magnitude; `note` receives what was found."""
     whole = copy.deepcopy(model)
     open_attentions(whole, shape)
-    groups: list[ChannelGroup] = [*find_groups(whole, shape), *groups_of_heads(whole, shape)]
+    found: list[ChannelGroup] = [*find_groups(whole, shape), *groups_of_heads(whole, shape)]
+    able = movable(whole, shape, found)
+    groups = [group for group in found if able[group.root]]
     note["groups"] = len(groups)
     scores = channel_importance(whole, groups, "magnitude")
     before = count(whole, shape).macs

@@ -25,10 +25,11 @@ from darts_core.elastic.variables import (
     largest,
     smallest,
 )
-from darts_core.elastic.widths import by_importance, find_widths, moves, of_heads
+from darts_core.elastic.widths import by_importance, find_widths, of_heads
 from darts_core.errors import PruneError
 from darts_core.modes import evaluating
 from darts_core.prune.heads import find_heads, open_left
+from darts_core.prune.proof import moves
 from darts_core.prune.prune import preferred_step
 from darts_core.prune.slices import Plan, cut, running
 from darts_core.prune.trial import Trial

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from collections import Counter
 from collections.abc import Sequence
 from dataclasses import replace
 
@@ -21,10 +20,11 @@ from darts_core.prune.groups import (
     find_groups,
     least_width,
 )
+from darts_core.prune.proof import moves
 from darts_core.prune.slices import LAYERS, permute
 from darts_core.prune.trial import Trial
 
-__all__ = ["by_importance", "find_widths", "moves", "of_heads"]
+__all__ = ["by_importance", "find_widths", "of_heads"]
 
 _UNFOLLOWED = (
     "its outputs are the network's, are shared out in a fixed way, are read by what runs in training alone, "
@@ -107,15 +107,10 @@ def _fair(group: ChannelGroup) -> list[int]:
             place.setdefault(channel, number / len(own))
 
     def first(column: int) -> float:
-        return min(place.get(channel, 1.0) for channel in _column(group, column))
+        return min(place.get(channel, 1.0) for channel in group.at(column))
 
     columns = sorted(range(group.columns), key=first)
-    return [channel for column in columns for channel in _column(group, column)]
-
-
-def _column(group: ChannelGroup, column: int) -> range:
-    """The channels that go or stay together, one of each part."""
-    return range(column, group.channels, group.columns)
+    return [channel for column in columns for channel in group.at(column)]
 
 
 def _refused(trial: Trial, group: ChannelGroup, width: Width) -> str:
@@ -125,50 +120,6 @@ def _refused(trial: Trial, group: ChannelGroup, width: Width) -> str:
     if not moves(trial, group):
         return "its channels have fixed places (something reads them by position)"
     return ""
-
-
-def moves(trial: Trial, group: ChannelGroup) -> bool:
-    """Whether the network computes the same with the group's channels, or heads, in another order.
-
-    Of channels in parts it is the same other order within each. Those of a layer that owns some of them
-    alone, as behind a concatenation, change places with each other.
-    """
-    members, mixed = (*group.members, *group.free), _mixed(group)
-    order = [part * group.columns + column for part in range(group.blocks) for column in mixed]
-    try:
-        permute(trial.model, members, order)
-    except IndexError:  # torch-pruning took other channels for these, as behind a pixel shuffle
-        return False
-    same = trial.same(trial.run())
-    permute(trial.model, members, np.argsort(order).tolist())
-    return same
-
-
-def _mixed(group: ChannelGroup) -> list[int]:
-    """Another order of the columns, always the same one, in which each stands where the same layers own one.
-
-    A drawn one: neighbours stay neighbours in a reversed order, which what reads channels in windows (a local
-    response norm) would not notice.
-    """
-    drawn = np.random.default_rng(0)
-    order = [*range(group.columns)]
-    for places in _owned_alike(group):
-        own: list[int] = drawn.permutation(places).tolist()
-        for place, column in zip(places, own if own != places else own[::-1], strict=True):
-            order[place] = column
-    return order
-
-
-def _owned_alike(group: ChannelGroup) -> list[list[int]]:
-    """The columns, those together whose channels the same members have as often."""
-    members = (*group.members, *group.free)
-    counts = [Counter(member.positions) for member in members]
-    found: dict[tuple[int, ...], list[int]] = {}
-    for column in range(group.columns):
-        own = _column(group, column)
-        key = tuple(count[channel] for count in counts for channel in own)
-        found.setdefault(key, []).append(column)
-    return [*found.values()]
 
 
 def by_importance(model: nn.Module, width: Width, order: Sequence[int]) -> Width:

@@ -107,6 +107,10 @@ class ChannelGroup:
         """How many sets of channels there are, one of each block, of which each goes or stays as a whole."""
         return self.channels // self.blocks
 
+    def at(self, column: int) -> range:
+        """The channels that go or stay together, one of each block."""
+        return range(column, self.channels, self.columns)
+
 
 def find_groups(model: nn.Module, input_shape: Sequence[int]) -> list[ChannelGroup]:
     """All groups of coupled channels of `model`, its outputs left out.

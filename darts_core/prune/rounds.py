@@ -25,6 +25,7 @@ from darts_core.prune.groups import (
 from darts_core.prune.heads import groups_of_heads, remove
 from darts_core.prune.importance import Array, channel_importance
 from darts_core.prune.plan import Item, Option, solve, widths_of
+from darts_core.prune.proof import movable
 from darts_core.prune.structure import Cut, find_cuts, find_dead, loss_increases
 from darts_core.tasks import Classification, Task
 from darts_core.train.save import replace_modules
@@ -77,6 +78,7 @@ class Pruner:
     step: int = 1
     structure: bool = True
     task: Task = field(default_factory=Classification)
+    _movable: dict[Any, bool] = field(default_factory=dict, init=False, repr=False)
 
     def fastest(self, model: nn.Module) -> Timing:
         """Time of the network with everything cut that may be: no plan can be faster."""
@@ -114,11 +116,23 @@ class Pruner:
         groups = find_groups(model, shape)
         cut = {member.name for group in groups for member in group.members if member.side == "out"}
         # where heads are of one channel, the channels are the heads
-        return groups + [
+        groups += [
             heads
             for heads in groups_of_heads(model, shape)
             if not any(m.side == "out" and m.name in cut for m in heads.members)
         ]
+        return self._proven(model, groups)
+
+    def _proven(self, model: nn.Module, groups: Sequence[ChannelGroup]) -> list[ChannelGroup]:
+        """Those whose channels nothing reads by position; each is tried once, as trying runs the network."""
+        # fewer channels of the same layers need no other proof
+        known = {
+            group.root: (group.kind, *((m.name, m.side) for m in group.members)) for group in groups
+        }
+        new = [group for group in groups if known[group.root] not in self._movable]
+        for root, able in movable(model, self.input_shape, new).items():
+            self._movable[known[root]] = able
+        return [group for group in groups if self._movable[known[group.root]]]
 
     def _step(self, group: ChannelGroup) -> int:
         return 1 if group.kind == "heads" else self.step

@@ -1,0 +1,84 @@
+"""Channels that something reads by position are not pruned; all others are."""
+
+import copy
+
+import pytest
+import torch
+from prune_cases import SHAPE, Data, by_macs, count_costs
+from torch import nn
+
+from darts_core.prune import proof, prune_to_budget
+from darts_core.prune.groups import find_groups
+from darts_core.prune.proof import movable
+
+READ = {
+    "straight": lambda x: x,
+    "flip": lambda x: x.flip(1),
+    "roll": lambda x: x.roll(1, 1),
+    "reversed slices": lambda x: torch.cat([x[:, 8:], x[:, :8]], 1),
+}
+
+
+class Net(nn.Module):
+    """Half of the channels of `a` and of `c` are dead; those of `a` are read in another order."""
+
+    def __init__(self, read):
+        super().__init__()
+        torch.manual_seed(0)
+        self.read = read
+        self.a, self.b = nn.Conv2d(3, 16, 3, padding=1), nn.Conv2d(16, 8, 3, padding=1)
+        self.c, self.d = nn.Conv2d(8, 16, 3, padding=1), nn.Conv2d(16, 8, 3, padding=1)
+        self.head = nn.Linear(8, 3)
+        with torch.no_grad():
+            for layer in (self.a, self.c):
+                layer.weight[8:], layer.bias[8:] = 0, 0
+
+    def forward(self, x):
+        x = self.b(READ[self.read](self.a(x).relu())).relu()
+        return self.head(self.d(self.c(x).relu()).mean((2, 3)))
+
+
+@pytest.fixture(autouse=True)
+def counted_costs(monkeypatch):
+    count_costs(monkeypatch)
+
+
+@pytest.mark.parametrize("read", READ)
+def test_what_is_read_by_position_stays_and_dead_channels_elsewhere_go(read):
+    model, data = Net(read).eval(), Data()
+    result = prune_to_budget(
+        model, data, budget="80%", batch=2, rounds=1, structure=False, round_to=1, timer=by_macs,
+        tune=lambda network, part, parts: None,
+    )  # fmt: skip
+    assert result.speedup > 1.2
+    assert (result.model.a.out_channels < 16) == (read == "straight")
+    assert result.model.c.out_channels < 16
+    with torch.no_grad():
+        torch.testing.assert_close(result.model(data.x), model(data.x))
+
+
+def test_each_group_is_tried_once(monkeypatch):
+    tried = []
+    monkeypatch.setattr(
+        "darts_core.prune.rounds.movable",
+        lambda model, shape, groups: (
+            tried.extend(g.root for g in groups) or movable(model, shape, groups)
+        ),
+    )
+    prune_to_budget(
+        Net("flip").eval(), Data(), budget="60%", batch=2, rounds=2, structure=False, round_to=1,
+        timer=by_macs, tune=lambda network, part, parts: None,
+    )  # fmt: skip
+    assert sorted(tried) == sorted(set(tried))
+    assert {"a", "c"} <= set(tried)
+
+
+def test_a_network_that_cannot_be_tried_is_believed_and_that_is_said(monkeypatch, caplog):
+    model = Net("flip").eval()
+    groups = find_groups(model, SHAPE)
+    assert movable(copy.deepcopy(model), SHAPE, groups)["a"] is False
+    with torch.no_grad():
+        model.head.bias.fill_(float("nan"))
+    assert movable(model, SHAPE, groups) == {group.root: True for group in groups}
+    assert "reads channels by position is not known" in caplog.text
+    assert proof.movable(model, SHAPE, []) == {}

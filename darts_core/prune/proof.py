@@ -21,20 +21,38 @@ log = logging.getLogger("darts_core")
 
 
 def movable(
-    model: nn.Module, input_shape: Sequence[int], groups: Sequence[ChannelGroup]
+    model: nn.Module,
+    input_shape: Sequence[int],
+    groups: Sequence[ChannelGroup],
+    *,
+    moved: bool = False,
 ) -> dict[str, bool]:
     """Root of each group -> whether its channels may be cut; see `moves`.
 
-    A network that cannot be tried in double precision is believed, with a warning.
+    A network that cannot be tried in double precision is believed, with a warning; so is one in which none
+    may move, as where it draws random numbers or computes in half precision.
+
+    Args:
+        model: a plain network.
+        input_shape: of one example, without the batch.
+        groups: of its channels.
+        moved: whether others of its groups are known to move.
     """
     if not groups:
         return {}
     try:
         trial = Trial(model, draw_inputs(input_shape, 2))
+        found = {group.root: moves(trial, group) for group in groups}
+        known = moved or any(found.values())
+        why = "" if known else "its outputs differ for any other order"
     except PruneError as error:
-        log.warning("whether anything reads channels by position is not known: %s", error)
+        why = str(error)
+    if why:
+        log.warning(
+            "whether anything in %s reads channels by position, so that pruning breaks it, is not known: %s",
+            type(model).__name__, why,
+        )  # fmt: skip
         return {group.root: True for group in groups}
-    found = {group.root: moves(trial, group) for group in groups}
     fixed = [root for root, able in found.items() if not able]
     if fixed:
         log.info(

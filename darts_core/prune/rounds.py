@@ -130,7 +130,8 @@ class Pruner:
             group.root: (group.kind, *((m.name, m.side) for m in group.members)) for group in groups
         }
         new = [group for group in groups if known[group.root] not in self._movable]
-        for root, able in movable(model, self.input_shape, new).items():
+        moved = any(self._movable.values())
+        for root, able in movable(model, self.input_shape, new, moved=moved).items():
             self._movable[known[root]] = able
         return [group for group in groups if self._movable[known[group.root]]]
 

@@ -1,13 +1,14 @@
 """Channels that something reads by position are not pruned; all others are."""
 
 import copy
+import logging
 
 import pytest
 import torch
 from prune_cases import SHAPE, Data, by_macs, count_costs
 from torch import nn
 
-from darts_core.prune import proof, prune_to_budget
+from darts_core.prune import prune_to_budget
 from darts_core.prune.groups import find_groups
 from darts_core.prune.proof import movable
 
@@ -59,12 +60,12 @@ def test_what_is_read_by_position_stays_and_dead_channels_elsewhere_go(read):
 
 def test_each_group_is_tried_once(monkeypatch):
     tried = []
-    monkeypatch.setattr(
-        "darts_core.prune.rounds.movable",
-        lambda model, shape, groups: (
-            tried.extend(g.root for g in groups) or movable(model, shape, groups)
-        ),
-    )
+
+    def noting(model, shape, groups, **known):
+        tried.extend(group.root for group in groups)
+        return movable(model, shape, groups, **known)
+
+    monkeypatch.setattr("darts_core.prune.rounds.movable", noting)
     prune_to_budget(
         Net("flip").eval(), Data(), budget="60%", batch=2, rounds=2, structure=False, round_to=1,
         timer=by_macs, tune=lambda network, part, parts: None,
@@ -73,12 +74,24 @@ def test_each_group_is_tried_once(monkeypatch):
     assert {"a", "c"} <= set(tried)
 
 
-def test_a_network_that_cannot_be_tried_is_believed_and_that_is_said(monkeypatch, caplog):
+class Noisy(Net):
+    def forward(self, x):
+        return super().forward(x) + 0.1 * torch.randn(len(x), 3)
+
+
+def test_a_network_that_cannot_be_tried_is_believed_and_that_is_said(caplog):
+    caplog.set_level(logging.INFO, logger="darts_core")
     model = Net("flip").eval()
     groups = find_groups(model, SHAPE)
     assert movable(copy.deepcopy(model), SHAPE, groups)["a"] is False
+    assert "the channels of a stay" in caplog.text
+    (alone,) = (group for group in groups if group.root == "a")
+    assert movable(model, SHAPE, [alone], moved=True) == {"a": False}
+    believed = {group.root: True for group in groups}
+    assert movable(Noisy("flip").eval(), SHAPE, groups) == believed
+    assert "in Noisy reads channels by position" in caplog.text
     with torch.no_grad():
         model.head.bias.fill_(float("nan"))
-    assert movable(model, SHAPE, groups) == {group.root: True for group in groups}
-    assert "reads channels by position is not known" in caplog.text
-    assert proof.movable(model, SHAPE, []) == {}
+    assert movable(model, SHAPE, groups) == believed
+    assert "in Net reads channels by position" in caplog.text
+    assert movable(model, SHAPE, []) == {}

@@ -39,7 +39,8 @@ class Sandwich:
     Args:
         net: the elastic network, as it was given: its copy becomes the teacher.
         drawn: sub-networks drawn a step, beside the whole and the smallest.
-        share: of the teacher in each loss, from 0 (targets alone) to 1.
+        share: of the teacher in each loss, from 0 (targets alone) to 1. Sub-networks take the mean of its
+            outputs and the whole network's.
         others: how much each sub-network's loss counts beside the whole network's 1. With all at 1 the
             channels that all share would learn four times as fast as in a plain training.
         seed: of the drawing; step k draws the same whatever ran before.

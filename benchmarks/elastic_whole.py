@@ -143,8 +143,8 @@ def train(args: argparse.Namespace, recipe: Recipe, seed: int, bundle: Any, base
     config = replace(
         BASE, epochs=args.elastic_epochs, learning_rate=recipe.learning_rate, **dict(recipe.changes)
     )
-    kind = Sandwich if recipe.in_place else _BaseTeaches
-    kind = kind if recipe.drawn is not None else _WholeAlone
+    taught: type[Sandwich] = Sandwich if recipe.in_place else _BaseTeaches
+    kind: type[Sandwich] = _WholeAlone if recipe.drawn is None else taught
     sandwich = kind(
         net, drawn=recipe.drawn or 0, share=recipe.share, others=recipe.others, seed=seed,
         task=bundle.task,

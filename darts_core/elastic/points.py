@@ -18,7 +18,7 @@ from darts_core.elastic.shrink import Family
 from darts_core.elastic.within import Measured, measure_chosen, taken_alike
 from darts_core.latency import Timing
 from darts_core.prune.finetune import fine_tune
-from darts_core.settings.shrink import Shrink
+from darts_core.settings.shrink import Shrink, ShrinkOptions
 from darts_core.supernet import count
 from darts_core.train.config import TrainConfig
 from darts_core.train.evaluation import evaluate
@@ -223,7 +223,7 @@ class _Maker:
     def _tune(self, network: nn.Module, number: int, tuning: TrainConfig) -> float:
         return fine_tune(
             network, self.bundle.without_test(), tuning, teacher=self.teacher, distillation=self.share,
-            seed=self.seed + number, device=self.clock.device, rate_key=Shrink.key("learning_rate"),
+            seed=self.seed + number, device=self.clock.device, rate_key=ShrinkOptions.key("fine_tuning_rate"),
         )  # fmt: skip
 
 

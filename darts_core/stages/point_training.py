@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from darts_core.copies import copy_of
 from darts_core.prune.finetune import fine_tune
-from darts_core.settings.shrink import Shrink
+from darts_core.settings.shrink import ShrinkOptions
 from darts_core.stages.inputs import find_device
 from darts_core.stages.interrupt import check_stop
 from darts_core.stages.schema import ShrinkStage
@@ -46,7 +46,7 @@ class _There:
             network, bundle, self.tuning, teacher=self.teacher,
             distillation=self.config.shrink.options.distillation,
             seed=self.config.seed + self.numbers[place], device=device,
-            rate_key=Shrink.key("learning_rate"),
+            rate_key=ShrinkOptions.key("fine_tuning_rate"),
         )  # fmt: skip
         return {name: value.cpu() for name, value in network.state_dict().items()}, seconds
 

@@ -114,7 +114,7 @@ def shrink(config: ShrinkStage, folder: Path) -> dict[str, Any]:
         check_stop()
         base, first = given_network(given, bundle, clock, folder)
         left_out: list[dict[str, str]] = []
-        tuned = replace(trained, epochs=settings.fine_tuning) if settings.fine_tuning else None
+        tuned = _fine_tuning(settings, trained)
         points = write_points(
             family, given, bundle, clock, first, folder, _plain(meta),
             wanted=settings.budgets, tuning=tuned, share=options.distillation, seed=config.seed,
@@ -144,6 +144,18 @@ def shrink(config: ShrinkStage, folder: Path) -> dict[str, Any]:
             duration(spent.seconds), spent.seconds / took["given_training_seconds"],
         )  # fmt: skip
     return run.result()
+
+
+def _fine_tuning(settings: Shrink, trained: TrainConfig) -> TrainConfig | None:
+    """The recipe of the points' fine-tuning; None where there is none.
+
+    Steps as large as those of the elastic training throw away what it gave, and an epoch is too short to win
+    it back.
+    """
+    if not settings.fine_tuning:
+        return None
+    rate = settings.options.fine_tuning_rate or settings.learning_rate / 3
+    return replace(trained, epochs=settings.fine_tuning, learning_rate=rate)
 
 
 def check_shrink(config: ShrinkStage) -> None:

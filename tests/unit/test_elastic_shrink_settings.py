@@ -37,9 +37,10 @@ from darts_core.prune.rounds import take_batches
 from darts_core.runlog import read_json
 from darts_core.settings import Export, Shrink, ShrinkOptions, Train
 from darts_core.stages.schema import ShrinkStage
-from darts_core.stages.shrink import _say_left_out, _wanted, check_shrink, shrink
+from darts_core.stages.shrink import _fine_tuning, _say_left_out, _wanted, check_shrink, shrink
 from darts_core.tasks import Classification
 from darts_core.train import load_model, save_model
+from darts_core.train.config import TrainConfig
 
 CPU = torch.device("cpu")
 HEADS = "blocks.1.attention.heads"
@@ -135,6 +136,15 @@ def test_a_fine_tuning_may_learn_from_the_teacher_alone(plain):
     assert not torch.equal(model.state_dict()["features.0.0.weight"], before)
     with pytest.raises(PruneError, match=r"distillation=1\.5 must lie in \[0, 1\]"):
         fine_tune(model, blind, one, teacher=_model(), distillation=1.5, device=CPU)
+
+
+def test_fine_tuning_takes_smaller_steps_than_the_elastic_training_did():
+    trained = TrainConfig(epochs=15, learning_rate=0.3)
+    settings = Shrink(fine_tuning=2, learning_rate=0.3)
+    assert _fine_tuning(settings, trained) == replace(trained, epochs=2, learning_rate=0.3 / 3)
+    own = replace(settings, options=replace(settings.options, fine_tuning_rate=0.2))
+    assert _fine_tuning(own, trained) == replace(trained, epochs=2, learning_rate=0.2)
+    assert _fine_tuning(replace(settings, fine_tuning=0), trained) is None
 
 
 class _Helped(nn.Module):

@@ -157,6 +157,10 @@ class _Outputs:
 def _fingerprints(x: Tensor) -> list[bytes]:
     """128 bits of each example, from its own bits; two examples that share them are the same."""
     bits = x.detach().contiguous().view(_BITS[x.element_size()]).flatten(1).to(torch.int64)
+    if x.element_size() == 8:
+        # a value of double precision has its sign, and often all that it says, in its highest bits, of which
+        # a product that wraps around keeps least: -x would be x
+        bits = bits ^ ((bits >> 33) & (2**31 - 1))
     generator = torch.Generator().manual_seed(bits.shape[1])
     most = 2**62
     mixers = [

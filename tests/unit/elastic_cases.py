@@ -12,6 +12,21 @@ from darts_core.supernet.attention import SelfAttention
 from darts_core.tasks import Classification
 
 
+def drawn(*shape, seed=1, dtype=torch.float32):
+    return torch.randn(*shape, generator=torch.Generator().manual_seed(seed), dtype=dtype)
+
+
+def normed(norm):
+    """A network of one norm behind what may vary, which has met a batch."""
+    torch.manual_seed(0)
+    model = nn.Sequential(
+        nn.Conv2d(3, 16, 3, padding=1), nn.ReLU(), nn.Conv2d(16, 8, 3), norm(8), nn.ReLU(),
+        nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(8, 5),
+    )  # fmt: skip
+    model(drawn(8, 3, 8, 8))
+    return model
+
+
 class Fused(nn.Module):
     """Attention with one layer for queries, keys and values, and a number of heads."""
 

@@ -13,7 +13,8 @@ from torch import Tensor, nn
 from darts_core.elastic.plans import plan
 from darts_core.elastic.variables import Depth
 from darts_core.prune.groups import LAYER_NORMS
-from darts_core.prune.slices import Plan, running, take_out
+from darts_core.prune.modes import runs_in_training
+from darts_core.prune.slices import Plan, place_beside, running, take_out
 from darts_core.prune.trial import Trial
 from darts_core.supernet.replace import is_identity
 
@@ -188,7 +189,10 @@ def _leaves_out(trial: Trial, depth: Depth) -> bool:
     """Whether a skipped block really does not run (a compiled forward may go around us)."""
     ran: list[int] = []
     last = trial.model.get_submodule(depth.blocks[-1])
-    inner = next((m for m in last.modules() if m is not last), None)
+    place = place_beside(trial.model, [depth.blocks[-1]])
+    # what runs in other places as well says nothing of this one
+    own = (m for at, m in last.named_modules() if at and place(f"{depth.blocks[-1]}.{at}") is None)
+    inner = next(own, None)
     if inner is None:
         return True
     hook = inner.register_forward_hook(lambda *_: ran.append(1))

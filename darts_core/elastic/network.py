@@ -31,7 +31,7 @@ from darts_core.modes import evaluating
 from darts_core.prune.heads import find_heads, open_left
 from darts_core.prune.proof import moves
 from darts_core.prune.prune import preferred_step
-from darts_core.prune.slices import Plan, cut, running
+from darts_core.prune.slices import Plan, cut, place_beside, running
 from darts_core.prune.trial import Trial
 from darts_core.tasks import Classification, Task
 from darts_core.train.save import untold_width
@@ -127,8 +127,10 @@ class Elastic:
     def described(self, choices: Choices) -> dict[str, Any]:
         """What `save_model`'s meta says of a sub-network beside the network's own description."""
         found = self.plan(choices)
+        place = place_beside(self.model, found.skipped)
         sizes = {
-            f"{path}.{name}".lstrip("."): value
+            # under the name that a module of several places has left
+            f"{place(path) or path}.{name}".lstrip("."): value
             for variable in self.variables
             if isinstance(variable, Width)
             for path, name, _ in variable.attributes
@@ -138,7 +140,7 @@ class Elastic:
             # a norm without weights: no tensor of the state tells how many channels it has
             untold = untold_width(self.model.get_submodule(path))
             if untold and name == untold[0]:
-                sizes[f"{path}.{name}".lstrip(".")] = (
+                sizes[f"{place(path) or path}.{name}".lstrip(".")] = (
                     value[0] if isinstance(value, tuple) else value
                 )
         # opened first: a block that is skipped may hold one

@@ -7,7 +7,7 @@ gives a copy with parameters of its own.
 
 from __future__ import annotations
 
-from collections.abc import Container, Iterator, Mapping, Sequence
+from collections.abc import Callable, Container, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
@@ -35,6 +35,7 @@ __all__ = [
     "cut",
     "lose",
     "permute",
+    "place_beside",
     "plan_without",
     "running",
     "sides_of",
@@ -80,10 +81,25 @@ def plan_without(
         skipped: paths of blocks that hand on their input.
     """
     found = Plan(attributes=dict(attributes), skipped=tuple(skipped))
+    place = place_beside(model, found.skipped)
     for (path, side, dim), indices in lost.items():
-        if not _inside(path, found.skipped):
+        if place(path.rpartition(".")[0] if side == "free" else path) is not None:
             _slice(model, found, path, side, dim, indices)
     return found
+
+
+def place_beside(model: nn.Module, blocks: Sequence[str]) -> Callable[[str], str | None]:
+    """A module's path -> the one under which it runs where these blocks do not; None where it does not run.
+
+    A module may stand in several places, such as a norm that all blocks share: it goes with the last of them.
+    """
+    if not blocks:
+        return lambda path: path
+    left: dict[nn.Module, str] = {}
+    for name, module in model.named_modules(remove_duplicate=False):
+        if not _inside(name, blocks):
+            left.setdefault(module, name)
+    return lambda path: left.get(model.get_submodule(path))
 
 
 def lose(lost: dict[Side, set[int]], members: Sequence[Member], positions: Container[int]) -> None:

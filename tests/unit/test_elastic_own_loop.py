@@ -1,10 +1,12 @@
 """Networks, data and loops as people write them: shared parts, inputs written into, other outputs."""
 
 import torch
-from elastic_cases import drawn
+from elastic_cases import Fused, drawn
 from torch import nn
 from torch.nn import functional
 
+from darts_core.elastic import Sandwich, elastic
+from darts_core.train.save import fit_to
 from darts_core.train.teacher import Teacher, _fingerprints
 
 LOSS = functional.cross_entropy
@@ -12,6 +14,47 @@ LOSS = functional.cross_entropy
 
 def _classes(count=8):
     return torch.arange(count) % 5
+
+
+class Block(nn.Module):
+    def __init__(self, norm, inner=None):
+        super().__init__()
+        self.inner = inner
+        self.up, self.down = nn.Linear(32, 32), nn.Linear(32, 32)
+        self.norm = norm
+
+    def forward(self, x):
+        if self.inner is not None:
+            x = x + self.inner(self.norm(x))
+        h = torch.relu(self.up(self.norm(x)))
+        self.kept = h.square().mean()
+        return x + self.down(h)
+
+
+class Rows(nn.Module):
+    """Blocks over rows [B, T, 8]; the first one is the least needed."""
+
+    def __init__(self, shared_norm=True, attention=False):
+        super().__init__()
+        torch.manual_seed(0)
+        norm = nn.LayerNorm(32)
+        inner = Fused(32, 4) if attention else None
+        self.first, self.head = nn.Linear(8, 32), nn.Linear(32, 5)
+        self.blocks = nn.ModuleList(
+            Block(norm if shared_norm else nn.LayerNorm(32), inner) for _ in range(3)
+        )
+        with torch.no_grad():
+            self.blocks[0].down.weight.mul_(1e-3)
+
+    def forward(self, x):
+        x = self.first(x)
+        for block in self.blocks:
+            x = block(x)
+        return self.head(x.mean(1))
+
+
+# the blocks' order, as batches that need the first one least would have it
+FIRST_GOES = {"blocks.0..2.depth": ["blocks.2", "blocks.1", "blocks.0"]}
 
 
 def test_values_of_double_precision_that_differ_in_their_sign_are_two_inputs():
@@ -37,3 +80,30 @@ def test_fingerprints_of_other_types_are_those_of_older_states():
         torch.float16: "005c08f46528f6f10040b916dd7e2140",
         torch.int64: "d23265f77b7a3e0572704ba7ed2ba84a",
     }
+
+
+def test_what_all_blocks_share_is_cut_where_the_block_that_it_is_named_by_does_not_run():
+    """Its norm kept all channels: "Given normalized_shape=[32], expected input ..."."""
+    x = drawn(8, 3, 8)
+    net = elastic(Rows(), x, orders=FIRST_GOES)
+    found = net.plan(net.smallest)
+    assert found.skipped == ("blocks.0",)
+    assert net.smallest["blocks.2.down"] == 8
+    Sandwich(net).backward(x, lambda output: LOSS(output, _classes()))
+    net.model.eval()
+    with net.running(net.smallest):
+        sliced = net.model(x)
+    plain = net.cut(net.smallest)
+    assert plain.blocks[2].norm.normalized_shape == (8,)
+    assert torch.equal(plain(x), sliced)
+
+
+def test_heads_of_an_attention_that_blocks_share_are_told_by_a_place_that_is_left():
+    x = drawn(8, 3, 8)
+    net = elastic(Rows(attention=True), x, orders=FIRST_GOES)
+    choices = {**net.largest, "blocks.0.inner.heads": 1, "blocks.0..2.depth": 2}
+    plain, told = net.cut(choices), net.described(choices)
+    assert told["replaced"] == {"blocks.0": "skip_connect"}
+    assert told["sizes"] == {"blocks.1.inner.num_heads": 1}
+    again = fit_to(Rows(attention=True), plain.state_dict(), **told).eval()
+    assert torch.equal(again(x), plain(x))

@@ -10,7 +10,7 @@ BigNAS, arXiv:2003.11142, section 3.1.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -20,6 +20,8 @@ from torch import Tensor, nn
 from darts_core.distributed import Group, current_group
 from darts_core.elastic.network import Elastic
 from darts_core.elastic.resident import ResidentMemory
+from darts_core.elastic.variables import Choices, Width
+from darts_core.elastic.widths import sorted_in_place
 from darts_core.errors import ConfigError, DeviceError, NonFiniteLossError, ResumeError
 from darts_core.runlog import config_hash
 from darts_core.tasks import Classification, Task
@@ -79,11 +81,18 @@ class Sandwich:
         self.others = others
         self.task, self._assumed = task or Classification(), task is None
         self.teacher = Teacher(net.model, cache_mib, self.group) if share > 0 else None
-        self._family = _family(net)
+        self._weights = _sums(net.model)
+        self._family = self._named(_depths(net))
+        self._numbered = _numbered(net)
         self.step = 0
         self._sum: Tensor | float = 0.0
         self._compared = self.group.processes == 1
         self._memory = ResidentMemory()
+
+    def _named(self, depths: Mapping[str, Sequence[Any]]) -> str:
+        """Names the weights that the family began with, in whatever order, and what may vary in it."""
+        vary = {v.name: [list(v.options), list(depths.get(v.name, ()))] for v in self.net.variables}
+        return config_hash({"weights": self._weights, "vary": vary})
 
     def choices(self) -> list[dict[str, int]]:
         """The sub-networks of the present step: the whole one first."""
@@ -239,15 +248,29 @@ class Sandwich:
     def state_dict(self) -> dict[str, Any]:
         """What a resumed training needs beside the network's and the optimizer's states."""
         kept = self.teacher.state_dict() if self.teacher is not None else {}
-        return {"step": self.step, "teacher": kept, "family": self._family}
+        orders = {name: list(order) for name, order in self.net.orders.items()}
+        return {"step": self.step, "teacher": kept, "family": self._family, "orders": orders}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Take over what `state_dict` gave.
 
         Raises:
-            ResumeError: it was made elastic from other weights, or other things may vary.
+            ResumeError: it was made elastic from other weights, other things may vary, or other channels or
+                blocks go first.
         """
-        if state.get("family", self._family) != self._family:
+        # an earlier program's state tells none
+        orders = state.get("orders", {})
+        depths = {name: orders.get(name, order) for name, order in _depths(self.net).items()}
+        numbered = {name: orders.get(name, order) for name, order in self._numbered.items()}
+        same = state.get("family", self._family)
+        if same == self._named(depths) and (same != self._family or numbered != self._numbered):
+            raise ResumeError(
+                "In the first run other channels or blocks of the same weights went first, as with batches= "
+                "of other data, or on another device: its sub-networks are others. Make the given network "
+                'elastic with orders=state["orders"] of this state, then Sandwich and optimizer, and load '
+                "the states of network, optimizer and sandwich again."
+            )
+        if same != self._family:
             raise ResumeError(
                 "This state belongs to a family that was made of other weights. Go on in the order of the "
                 "first run: elastic(model, x) with the weights that you gave then, Sandwich and optimizer, "
@@ -270,18 +293,25 @@ def _first(output: Any) -> Tensor:
     return first
 
 
-def _family(net: Elastic) -> str:
-    """Names the weights that a family began with, in whatever order their channels stand, and what may vary.
-
-    Sums of the values' own bits are exact and do not depend on an order.
-    """
-    sums: dict[str, Any] = {}
-    for name, value in net.model.state_dict().items():
+def _sums(model: nn.Module) -> dict[str, list[int]]:
+    """Of each tensor's own bits, which are exact and do not depend on an order of its channels."""
+    sums: dict[str, list[int]] = {}
+    for name, value in model.state_dict().items():
         if value.is_floating_point():
             bits = value.detach().contiguous().view(_BITS[value.element_size()]).to(torch.int64)
             sums[name] = [int(bits.sum()), int((bits * bits).sum())]
-    vary = {v.name: [list(v.options), list(getattr(v, "order", ()))] for v in net.variables}
-    return config_hash({"weights": sums, "vary": vary})
+    return sums
+
+
+def _depths(net: Elastic) -> dict[str, list[Any]]:
+    """Depth's name -> its blocks, the most needed first."""
+    return {v.name: list(v.order) for v in net.variables if not isinstance(v, Width)}
+
+
+def _numbered(net: Elastic) -> dict[str, list[Any]]:
+    """Width's name -> its channels' order, where they are not sorted: the weights do not show it."""
+    stay = [v.name for v in net.variables if isinstance(v, Width) and not sorted_in_place(v)]
+    return {name: list(net.orders[name]) for name in stay if name in net.orders}
 
 
 def _check_processes(model: nn.Module, *, told: bool) -> None:

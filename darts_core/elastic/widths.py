@@ -24,7 +24,7 @@ from darts_core.prune.proof import moves
 from darts_core.prune.slices import LAYERS, permute
 from darts_core.prune.trial import Trial
 
-__all__ = ["by_importance", "find_widths", "of_heads"]
+__all__ = ["by_importance", "find_widths", "of_heads", "sorted_in_place"]
 
 _UNFOLLOWED = (
     "its outputs are the network's, are shared out in a fixed way, are read by what runs in training alone, "
@@ -85,10 +85,10 @@ def _width(model: nn.Module, group: ChannelGroup, least: float, step: int) -> Wi
         return f"{group.channels} channels{shared} are too few"
     options = tuple(count * group.blocks for count in columns)
     width = Width(group.root, options, group.members, group.free, blocks=group.blocks)
-    return width if _movable(width) else _numbered(width, _fair(group))
+    return width if sorted_in_place(width) else _numbered(width, _fair(group))
 
 
-def _movable(width: Width) -> bool:
+def sorted_in_place(width: Width) -> bool:
     """Whether every layer owns all of the channels and keeps none apart, so that they can be sorted in it."""
     members = (*width.members, *width.free)
     owned = [len(set(member.positions)) for member in members]
@@ -127,7 +127,7 @@ def by_importance(model: nn.Module, width: Width, order: Sequence[int]) -> Width
 
     Where a layer owns only some of the group's channels nothing is moved: they are numbered in that order.
     """
-    if not _movable(width):
+    if not sorted_in_place(width):
         return _numbered(width, order)
     permute(model, (*width.members, *width.free), order)
     return width

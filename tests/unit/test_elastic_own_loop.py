@@ -1,11 +1,13 @@
 """Networks, data and loops as people write them: shared parts, inputs written into, other outputs."""
 
+import pytest
 import torch
 from elastic_cases import Fused, drawn
 from torch import nn
 from torch.nn import functional
 
 from darts_core.elastic import Sandwich, elastic
+from darts_core.errors import ResumeError
 from darts_core.train.save import fit_to
 from darts_core.train.teacher import Teacher, _fingerprints
 
@@ -107,3 +109,36 @@ def test_heads_of_an_attention_that_blocks_share_are_told_by_a_place_that_is_lef
     assert told["sizes"] == {"blocks.1.inner.num_heads": 1}
     again = fit_to(Rows(attention=True), plain.state_dict(), **told).eval()
     assert torch.equal(again(x), plain(x))
+
+
+def _grouped():
+    torch.manual_seed(0)
+    return nn.Sequential(
+        nn.Conv2d(3, 32, 3, padding=1), nn.ReLU(), nn.Conv2d(32, 32, 3, groups=4), nn.ReLU(),
+        nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(32, 5),
+    )  # fmt: skip
+
+
+@pytest.mark.parametrize("make", [_grouped, Rows], ids=["channels in parts", "blocks"])
+def test_a_resumed_training_whose_channels_or_blocks_come_in_another_order_is_refused(make):
+    """It went on with sub-networks of other channels, or was told of other weights, which it had not."""
+    shape = (8, 3, 8, 8) if make is _grouped else (8, 3, 8)
+    one, two = ([(drawn(*shape, seed=seed), _classes())] for seed in (1, 2))
+    first = Sandwich(elastic(make(), one[0][0], batches=one))
+    state = first.state_dict()
+    other = {name: list(order)[::-1] for name, order in first.net.orders.items()}
+    if make is _grouped:
+        other = elastic(make(), two[0][0], batches=two).orders
+    assert other != first.net.orders
+    again = Sandwich(elastic(make(), one[0][0], orders=other))
+    with pytest.raises(ResumeError, match=r'orders=state\["orders"\]'):
+        again.load_state_dict(state)
+    told = Sandwich(elastic(make(), two[0][0], batches=two, orders=state["orders"]))
+    told.load_state_dict(state)
+    assert told.net.orders == first.net.orders
+    del state["orders"]  # of an earlier program
+    told.load_state_dict(state)
+    changed = make()
+    nn.init.normal_(next(changed.parameters()))
+    with pytest.raises(ResumeError, match="made of other weights"):
+        Sandwich(elastic(changed, one[0][0], batches=one)).load_state_dict(first.state_dict())

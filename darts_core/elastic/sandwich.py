@@ -23,6 +23,7 @@ from darts_core.elastic.resident import ResidentMemory
 from darts_core.elastic.variables import Choices, Width
 from darts_core.elastic.widths import sorted_in_place
 from darts_core.errors import ConfigError, DeviceError, NonFiniteLossError, ResumeError
+from darts_core.prune.graph import let_go
 from darts_core.runlog import config_hash
 from darts_core.tasks import Classification, Task
 from darts_core.train.teacher import Teacher
@@ -141,6 +142,7 @@ class Sandwich:
         total = torch.zeros((), device=x.device)
         whole: Tensor | None = None
         for choices in chosen:
+            self._forget_skipped(choices)
             # one that is drawn may be the whole network again: a step moves the statistics once
             with self.net.running(choices, still=whole is not None) as network:
                 output = self._joined(network(own))
@@ -162,6 +164,14 @@ class Sandwich:
         self.step += 1
         assert whole is not None
         return total, whole
+
+    def _forget_skipped(self, choices: Choices) -> None:
+        """Let what skipped blocks have kept of an earlier pass be values: that pass's gradients are formed.
+
+        A loss may read there, as it does a term that each block keeps beside its output.
+        """
+        for path in self.net.plan(choices).skipped:
+            let_go(self.net.model.get_submodule(path))
 
     def _taught(self, x: Tensor) -> Tensor | None:
         """The teacher's outputs; it follows where the network was moved to since it was copied."""

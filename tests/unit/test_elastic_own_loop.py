@@ -111,6 +111,24 @@ def test_heads_of_an_attention_that_blocks_share_are_told_by_a_place_that_is_lef
     assert torch.equal(again(x), plain(x))
 
 
+def test_terms_that_blocks_keep_for_the_loss_have_no_gradient_where_they_do_not_run():
+    """ "Trying to backward through the graph a second time": the whole network's, which was freed."""
+    x = drawn(8, 3, 8)
+    net = elastic(Rows(shared_norm=False), x, orders=FIRST_GOES)
+    model = net.model.train()
+    sandwich = Sandwich(net, drawn=0, share=0.0, others=1.0)
+    sandwich.backward(
+        x, lambda output: LOSS(output, _classes()) + sum(block.kept for block in model.blocks)
+    )
+    found = [parameter.grad.clone() for parameter in model.parameters()]
+    model.zero_grad()
+    (LOSS(model(x), _classes()) + sum(block.kept for block in model.blocks)).backward()
+    with net.running(net.smallest):
+        (LOSS(model(x), _classes()) + sum(block.kept for block in model.blocks[1:])).backward()
+    for one, parameter in zip(found, model.parameters(), strict=True):
+        assert torch.allclose(one, parameter.grad, atol=1e-7)
+
+
 def _grouped():
     torch.manual_seed(0)
     return nn.Sequential(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import replace
@@ -13,7 +14,7 @@ from torch import Tensor, nn
 
 from darts_core.elastic.depths import find_depths
 from darts_core.elastic.importance import most_important_first, skip_losses
-from darts_core.elastic.norms import recalibrate
+from darts_core.elastic.norms import recalibrate, unreached
 from darts_core.elastic.plans import plan
 from darts_core.elastic.variables import (
     Choices,
@@ -38,6 +39,7 @@ from darts_core.train.save import untold_width
 
 __all__ = ["Elastic", "elastic"]
 
+log = logging.getLogger("darts_core")
 Batches = Sequence[tuple[Tensor, Any]]
 Orders = Mapping[str, Sequence[Any]]
 _PLANS = 512
@@ -114,13 +116,13 @@ class Elastic:
         full = check_choices(self.variables, choices)
         return running(self.model, self.plan(full), whole=not still and full == self.largest)
 
-    def cut(self, choices: Choices, batches: Iterable[tuple[Tensor, Any]] = ()) -> nn.Module:
+    def cut(self, choices: Choices, batches: Iterable[Any] = ()) -> nn.Module:
         """A plain network of its own with the parameters of a sub-network, in evaluation mode.
 
         Args:
             choices: of the sub-network.
-            batches: data that its batch norms are recalibrated on; without any they keep the slices of
-                the whole network's statistics, which do not fit.
+            batches: data that its norms are recalibrated on, as of `recalibrate`; without any they keep the
+                slices of the whole network's statistics, which do not fit.
         """
         return recalibrate(cut(self.model, self.plan(choices)), batches)
 
@@ -238,6 +240,13 @@ def elastic(
             ]
             ordered = [_ordered(model, depth, batches, aim, orders) for depth in depths]
     found_orders |= {depth.name: depth.order for depth in ordered}
+    if own := unreached(trial.model, trial.x):
+        log.warning(
+            "%s: running statistics that are none of torch's norms stay those of the whole network in every "
+            "sub-network, also where it is cut out with batches, and do not fit it; build on nn.BatchNorm2d "
+            "or its like, or run the cut network over batches in training mode",
+            ", ".join(own),
+        )
     return Elastic(model, (*sorted_, *ordered), left, opened, found_orders)
 
 

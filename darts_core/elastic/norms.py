@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from itertools import chain
 from typing import Any
 
@@ -11,18 +12,20 @@ import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 
-from darts_core.prune.groups import NORMS
+from darts_core.prune.groups import copied
 
-__all__ = ["batch_statistics", "of_several", "recalibrate"]
+__all__ = ["batch_statistics", "of_several", "recalibrate", "unreached"]
 
 
 def _with_statistics(model: nn.Module) -> list[Any]:
-    return [m for m in model.modules() if isinstance(m, NORMS) and m.running_mean is not None]
+    """Norms over batches or instances, of torch's or of a class of one's own that is made of one of those."""
+    norms = nn.modules.batchnorm._NormBase
+    return [m for m in model.modules() if isinstance(m, norms) and m.running_mean is not None]
 
 
 @contextmanager
 def batch_statistics(model: nn.Module) -> Iterator[None]:
-    """All of `model` in evaluation mode but its batch norms, which take each batch's own statistics.
+    """All of `model` in evaluation mode but its norms, which take each batch's, or example's, own statistics.
 
     Of this process alone: it may be the only one of its group that comes here.
     """
@@ -44,29 +47,32 @@ def batch_statistics(model: nn.Module) -> Iterator[None]:
             module.training = mode
 
 
-def of_several(batches: Iterable[tuple[Tensor, Any]]) -> Iterator[tuple[Tensor, Any]]:
-    """`batches` without those of one example, unless the first is such a one.
+def of_several(batches: Iterable[Any]) -> Iterator[tuple[Tensor, Any]]:
+    """(inputs, targets) of `batches`, without those of one example, unless the first is such a one.
+
+    What a batch holds behind its targets is left out; where it is, or holds, inputs alone, targets are None.
 
     One example, as a last batch may be, has no spread: norms behind a pooling refuse it.
     """
     alone: bool | None = None
-    for x, y in batches:
+    for batch in batches:
+        x, *rest = (batch,) if isinstance(batch, Tensor) else batch
         alone = len(x) == 1 if alone is None else alone
         if alone or len(x) > 1:
-            yield x, y
+            yield x, rest[0] if rest else None
 
 
 @torch.no_grad()
-def recalibrate(model: nn.Module, batches: Iterable[tuple[Tensor, Any]]) -> nn.Module:
-    """Give the batch norms of `model` the mean statistics of `batches`; in place, in evaluation mode.
+def recalibrate(model: nn.Module, batches: Iterable[Any]) -> nn.Module:
+    """Give the norms of `model` the mean statistics of `batches`; in place, in evaluation mode.
 
     A sub-network's norms see other activations than the whole network's: without this its accuracy is
     that of chance. A batch of one example behind larger ones is left out. A network without running
-    statistics is left as it is, and so is any where there is no batch.
+    statistics is left as it is, and so are any where there is no batch, and a norm that none reaches.
 
     Args:
         model: a plain network.
-        batches: inputs and whatever stands beside them.
+        batches: inputs, alone or with whatever stands beside them.
     """
     model.eval()
     norms = _with_statistics(model)
@@ -76,15 +82,58 @@ def recalibrate(model: nn.Module, batches: Iterable[tuple[Tensor, Any]]) -> nn.M
     first = next(found, None)
     if first is None:
         return model
-    before = [norm.momentum for norm in norms]
+    before = [
+        (n.momentum, {k: v.clone() for k, v in n._buffers.items() if v is not None}) for n in norms
+    ]
+    runs: Counter[nn.Module] = Counter()
+
+    def count(norm: Any, _: Any) -> None:
+        runs[norm] += 1
+        norm.momentum = 1.0 / runs[norm]  # the plain mean over the batches
+
+    hooks = [norm.register_forward_pre_hook(count) for norm in norms]
     for norm in norms:
         norm.reset_running_stats()
-        norm.momentum = None  # the plain mean over the batches
     try:
         with batch_statistics(model):
             for x, _ in of_several(chain([first], found)):
-                model(x)
+                # the batches serve again, and a network may write into its input
+                model(x.clone())
     finally:
-        for norm, momentum in zip(norms, before, strict=True):
+        for hook, norm, (momentum, buffers) in zip(hooks, norms, before, strict=True):
+            hook.remove()
             norm.momentum = momentum
+            if not runs[norm]:  # as one that runs in training alone
+                for name, value in buffers.items():
+                    norm._buffers[name].copy_(value)
     return model
+
+
+@torch.no_grad()
+def unreached(model: nn.Module, x: Tensor) -> list[str]:
+    """Paths of modules that are none of torch's norms and move running statistics of their own in training.
+
+    By their buffers' names (`running_mean`, say); frozen ones, which do not move, are none of these.
+
+    Args:
+        model: the network, which is left as it is.
+        x: inputs [B, ...].
+    """
+    own = {
+        name: [key for key in module._buffers if key.startswith(("running_", "moving_"))]
+        for name, module in model.named_modules()
+        if not isinstance(module, nn.modules.batchnorm._NormBase)
+    }
+    if not any(own.values()):
+        return []
+    tried = copied(model)
+    tried.train()
+    # one that wants more than its input in training is not known
+    with suppress(Exception), torch.random.fork_rng(devices=[]):
+        tried(x.clone())
+
+    def moved(name: str, key: str) -> bool:
+        before, after = (m.get_submodule(name)._buffers[key] for m in (model, tried))
+        return before is not None and after is not None and not torch.equal(before, after)
+
+    return [name for name, keys in own.items() if any(moved(name, key) for key in keys)]

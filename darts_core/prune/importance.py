@@ -88,7 +88,7 @@ def taylor_products(
         for parameter, _ in states:
             # without a gradient all channels of a frozen layer would be of no importance
             parameter.requires_grad_(True)
-        for x, y in batches:
+        for x, y, *_ in batches:
             model.zero_grad(set_to_none=True)
             with evaluating(model), with_gradients(model):
                 task.loss(model(x), y).backward()

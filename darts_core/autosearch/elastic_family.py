@@ -147,6 +147,7 @@ class ElasticFamily:
     @torch.no_grad()
     def _judge(self, network: nn.Module) -> tuple[float, float]:
         recalibrate(network, self.batches)
-        losses = [float(self.loss_of(network(x).float(), y)) for x, y in self.batches]
+        # the batches serve again, and a network may write into its input
+        losses = [float(self.loss_of(network(x.clone()).float(), y)) for x, y in self.batches]
         mean = float(np.mean(losses))
         return mean, -mean

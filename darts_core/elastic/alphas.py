@@ -69,7 +69,8 @@ def descend(
                 for name, alpha in alphas.items()
             }
             with gates(drawn) as network:
-                loss = loss_of(network(x).float(), y)
+                # the batch serves again, and a network may write into its input
+                loss = loss_of(network(x.clone()).float(), y)
             expected = {name: alpha.softmax(1)[0] for name, alpha in alphas.items()}
             optimizer.zero_grad()
             (loss + penalty(expected)).backward()

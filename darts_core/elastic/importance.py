@@ -52,6 +52,9 @@ def skip_losses(model: nn.Module, depth: Depth, batches: Batches, task: Task) ->
     with batch_statistics(model):
         for block in depth.blocks:
             with running(model, Plan(skipped=(block,))):
-                losses = [float(task.loss(model(x).float(), y)) for x, y in of_several(batches)]
+                # each block is judged on the same inputs, into which a network may write
+                losses = [
+                    float(task.loss(model(x.clone()).float(), y)) for x, y in of_several(batches)
+                ]
             found[block] = sum(losses) / len(losses)
     return found

@@ -145,7 +145,8 @@ class Sandwich:
             self._forget_skipped(choices)
             # one that is drawn may be the whole network again: a step moves the statistics once
             with self.net.running(choices, still=whole is not None) as network:
-                output = self._joined(network(own))
+                # each has the batch as it came: a network may write into its input
+                output = self._joined(network(own.clone()))
                 loss = self._loss(output, taught, loss_of)
                 self._compare(loss)
                 # the first one is the whole network

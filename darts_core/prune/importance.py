@@ -91,7 +91,8 @@ def taylor_products(
         for x, y, *_ in batches:
             model.zero_grad(set_to_none=True)
             with evaluating(model), with_gradients(model):
-                task.loss(model(x), y).backward()
+                # the batches serve again, and a network may write into its input
+                task.loss(model(x.clone()), y).backward()
             found = {name: _product(module) for name, module in owners.items()}
             rows.append({name: part for name, part in found.items() if part is not None})
     finally:

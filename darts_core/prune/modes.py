@@ -25,7 +25,7 @@ def runs_in_training(model: nn.Module, x: Tensor) -> bool:
     try:
         with torch.random.fork_rng(devices=drawn_on):
             model.train()
-            model(x)
+            model(x.clone())  # which it may write into
     except Exception:  # whatever a foreign network raises
         return False
     finally:

@@ -106,7 +106,8 @@ class Trial:
         Raises:
             PruneError: it is no tensor.
         """
-        found = (model or self.model)(self.x)
+        # a network may write into its input: x -= mean
+        found = (model or self.model)(self.x.clone())
         if not isinstance(found, Tensor):
             raise PruneError(
                 f"In evaluation mode {type(self.model).__name__} gives a {type(found).__name__}; put it into "

@@ -72,7 +72,8 @@ class Teacher:
 
     def _answer(self, x: Tensor) -> Tensor:
         self.asked += 1
-        found = self.model(self.group.part(x))
+        # a network may write into its input, from which others learn next
+        found = self.model(self.group.part(x).clone())
         return self.group.joined(found if found.dtype == torch.float64 else found.float())
 
     def _room(self, row: Tensor) -> bool:

@@ -2,7 +2,7 @@
 
 import pytest
 import torch
-from elastic_cases import Fused, drawn
+from elastic_cases import Fused, drawn, normed
 from torch import nn
 from torch.nn import functional
 
@@ -160,3 +160,37 @@ def test_a_resumed_training_whose_channels_or_blocks_come_in_another_order_is_re
     nn.init.normal_(next(changed.parameters()))
     with pytest.raises(ResumeError, match="made of other weights"):
         Sandwich(elastic(changed, one[0][0], batches=one)).load_state_dict(first.state_dict())
+
+
+class Centred(nn.Module):
+    """A network that brings its input to a range of its own, in place or not."""
+
+    def __init__(self, in_place):
+        super().__init__()
+        self.in_place, self.body = in_place, normed(nn.BatchNorm2d)
+
+    def forward(self, x):
+        if self.in_place:
+            x -= 0.5
+            x /= 0.25
+            return self.body(x)
+        return self.body((x - 0.5) / 0.25)
+
+
+def test_a_network_that_writes_into_its_input_learns_from_what_it_is_given():
+    """Nothing in it seemed to vary, and teacher and sub-networks would have had it written into again."""
+    found = []
+    for in_place in (True, False):
+        batches = [(drawn(8, 3, 8, 8, seed=seed), _classes()) for seed in (1, 2)]
+        net = elastic(Centred(in_place), batches[0][0], batches=batches)
+        net.model.train()
+        x = drawn(8, 3, 8, 8, seed=3)
+        loss = Sandwich(net).backward(x, lambda output: LOSS(output, _classes()))
+        cut = net.cut(net.smallest, batches)
+        grads = [parameter.grad for parameter in net.model.parameters()]
+        found.append(([net.variables, net.orders], [loss, *grads, *cut.state_dict().values()]))
+        assert torch.equal(batches[1][0], drawn(8, 3, 8, 8, seed=2))
+    (names, values), (same_names, same) = found
+    assert names == same_names
+    for one, other in zip(values, same, strict=True):
+        assert torch.equal(one, other)

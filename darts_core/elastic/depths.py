@@ -147,7 +147,7 @@ def _called(module: nn.Module, call: _Call) -> Tensor | None:
 
 
 def _same_when_cut(trial: Trial, blocks: Sequence[str]) -> bool:
-    """Whether the network without these blocks computes what it does when they hand on their input.
+    """Whether the network trains without these blocks, and gives what it does when they hand on their input.
 
     What is put in a block's place has none of its attributes, which the module around it may read: torch's
     encoder asks its first layer for its attention.
@@ -158,7 +158,8 @@ def _same_when_cut(trial: Trial, blocks: Sequence[str]) -> bool:
         return False
     before = {path: trial.model.get_submodule(path) for path in blocks}
     try:
-        return trial.same(trial.run(take_out(trial.model, without)), sliced)
+        found = trial.same(trial.run(take_out(trial.model, without)), sliced)
+        return found and (not trial.trains or runs_in_training(trial.model, trial.x))
     except Exception:  # whatever a foreign network raises
         return False
     finally:

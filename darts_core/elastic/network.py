@@ -34,6 +34,7 @@ from darts_core.prune.proof import moves
 from darts_core.prune.prune import preferred_step
 from darts_core.prune.slices import Plan, cut, place_beside, running
 from darts_core.prune.trial import Trial
+from darts_core.sample_inputs import is_unbuilt
 from darts_core.tasks import Classification, Task
 from darts_core.train.save import untold_width
 
@@ -207,7 +208,9 @@ def elastic(
     if isinstance(batches, Iterator):  # which gives once what is looked at several times
         batches = [*batches]
     aim = task or Classification()
-    trial = Trial(model, example_inputs[:2])
+    # of one alone, norms behind a pooling do not run in training, where more of the network may read
+    pair = example_inputs[:2] if len(example_inputs) > 1 else example_inputs.repeat_interleave(2, 0)
+    trial = Trial(model, pair)
     attentions, without = find_heads(model, trial)
     if not heads:
         attentions, without = [], dict.fromkeys(without, "heads=False")
@@ -312,6 +315,11 @@ def _check_plain(model: nn.Module) -> None:
     if spread or isinstance(model, nn.parallel.DistributedDataParallel):
         around = type(model).__name__
         raise PruneError(f"Make the plain network elastic (its `module`), not {around} around it.")
+    if is_unbuilt(model):
+        raise PruneError(
+            "The network has layers that its first input builds, such as nn.LazyConv2d, and has met none: "
+            "call it once on a batch, load its trained weights, and make it elastic then."
+        )
     if any(module._compiled_call_impl is not None for module in model.modules()):
         raise PruneError(
             "The network is compiled by its `compile()`; make it elastic before that. `autosearch.elastic` "

@@ -76,6 +76,8 @@ def _width(model: nn.Module, group: ChannelGroup, least: float, step: int) -> Wi
         module = model.get_submodule(member.name)
         if not isinstance(module, LAYERS):
             return f"{member.name} is a {type(module).__name__}, which is not sliced"
+        if isinstance(module, nn.Embedding) and module.sparse:
+            return f"{member.name} has sparse gradients, of which torch takes no slice"
         if isinstance(module, LAYER_NORMS) and len(module.normalized_shape) != 1:
             return f"{member.name} normalises more than its channels"
     floor = max(int(np.ceil(least * group.columns)), least_width(group) // group.blocks)

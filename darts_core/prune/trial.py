@@ -53,6 +53,9 @@ class Trial:
         example: [B, ...]; its numbers are used where they are token numbers, or where random ones in their
             place give NaN; its shape alone elsewhere.
 
+    Attributes:
+        trains: whether it runs in training mode.
+
     Raises:
         PruneError: the network cannot be copied, does not run on the example, or gives something else
             than one tensor, or numbers that are not finite.
@@ -89,7 +92,7 @@ class Trial:
                 "ones: its parameters are not those of a finished training, or it takes no such inputs."
             )
         self._tolerance = _ROUNDED if self._rounds() else TOLERANCE
-        self._trains = runs_in_training(self.model, self.x)
+        self.trains = runs_in_training(self.model, self.x)
 
     def _rounds(self) -> bool:
         """Whether it computes a part in single precision, as far as its run can be watched."""
@@ -123,7 +126,7 @@ class Trial:
         try:
             with running(self.model, found):
                 output = self.run()
-                runs = not self._trains or runs_in_training(self.model, self.x)
+                runs = not self.trains or runs_in_training(self.model, self.x)
         except Exception:  # whatever a foreign network raises
             return None
         return output if runs and output.shape == self.whole.shape else None

@@ -7,7 +7,7 @@ from torch import nn
 from torch.nn import functional
 
 from darts_core.elastic import Sandwich, elastic
-from darts_core.errors import ResumeError
+from darts_core.errors import PruneError, ResumeError
 from darts_core.train.save import fit_to
 from darts_core.train.teacher import Teacher, _fingerprints
 
@@ -194,3 +194,61 @@ def test_a_network_that_writes_into_its_input_learns_from_what_it_is_given():
     assert names == same_names
     for one, other in zip(values, same, strict=True):
         assert torch.equal(one, other)
+
+
+def test_channels_of_an_embedding_of_sparse_gradients_stay_and_others_vary():
+    """The first step ended in "Could not run 'aten::as_strided' with arguments from 'SparseCPU'"."""
+
+    class Words(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.words = nn.Embedding(20, 32, sparse=True)
+            self.same, self.up, self.head = nn.Linear(32, 32), nn.Linear(32, 64), nn.Linear(64, 5)
+
+        def forward(self, x):
+            x = self.words(x)
+            return self.head(torch.relu(self.up(x + self.same(x))).mean(1))
+
+    x = torch.arange(24).reshape(4, 6) % 20
+    net = elastic(Words(), x)
+    assert [variable.name for variable in net.variables] == ["up"]
+    assert "sparse gradients" in net.left["same"]
+    Sandwich(net).backward(x, lambda output: LOSS(output, _classes(4)))
+    assert net.model.words.weight.grad.is_sparse
+
+
+def test_layers_that_wait_for_their_first_input_are_refused_in_a_sentence():
+    model = nn.Sequential(nn.LazyConv2d(16, 3), nn.Flatten(), nn.LazyLinear(5))
+    with pytest.raises(PruneError, match="call it once on a batch"):
+        elastic(model, drawn(2, 3, 8, 8))
+
+
+def test_of_one_example_what_a_training_reads_is_seen_as_of_two():
+    """Norms behind a pooling do not run on one alone; a network without the block failed in its training."""
+
+    class Read(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.first, self.norm = nn.Linear(8, 16), nn.BatchNorm1d(16)
+            self.blocks = nn.ModuleList(Residual() for _ in range(3))
+            self.head = nn.Linear(16, 5)
+
+        def forward(self, x):
+            x = self.first(x).mean(1)
+            for block in self.blocks:
+                x = block(x)
+            z = self.head(self.norm(x))
+            return (z, self.blocks[0].up(x)) if self.training else z
+
+    class Residual(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.up = nn.Linear(16, 16)
+
+        def forward(self, x):
+            return x + self.up(torch.relu(x))
+
+    for count in (2, 1):
+        net = elastic(Read(), drawn(count, 3, 8))
+        assert "reads more of it" in net.left["blocks.0"]
+        net.cut(net.smallest).train()(drawn(4, 3, 8))

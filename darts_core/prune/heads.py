@@ -31,6 +31,8 @@ __all__ = [
 ]
 
 log = logging.getLogger("darts_core")
+# tokens that a hand-written attention is tried on beside those of the example
+_LONG = 512
 _OF_TORCH = (
     "it is torch's nn.MultiheadAttention, and has keys of its own, several widths, hooks, derived weights, "
     "several places, or an encoder around it that packs padded inputs (enable_nested_tensor=False does not)"
@@ -165,13 +167,36 @@ def _same_when_opened(trial: Trial, name: str) -> bool:
     if new is None:
         return False
     setattr(owner, last, new.eval())
+    shapes: list[torch.Size] = []
+    # one that is called by keyword is torch's
+    hook = new.register_forward_pre_hook(lambda _, given: shapes.extend(x.shape for x in given[:1]))
     try:
-        if trial.same(trial.run()):
+        if trial.same(trial.run()) and all(_same_of_more(trial, old, new, s) for s in {*shapes}):
             return True
     except Exception:  # whatever a foreign network raises that calls it in another way
         log.debug("%s is not opened", name, exc_info=True)
+    finally:
+        hook.remove()
     setattr(owner, last, old)
     return False
+
+
+@torch.no_grad()
+def _same_of_more(trial: Trial, old: nn.Module, new: nn.Module, shape: torch.Size) -> bool:
+    """Whether both give the same of more tokens than [B, T, C], where the given one takes so many.
+
+    A window, or another mask over distances, may be as wide as the example is long.
+    """
+    count = min(max(4 * shape[1], _LONG), 2 * _LONG)
+    if type(old) is nn.MultiheadAttention or len(shape) != 3 or count <= shape[1]:
+        return True
+    generator = torch.Generator().manual_seed(0)
+    x = torch.randn(1, count, shape[2], generator=generator, dtype=trial.whole.dtype)
+    try:
+        wanted = old(x.clone())
+    except Exception:  # whatever a foreign network raises
+        return True
+    return trial.same(new(x), wanted)
 
 
 def _replaceable(model: nn.Module, module: nn.Module) -> bool:

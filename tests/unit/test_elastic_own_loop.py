@@ -252,3 +252,34 @@ def test_of_one_example_what_a_training_reads_is_seen_as_of_two():
         net = elastic(Read(), drawn(count, 3, 8))
         assert "reads more of it" in net.left["blocks.0"]
         net.cut(net.smallest).train()(drawn(4, 3, 8))
+
+
+class Near(nn.Module):
+    """Attention to at most `reach` neighbours on either side; its heads' size follows from the width."""
+
+    def __init__(self, reach):
+        super().__init__()
+        self.heads, self.reach = 4, reach
+        self.qkv, self.proj = nn.Linear(32, 96), nn.Linear(32, 32)
+
+    def forward(self, x):
+        b, t, c = x.shape
+        q, k, v = self.qkv(x).view(b, t, 3, self.heads, c // self.heads).permute(2, 0, 3, 1, 4)
+        place = torch.arange(t)
+        near = (place[:, None] - place).abs() <= self.reach
+        found = functional.scaled_dot_product_attention(q, k, v, attn_mask=near)
+        return self.proj(found.transpose(1, 2).reshape(b, t, c))
+
+
+def test_an_attention_whose_window_is_wider_than_the_example_keeps_its_window():
+    """It was replaced by one without, which computes the same of sequences as short as the example alone."""
+    for reach, opened in ((16, ()), (10_000, ("1",))):
+        torch.manual_seed(0)
+        model = nn.Sequential(
+            nn.Linear(8, 32), Near(reach), nn.Linear(32, 32), nn.Linear(32, 5)
+        ).eval()
+        x = drawn(2, 60, 8)
+        before = model(x)
+        net = elastic(model, x[:, :12])
+        assert net.opened == opened
+        assert torch.allclose(model(x), before, atol=1e-6)

@@ -125,7 +125,9 @@ class Elastic:
             batches: data that its norms are recalibrated on, as of `recalibrate`; without any they keep the
                 slices of the whole network's statistics, which do not fit.
         """
-        return recalibrate(cut(self.model, self.plan(choices)), batches)
+        # where a validation in inference mode asks for it, too, its parameters are to learn afterwards
+        with torch.inference_mode(False):
+            return recalibrate(cut(self.model, self.plan(choices)), batches)
 
     def described(self, choices: Choices) -> dict[str, Any]:
         """What `save_model`'s meta says of a sub-network beside the network's own description."""

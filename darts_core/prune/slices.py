@@ -245,8 +245,9 @@ def _hand_on(x: Any, *_: Any, **__: Any) -> Any:
 def running(model: nn.Module, found: Plan, *, whole: bool = False) -> Iterator[nn.Module]:
     """`model`, which runs as the sub-network of `found` inside the block.
 
-    Buffers, running statistics among them, are moved by the whole network alone: in training the sub-networks
-    see copies; those of norms are recalibrated when one is cut out.
+    Buffers, running statistics among them, and numbers that modules keep as attributes are moved by the
+    whole network alone: in training the sub-networks see copies; those of norms are recalibrated when one
+    is cut out.
 
     Args:
         model: the network.
@@ -257,6 +258,7 @@ def running(model: nn.Module, found: Plan, *, whole: bool = False) -> Iterator[n
         PruneError: a tensor that is to be sliced is derived from others.
     """
     undo: list[tuple[dict[str, Any], str, Any]] = []
+    counts: list[tuple[dict[str, Any], dict[str, Any]]] = []
 
     def swap(where: dict[str, Any], name: str, value: Any) -> None:
         undo.append((where, name, where.get(name, undo)))
@@ -273,12 +275,18 @@ def running(model: nn.Module, found: Plan, *, whole: bool = False) -> Iterator[n
             swap(model.get_submodule(path).__dict__, "forward", _hand_on)
         if not whole:
             for module in model.modules():
+                if not module.training:
+                    continue
+                # what a pass may move: statistics, and what a network of a user's own counts or averages
                 for name, buffer in module._buffers.items():
-                    # what a pass may move: statistics, and what a network of a user's own counts or averages
-                    if module.training and buffer is not None:
+                    if buffer is not None:
                         swap(module._buffers, name, buffer.clone())
+                own = vars(module)
+                counts.append((own, {k: v for k, v in own.items() if type(v) in (int, float)}))
         yield model
     finally:
+        for own, before in counts:
+            own.update(before)
         for where, name, value in reversed(undo):
             if value is undo:
                 del where[name]

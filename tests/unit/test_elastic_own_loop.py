@@ -283,3 +283,34 @@ def test_an_attention_whose_window_is_wider_than_the_example_keeps_its_window():
         net = elastic(model, x[:, :12])
         assert net.opened == opened
         assert torch.allclose(model(x), before, atol=1e-6)
+
+
+def test_what_a_network_counts_in_an_attribute_is_counted_once_a_step():
+    """It was counted for each sub-network: a schedule of the network's own ran four times as fast."""
+
+    class Counting(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.body, self.calls, self.rate = _grouped(), 0, 1.0
+
+        def forward(self, x):
+            if self.training:
+                self.calls, self.rate = self.calls + 1, self.rate * 0.5
+            return self.body(x)
+
+    net = elastic(Counting(), drawn(2, 3, 8, 8))
+    sandwich = Sandwich(net)
+    net.model.train()
+    for _ in range(2):
+        sandwich.backward(drawn(8, 3, 8, 8), lambda output: LOSS(output, _classes()))
+    assert (net.model.calls, net.model.rate) == (2, 0.25)
+    assert net.model.body[0].out_channels == 32
+
+
+def test_a_network_that_is_cut_out_in_inference_mode_learns_afterwards():
+    """ "Inference tensors cannot be saved for backward": those of its parameters."""
+    net = elastic(normed(nn.BatchNorm2d), drawn(2, 3, 8, 8))
+    with torch.inference_mode():
+        cut = net.cut(net.smallest, [(drawn(8, 3, 8, 8), None)])
+    LOSS(cut.train()(drawn(8, 3, 8, 8)), _classes()).backward()
+    assert all(parameter.grad is not None for parameter in cut.parameters())

@@ -88,6 +88,7 @@ class Sandwich:
         self.step = 0
         self._sum: Tensor | float = 0.0
         self._compared = self.group.processes == 1
+        self._alike = False
         self._memory = ResidentMemory()
 
     def _named(self, depths: Mapping[str, Sequence[Any]]) -> str:
@@ -235,11 +236,30 @@ class Sandwich:
                 'task=make_task("regression")) of darts_core.tasks, or next_token, multi_label, a task of '
                 "your own; or share=0, which learns from the targets alone."
             )
+        self._check_alike(first.detach(), taught)
         soft = self.task.distillation_loss(
             first if first.dtype == torch.float64 else first.float(), taught
         )
         return (
             (1.0 - self.share) * loss_of(output) + self.share * soft if self.share < 1.0 else soft
+        )
+
+    def _check_alike(self, output: Tensor, taught: Tensor) -> None:
+        """Refuse a network whose outputs are others in evaluation mode, in which the teacher answers."""
+        shapes = output.shape, taught.shape
+        if shapes[0] == shapes[1]:
+            if self._alike or not isinstance(self.task, Classification):
+                return
+            self._alike = True  # looked at once, as it waits for the device
+            if not _are_shares(taught) or _are_shares(output.to(taught.dtype)):
+                return
+        what = "of shape {} in training and {} in evaluation mode".format(*map(list, shapes))
+        if shapes[0] == shapes[1]:
+            what = "before a softmax in training and behind it in evaluation mode"
+        raise ConfigError(
+            f"{type(self.net.model).__name__} gives outputs {what}: the teacher, which answers in "
+            "evaluation mode, would teach something else. Let its forward give the same in both, or learn "
+            "from the targets alone with share=0."
         )
 
     def check_finite(self) -> None:
@@ -291,6 +311,12 @@ class Sandwich:
         # one that was saved with share=0 has no outputs of a teacher
         if self.teacher is not None and state["teacher"]:
             self.teacher.load_state_dict(state["teacher"])
+
+
+def _are_shares(output: Tensor) -> bool:
+    """Whether each row [B, classes] is of numbers from 0 to 1 that sum to 1."""
+    ones = output.sum(1)
+    return bool((output >= 0).all() and torch.allclose(ones, torch.ones_like(ones), atol=1e-3))
 
 
 def _first(output: Any) -> Tensor:

@@ -7,7 +7,8 @@ from torch import nn
 from torch.nn import functional
 
 from darts_core.elastic import Sandwich, elastic
-from darts_core.errors import PruneError, ResumeError
+from darts_core.errors import ConfigError, PruneError, ResumeError
+from darts_core.tasks import make_task
 from darts_core.train.save import fit_to
 from darts_core.train.teacher import Teacher, _fingerprints
 
@@ -314,3 +315,39 @@ def test_a_network_that_is_cut_out_in_inference_mode_learns_afterwards():
         cut = net.cut(net.smallest, [(drawn(8, 3, 8, 8), None)])
     LOSS(cut.train()(drawn(8, 3, 8, 8)), _classes()).backward()
     assert all(parameter.grad is not None for parameter in cut.parameters())
+
+
+class Otherwise(nn.Module):
+    """A network that gives something else in evaluation mode."""
+
+    def __init__(self, then):
+        super().__init__()
+        self.body, self.then = _grouped(), then
+
+    def forward(self, x):
+        return self.body(x) if self.training else self.then(self.body(x))
+
+
+@pytest.mark.parametrize(
+    ("then", "task", "words"),
+    [
+        (lambda z: z.softmax(1), None, "before a softmax in training and behind it in evaluation"),
+        (lambda z: z[:, :1], "regression", r"\[8, 5\] in training and \[8, 1\] in evaluation mode"),
+    ],
+    ids=["a softmax", "fewer"],
+)
+def test_a_teacher_that_would_teach_something_else_is_refused(then, task, words):
+    """Probabilities passed for outputs before the softmax: half of the loss asked for even guesses."""
+    x = drawn(8, 3, 8, 8)
+    net = elastic(Otherwise(then), x)
+    net.model.train()
+
+    def loss_of(output):
+        return LOSS(output, _classes())
+
+    with pytest.raises(ConfigError, match=words):
+        Sandwich(net, task=task and make_task(task)).backward(x, loss_of)
+    Sandwich(net, share=0.0).backward(x, loss_of)
+    same = elastic(Otherwise(lambda z: z.log_softmax(1)), x)  # which teaches the same
+    same.model.train()
+    Sandwich(same).backward(x, loss_of)

@@ -253,6 +253,20 @@ def test_a_set_budget_that_is_out_of_reach_says_where_the_trained_network_is(
     assert command in str(ended.value)
 
 
+def test_a_budget_of_shrink_out_of_reach_says_where_the_trained_network_is(
+    tmp_path: Path, told: Calls, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def shrink(config: Any, folder: Path) -> dict[str, Any]:
+        raise LatencyError("The budget 5% is below the smallest sub-network.")
+
+    monkeypatch.setattr(reduce, "shrink", shrink)
+    with pytest.raises(LatencyError) as ended:
+        run.run(pipeline("reduce=shrink"), tmp_path)
+    command = f"darts-core shrink model={tmp_path / 'searched'} goes on from it"
+    assert str(ended.value).startswith("The budget 5% is below the smallest sub-network. What was")
+    assert command in str(ended.value)
+
+
 def test_a_version_that_an_older_program_began_to_tune_goes_on_in_its_order(
     tmp_path: Path, told: Calls
 ) -> None:

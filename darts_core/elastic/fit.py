@@ -32,6 +32,8 @@ log = logging.getLogger("darts_core")
 SPLITS = ("params", "alpha")
 _NORM_BATCH = 128
 Progress = Callable[[int, int], None]
+# one of the two alone is no training to go on with
+_AFRESH = "move it and checkpoint.pt beside it away to start afresh"
 
 
 def norm_batches(bundle: Any, examples: int = 512) -> list[tuple[Tensor, Tensor]]:
@@ -132,7 +134,13 @@ class _Trainer(Trainer):
         if not (folder / "checkpoint.pt").exists():
             return 0
         epoch = self.resume(folder / "checkpoint.pt")
-        content = load_checkpoint(folder / "teacher.pt")
+        teacher_at = folder / "teacher.pt"
+        if not teacher_at.exists():
+            raise ResumeError(
+                f"There is no file {teacher_at}; restore it, or move checkpoint.pt beside it away to start "
+                "afresh."
+            )
+        content = load_checkpoint(teacher_at, remedy=_AFRESH)
         with taking_over(folder / "teacher.pt"):
             try:
                 self.sandwich.load_state_dict(content)

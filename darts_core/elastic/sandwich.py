@@ -25,7 +25,7 @@ from darts_core.runlog import config_hash
 from darts_core.tasks import Classification, Task
 from darts_core.train.teacher import Teacher
 
-__all__ = ["Sandwich"]
+__all__ = ["Sandwich", "weights_mark"]
 
 LossOf = Callable[[Any], Tensor]
 _CHECK_EVERY = 50
@@ -275,13 +275,22 @@ def _family(net: Elastic) -> str:
 
     Sums of the values' own bits are exact and do not depend on an order.
     """
-    sums: dict[str, Any] = {}
-    for name, value in net.model.state_dict().items():
+    vary = {v.name: [list(v.options), list(getattr(v, "order", ()))] for v in net.variables}
+    return config_hash({"weights": _sums(net.model), "vary": vary})
+
+
+def weights_mark(model: nn.Module) -> str:
+    """Names the weights of a network, in whatever order its channels stand."""
+    return config_hash(_sums(model))
+
+
+def _sums(model: nn.Module) -> dict[str, list[int]]:
+    sums: dict[str, list[int]] = {}
+    for name, value in model.state_dict().items():
         if value.is_floating_point():
             bits = value.detach().contiguous().view(_BITS[value.element_size()]).to(torch.int64)
             sums[name] = [int(bits.sum()), int((bits * bits).sum())]
-    vary = {v.name: [list(v.options), list(getattr(v, "order", ()))] for v in net.variables}
-    return config_hash({"weights": sums, "vary": vary})
+    return sums
 
 
 def _check_processes(model: nn.Module, *, told: bool) -> None:

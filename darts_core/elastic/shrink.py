@@ -24,7 +24,7 @@ from darts_core.elastic.device_clock import DeviceClock
 from darts_core.elastic.fit import check_recipe, fit_elastic, norm_batches
 from darts_core.elastic.network import Elastic, elastic
 from darts_core.elastic.norms import recalibrate
-from darts_core.elastic.sandwich import Sandwich
+from darts_core.elastic.sandwich import Sandwich, weights_mark
 from darts_core.metric import Metric
 from darts_core.prune.finetune import free_if_all_is_frozen
 from darts_core.prune.prune import preferred_step
@@ -38,6 +38,8 @@ __all__ = ["Family", "grow_family", "measured_cost"]
 
 log = logging.getLogger("darts_core")
 Bar = Callable[[str], AbstractContextManager[Callable[[int, int], None] | None]]
+# what the trained weights, or the given ones, decide
+_OF_WEIGHTS = ("judged.jsonl", "alphas.json", "measured.json", "base.json")
 
 
 def _no_bar(title: str) -> AbstractContextManager[None]:
@@ -154,6 +156,25 @@ def grow_family(
     return Family(net, chosen, archive, norms, fitted.train_seconds, checks)
 
 
+def _forget_other_weights(folder: Path) -> None:
+    """Drop what was found of a training whose checkpoint is gone: the next one comes to other weights.
+
+    Somebody moved it away, as a damaged one asks for. A point's network goes when the next one is made.
+    """
+    if (folder / "checkpoint.pt").exists():
+        return
+    names = [folder / name for name in _OF_WEIGHTS]
+    found = [path for path in (*names, *folder.glob("points/*/point.json")) if path.is_file()]
+    if found:
+        log.warning(
+            "%s holds no checkpoint any more: the elastic training begins afresh, and what was found of the "
+            "former one's sub-networks is found anew",
+            folder,
+        )
+    for path in found:
+        path.unlink()
+
+
 def _say_above(budgets_ms: Sequence[float], whole_ms: float) -> None:
     """A warning of budgets that ask for nothing: a per cent sign may have been left out."""
     above = [f"{budget:.4g}" for budget in budgets_ms if budget > whole_ms]
@@ -201,9 +222,15 @@ def _made_elastic(
     net = None
     with first_may_fail(group):
         if group.primary:
-            orders = kept.get("orders")
+            _forget_other_weights(folder)
+            of, orders = weights_mark(model), kept.get("orders")
+            if kept.get("of", of) != of and not (folder / "checkpoint.pt").exists():
+                # nothing was trained in the orders of other weights; the table may be of their widths
+                orders = None
+                (folder / "latency.json").unlink(missing_ok=True)
             net = made(orders if isinstance(orders, Mapping) else {})
-            runlog.write_json(path, {"schema_version": 1, "round_to": step, "orders": net.orders})
+            about = {"schema_version": 1, "round_to": step, "of": of}
+            runlog.write_json(path, {**about, "orders": net.orders})
     told = group.text("" if net is None else json.dumps(net.orders))
     return net or made(json.loads(told))
 

@@ -60,6 +60,8 @@ def of_several(batches: Iterable[tuple[Tensor, Any]]) -> Iterator[tuple[Tensor, 
 def recalibrate(model: nn.Module, batches: Iterable[tuple[Tensor, Any]]) -> nn.Module:
     """Give the batch norms of `model` the mean statistics of `batches`; in place, in evaluation mode.
 
+    Every example counts as much as any other: a small last batch does not count as a whole one.
+
     A sub-network's norms see other activations than the whole network's: without this its accuracy is
     that of chance. A batch of one example behind larger ones is left out. A network without running
     statistics is left as it is, and so is any where there is no batch.
@@ -79,10 +81,13 @@ def recalibrate(model: nn.Module, batches: Iterable[tuple[Tensor, Any]]) -> nn.M
     before = [norm.momentum for norm in norms]
     for norm in norms:
         norm.reset_running_stats()
-        norm.momentum = None  # the plain mean over the batches
+    seen = 0
     try:
         with batch_statistics(model):
             for x, _ in of_several(chain([first], found)):
+                seen += len(x)
+                for norm in norms:
+                    norm.momentum = len(x) / seen  # the mean over the examples
                 model(x)
     finally:
         for norm, momentum in zip(norms, before, strict=True):

@@ -401,6 +401,16 @@ def test_a_last_batch_of_one_example_is_left_out_of_the_statistics():
     assert network[1].num_batches_tracked == len(images)  # where every batch is one, all count
 
 
+def test_a_small_last_batch_counts_by_its_examples():
+    torch.manual_seed(0)
+    x = torch.randn(10, 4)
+    norm = recalibrate(nn.BatchNorm1d(4), [(x[:8], None), (x[8:], None)])
+    first, last = ((part.mean(0), part.var(0)) for part in (x[:8], x[8:]))
+    for found, one, other in zip((norm.running_mean, norm.running_var), first, last, strict=True):
+        assert torch.allclose(found, 0.8 * one + 0.2 * other, rtol=1e-5, atol=1e-7)
+    assert norm.momentum == 0.1
+
+
 def _with(norm):
     torch.manual_seed(0)
     return nn.Sequential(

@@ -26,7 +26,7 @@ from darts_core.train.evaluation import evaluate
 from darts_core.train.outcome import FitResult
 from darts_core.train.trainer import Trainer, outputs_of
 
-__all__ = ["check_recipe", "check_uncompiled", "fit_elastic", "norm_batches"]
+__all__ = ["SPLITS", "check_recipe", "check_uncompiled", "fit_elastic", "norm_batches"]
 
 log = logging.getLogger("darts_core")
 SPLITS = ("params", "alpha")

@@ -14,6 +14,7 @@ from torch import nn
 
 from darts_core import runlog
 from darts_core.elastic.device_clock import DeviceClock
+from darts_core.elastic.fit import SPLITS
 from darts_core.elastic.shrink import Family
 from darts_core.elastic.within import Measured, measure_chosen, taken_alike
 from darts_core.latency import Timing
@@ -140,8 +141,9 @@ def _new(family: Family, chosen: Sequence[Measured], folder: Path) -> dict[int, 
 
 def _say_how_long(tuning: TrainConfig, bundle: Any) -> None:
     """An epoch is few steps on small data, which the number of epochs does not show."""
-    examples = bundle.size("params") + bundle.size("alpha")
-    steps = tuning.epochs * -(-examples // tuning.batch_size)
+    examples = bundle.size(SPLITS)
+    # an incomplete last batch is left out
+    steps = tuning.epochs * int(bundle.steps(SPLITS, tuning.batch_size))
     if steps < _FEW_STEPS:
         log.warning(
             "each point is fine-tuned for %d steps only (%d examples in batches of %d): more epochs cost "

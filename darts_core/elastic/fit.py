@@ -38,8 +38,9 @@ _AFRESH = "move it and checkpoint.pt beside it away to start afresh"
 
 def norm_batches(bundle: Any, examples: int = 512) -> list[tuple[Tensor, Tensor]]:
     """Batches of so many training examples, not augmented and the same each time, to recalibrate norms on."""
-    size = min(_NORM_BATCH, bundle.size(SPLITS))
-    return list(islice(bundle.batches(SPLITS, size, seed=0, epoch=0), -(-examples // _NORM_BATCH)))
+    most = min(_NORM_BATCH, examples)
+    size = min(most, bundle.size(SPLITS))
+    return list(islice(bundle.batches(SPLITS, size, seed=0, epoch=0), -(-examples // most)))
 
 
 class _Trainer(Trainer):

@@ -11,6 +11,7 @@ import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 
+from darts_core.errors import is_memory_shortage
 from darts_core.prune.groups import NORMS
 
 __all__ = ["batch_statistics", "of_several", "recalibrate"]
@@ -56,11 +57,35 @@ def of_several(batches: Iterable[tuple[Tensor, Any]]) -> Iterator[tuple[Tensor, 
             yield x, y
 
 
+def _fits(model: nn.Module, norms: list[Any], x: Tensor, weight: float) -> bool:
+    """Let `x` count by `weight` in the statistics; False, and nothing counts, if the memory holds no pass.
+
+    Raises:
+        RuntimeError: what torch raises; also where it holds none of half as many.
+    """
+    before = [(norm.running_mean.clone(), norm.running_var.clone()) for norm in norms]
+    for norm in norms:
+        norm.momentum = weight  # the mean over the examples
+    try:
+        model(x)
+    except (RuntimeError, MemoryError) as error:
+        if len(x) < 4 or not is_memory_shortage(error):
+            raise
+    else:
+        return True
+    # outside the handler: the traceback would keep the failed pass's tensors alive
+    for norm, (mean, variance) in zip(norms, before, strict=True):
+        norm.running_mean.copy_(mean)
+        norm.running_var.copy_(variance)
+    return False
+
+
 @torch.no_grad()
 def recalibrate(model: nn.Module, batches: Iterable[tuple[Tensor, Any]]) -> nn.Module:
     """Give the batch norms of `model` the mean statistics of `batches`; in place, in evaluation mode.
 
-    Every example counts as much as any other: a small last batch does not count as a whole one.
+    Every example counts as much as any other: a small last batch does not count as a whole one. A batch that
+    does not fit into the memory goes in halves.
 
     A sub-network's norms see other activations than the whole network's: without this its accuracy is
     that of chance. A batch of one example behind larger ones is left out. A network without running
@@ -81,14 +106,19 @@ def recalibrate(model: nn.Module, batches: Iterable[tuple[Tensor, Any]]) -> nn.M
     before = [norm.momentum for norm in norms]
     for norm in norms:
         norm.reset_running_stats()
-    seen = 0
+    seen, most = 0, 0
     try:
         with batch_statistics(model):
             for x, _ in of_several(chain([first], found)):
-                seen += len(x)
-                for norm in norms:
-                    norm.momentum = len(x) / seen  # the mean over the examples
-                model(x)
+                parts = list(x.tensor_split(-(-len(x) // (most or len(x)))))
+                while parts:
+                    size = len(parts[0])
+                    if _fits(model, norms, parts[0], size / (seen + size)):
+                        seen += size
+                        del parts[0]
+                    else:
+                        most = -(-size // 2)
+                        parts[:1] = parts[0].tensor_split(2)
     finally:
         for norm, momentum in zip(norms, before, strict=True):
             norm.momentum = momentum

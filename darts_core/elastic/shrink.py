@@ -119,11 +119,13 @@ def grow_family(
     """
     options, device = settings.options, clock.device
     check_recipe(model, bundle, config, device, group)
-    batches = take_batches(bundle, device)
+    processes = group or Group.alone()
+    # more than a step takes may not fit into the memory
+    most = max(2, config.batch_size // processes.processes)
+    batches = take_batches(bundle, device, most)
     primary = group is None or group.primary
     before = evaluate(model, bundle, "val") if primary else None
     free_if_all_is_frozen(model)
-    processes = group or Group.alone()
     net = _made_elastic(model, bundle.task, settings, batches, folder, processes)
     for line in str(net).splitlines():
         log.info("%s", line)
@@ -151,7 +153,7 @@ def grow_family(
     norms = norm_batches(bundle, options.norm_examples)
     with bar("choosing") as progress:
         chosen, archive = _choose(
-            net, cost, bundle, settings, budgets, norms, folder, seed, progress, on_judged
+            net, cost, bundle, settings, budgets, norms, folder, seed, progress, on_judged, most
         )
     return Family(net, chosen, archive, norms, fitted.train_seconds, checks)
 
@@ -298,12 +300,12 @@ def measured_cost(
     return cost, checks
 
 
-def _to_descend_on(part: Any, count: int, seed: int) -> list[Any]:
-    """The `count` examples of val of which the alphas see the loss, up to 64 a batch.
+def _to_descend_on(part: Any, count: int, seed: int, most: int = 64) -> list[Any]:
+    """The `count` examples of val of which the alphas see the loss, up to 64 a batch, or `most`.
 
     A single one stands twice: norms take a batch's own statistics here, which one example may not have.
     """
-    found = list(part.batches("val", min(64, count), seed=seed, epoch=0))
+    found = list(part.batches("val", min(64, most, count), seed=seed, epoch=0))
     if count > 1:
         return found
     return [(torch.cat([x, x]), torch.cat([y, y])) for x, y in found]
@@ -320,6 +322,7 @@ def _choose(
     seed: int,
     progress: Callable[[int, int], None] | None,
     on_judged: Callable[[], None],
+    most: int,
 ) -> tuple[Chosen, Archive]:
     options = settings.options
     few = min(options.val_examples, bundle.size("val"))
@@ -345,7 +348,7 @@ def _choose(
         on_judged()
 
     archive = Archive(net, cost, judge, folder / "judged.jsonl", seen)
-    batches = _to_descend_on(part, few, seed)
+    batches = _to_descend_on(part, few, seed, most)
     path = folder / "alphas.json"
     kept = runlog.read_mapping(path) if path.is_file() else {}
     examples = few + sum(len(x) for x, _ in norms)

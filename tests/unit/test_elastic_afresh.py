@@ -1,15 +1,19 @@
 """Begun afresh, as a damaged checkpoint asks for: nothing of two trainings is mixed."""
 
+from dataclasses import replace
+
 import pytest
 import torch
 from test_elastic_shrink import CONFIG, META, SETTINGS, Counting
 
 from darts_core.data import load_data
 from darts_core.elastic import network
+from darts_core.elastic.fit import norm_batches
 from darts_core.elastic.points import given_network, write_points
 from darts_core.elastic.shrink import grow_family
 from darts_core.errors import ResumeError
 from darts_core.models.baselines import baseline
+from darts_core.prune.rounds import take_batches
 from darts_core.runlog import read_json, read_jsonl, write_json
 from darts_core.train import load_model
 
@@ -101,3 +105,27 @@ def test_a_teacher_that_cannot_be_read_names_both_files_to_be_moved_away(bundle,
     (tmp_path / "teacher.pt").unlink()
     with pytest.raises(ResumeError, match=r"no file .*teacher\.pt.* checkpoint\.pt beside it away"):
         _grow(bundle, tmp_path, 0)
+
+
+class _Small(type(baseline("resnet8", 10, 1, 4))):
+    """A network on a device whose memory holds the activations of 16 images, and runs 64 without them."""
+
+    def forward(self, x):
+        if len(x) > (16 if torch.is_grad_enabled() else 64):
+            raise torch.OutOfMemoryError("CUDA out of memory.")
+        return super().forward(x)
+
+
+def test_nothing_but_the_training_s_batch_size_decides_how_much_memory_it_takes(bundle, tmp_path):
+    given = _model(0)
+    given.__class__ = _Small
+    config = replace(CONFIG, epochs=1, batch_size=16)
+    family = grow_family(
+        given, bundle.without_test(), SETTINGS, config, _clock(bundle), tmp_path, seed=1
+    )
+    assert sum(family.chosen.found_by.values()) == SETTINGS.points
+    assert read_json(tmp_path / "alphas.json").keys() == {"0", "1", "2"}
+    few = take_batches(bundle, torch.device("cpu"), 16)
+    assert [len(x) for x, _ in few] == [16] * (bundle.size("params") // 16)
+    assert [len(x) for x, _ in norm_batches(bundle, 20)] == [20]
+    assert [len(x) for x, _ in norm_batches(bundle)] == [128]

@@ -124,10 +124,14 @@ def remove_stale(folder: Path, points: Sequence[Mapping[str, Any]]) -> None:
 
 
 def _saved(at: Path, one: Measured) -> dict[str, Any] | None:
-    """The row of a finished point, where it is of this sub-network: another device chooses others."""
+    """The row of a finished point, where it is of this sub-network: another device chooses others.
+
+    None where somebody has taken its network away.
+    """
     path = at / "point.json"
     row = runlog.read_mapping(path) if path.is_file() else {}
-    return row if row.get("choices") == one.found.choices else None
+    alike = row.get("choices") == one.found.choices and (at / "model.pt").is_file()
+    return row if alike else None
 
 
 def _new(family: Family, chosen: Sequence[Measured], folder: Path) -> dict[int, nn.Module]:
@@ -204,7 +208,11 @@ class _Maker:
         """Cut a point out, fine-tune it unless it is `tuned` already, evaluate and save it."""
         if at.exists():  # of another sub-network, or cut off while it was made
             if (at / "point.json").is_file():
-                log.warning("%s is made anew: another sub-network is chosen for its budget now", at)
+                other = "another sub-network is chosen for its budget now"
+                kept = (at / "model.pt").is_file()
+                log.warning(
+                    "%s is made anew: %s", at, other if kept else "it holds no model.pt any more"
+                )
             shutil.rmtree(at)
         at.mkdir(parents=True)
         choices = one.found.choices

@@ -69,6 +69,18 @@ def test_nothing_of_a_training_whose_checkpoint_is_gone_counts_for_the_next_one(
         assert all(torch.equal(left[name], right[name]) for name in right)
 
 
+def test_a_point_whose_network_was_taken_away_is_made_anew(bundle, tmp_path, caplog):
+    family, _, rows, models = _front(bundle, tmp_path, 0)
+    gone = tmp_path / rows[0]["folder"]
+    (gone / "model.pt").unlink()
+    clock, given = _clock(bundle), _model(0)
+    _, first = given_network(given, bundle, clock, tmp_path)
+    assert write_points(family, given, bundle, clock, first, tmp_path, META) == rows
+    again = load_model(gone / "model.pt")[0].state_dict()
+    assert all(torch.equal(again[name], value) for name, value in models[0].items())
+    assert f"{gone} is made anew: it holds no model.pt any more" in caplog.text
+
+
 def test_orders_of_other_weights_are_found_anew_where_nothing_was_trained_yet(
     bundle, tmp_path, monkeypatch
 ):

@@ -204,8 +204,8 @@ def _run(
     if claimed.finished:
         print(
             f"{claimed.path} is finished; nothing to do. Change a setting to start another version."
+            f"{_left_behind(config, claimed.path)}"
         )
-        _say_left_behind(config, claimed.path)
         return 0
     configure_logging(claimed.path)
     log.info("%s %s", "resuming" if claimed.resumes else "writing to", claimed.path)
@@ -224,20 +224,22 @@ def _run(
     return 0
 
 
-def _say_left_behind(config: Stage, version: Path) -> None:
-    """Where an export is asked for again: that its network was pruned or shrunk since, if it was."""
+def _left_behind(config: Stage, version: Path) -> str:
+    """Where an export is asked for again: that its network was pruned or shrunk since; "" if it was not."""
     if config.STAGE != "export" or parts_of(version):
-        return
-    run = None
-    with contextlib.suppress(DartsError):  # somebody has taken its folders away
+        return ""
+    try:
         run = read_version(version)
-    if run is not None and run.export_left_behind is not None:
-        network = next(stage.folder for stage in run.networks if stage.finished)
-        was, now = run.export_left_behind, network.name
-        print(
-            f"Its export is of the network in {was}/; {now}/ has left another one since, which "
-            f"model={network} exports."
-        )
+    except DartsError:  # somebody has taken its folders away
+        return ""
+    if run.export_left_behind is None:
+        return ""
+    network = next(stage.folder for stage in run.networks if stage.finished)
+    was, now = run.export_left_behind, network.name
+    return (
+        f" Its export is of the network in {was}/; {now}/ has left another one since, which "
+        f"model={network} exports."
+    )
 
 
 def _call(args: argparse.Namespace, config: Stage, place: Session, version: Path) -> None:

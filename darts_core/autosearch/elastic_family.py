@@ -44,6 +44,12 @@ class _Script:
         return self.loss_of(output, target)
 
 
+def _own_loss(output: Tensor, own: tuple[LossOf, Tensor]) -> Tensor:
+    """The loss of a kept batch by what the script gave beside it."""
+    loss_of, target = own
+    return loss_of(output, target)
+
+
 class ElasticFamily:
     """Made elastic at the first step, when a batch and the loss are there.
 
@@ -57,7 +63,9 @@ class ElasticFamily:
         self.stage, self.trial, self.opened = stage, trial, dict(opened or {})
         self.task: Task = make_task(stage.task)
         self.net: Elastic | None = None
-        self.batches: deque[tuple[Tensor, Tensor]] = deque(maxlen=_KEPT)
+        # each with its own loss, which may know more of its batch: weights, what was mixed
+        self.batches: deque[tuple[Tensor, tuple[LossOf, Tensor]]] = deque(maxlen=_KEPT)
+        self._reused = False
         # who reads what a trial found asks its `steps` for the state
         self.steps = self
 
@@ -72,9 +80,19 @@ class ElasticFamily:
         if self.net is None:
             with torch.autocast(x.device.type, enabled=False):
                 self._begin(loss_of, x, y)
-        self.loss_of = loss_of
-        self.batches.append((x.detach(), y))
+        self._remember(loss_of, x.detach(), y)
         return self.sandwich.backward(x, lambda output: loss_of(output, y), scale=scale)
+
+    def _remember(self, loss_of: LossOf, x: Tensor, y: Tensor) -> None:
+        """Keep a batch; a copy of it where the script puts every batch into the same memory."""
+        # memory of a batch that is kept is given to no other one: it was written over
+        places = {kept.data_ptr() for kept, _ in self.batches}
+        if not self._reused and x.data_ptr() in places:
+            self._reused = True
+            self.batches.clear()
+        if self._reused:
+            x, y = x.clone(), y.clone() if isinstance(y, Tensor) else y
+        self.batches.append((x, (loss_of, y)))
 
     def _begin(self, loss_of: LossOf, x: Tensor, y: Tensor) -> None:
         assert self.trial.folder is not None
@@ -118,7 +136,7 @@ class ElasticFamily:
         kept = list(self.batches)
         archive = Archive(self.net, self.cost, self._judge, self.trial.folder / "judged.jsonl")
         chosen = choose(
-            archive, self.budgets, kept, self.loss_of, lambda network: -self._judge(network)[0],
+            archive, self.budgets, kept, _own_loss, lambda network: -self._judge(network)[0],
             looks=int(self.stage.options["looks"]), examples=2 * sum(len(x) for x, _ in kept),
             seed=self.trial.seed,
         )  # fmt: skip
@@ -148,6 +166,6 @@ class ElasticFamily:
     def _judge(self, network: nn.Module) -> tuple[float, float]:
         recalibrate(network, self.batches)
         # the batches serve again, and a network may write into its input
-        losses = [float(self.loss_of(network(x.clone()).float(), y)) for x, y in self.batches]
+        losses = [float(_own_loss(network(x.clone()).float(), own)) for x, own in self.batches]
         mean = float(np.mean(losses))
         return mean, -mean

@@ -29,9 +29,10 @@ from darts_core.commands.mistakes import refuse_several_places
 from darts_core.commands.overrides import expand, key_of, parse, quoted, without_password
 from darts_core.commands.ranks import Ranks, current_ranks, lost_process_told
 from darts_core.errors import ConfigError, DartsError, unknown_name
-from darts_core.report.elements import elements
+from darts_core.report.elements import elements, parts_of
 from darts_core.report.job_summary import summarize
 from darts_core.report.multirun import write_multirun_report
+from darts_core.report.read import read_version
 from darts_core.runlog import config_hash
 from darts_core.stages.schema import (
     PLACES,
@@ -203,6 +204,7 @@ def _run(
     if claimed.finished:
         print(
             f"{claimed.path} is finished; nothing to do. Change a setting to start another version."
+            f"{_left_behind(config, claimed.path)}"
         )
         return 0
     configure_logging(claimed.path)
@@ -220,6 +222,24 @@ def _run(
     with contextlib.suppress(OSError):  # whoever lists the version works it out again
         summarize(claimed.version)
     return 0
+
+
+def _left_behind(config: Stage, version: Path) -> str:
+    """Where an export is asked for again: that its network was pruned or shrunk since; "" if it was not."""
+    if config.STAGE != "export" or parts_of(version):
+        return ""
+    try:
+        run = read_version(version)
+    except DartsError:  # somebody has taken its folders away
+        return ""
+    if run.export_left_behind is None:
+        return ""
+    network = next(stage.folder for stage in run.networks if stage.finished)
+    was, now = run.export_left_behind, network.name
+    return (
+        f" Its export is of the network in {was}/; {now}/ has left another one since, which "
+        f"model={network} exports."
+    )
 
 
 def _call(args: argparse.Namespace, config: Stage, place: Session, version: Path) -> None:

@@ -26,18 +26,21 @@ from darts_core.train.evaluation import evaluate
 from darts_core.train.outcome import FitResult
 from darts_core.train.trainer import Trainer, outputs_of
 
-__all__ = ["check_recipe", "check_uncompiled", "fit_elastic", "norm_batches"]
+__all__ = ["SPLITS", "check_recipe", "check_uncompiled", "fit_elastic", "norm_batches"]
 
 log = logging.getLogger("darts_core")
 SPLITS = ("params", "alpha")
 _NORM_BATCH = 128
 Progress = Callable[[int, int], None]
+# one of the two alone is no training to go on with
+_AFRESH = "move it and checkpoint.pt beside it away to start afresh"
 
 
 def norm_batches(bundle: Any, examples: int = 512) -> list[tuple[Tensor, Tensor]]:
     """Batches of so many training examples, not augmented and the same each time, to recalibrate norms on."""
-    size = min(_NORM_BATCH, bundle.size(SPLITS))
-    return list(islice(bundle.batches(SPLITS, size, seed=0, epoch=0), -(-examples // _NORM_BATCH)))
+    most = min(_NORM_BATCH, examples)
+    size = min(most, bundle.size(SPLITS))
+    return list(islice(bundle.batches(SPLITS, size, seed=0, epoch=0), -(-examples // most)))
 
 
 class _Trainer(Trainer):
@@ -132,7 +135,13 @@ class _Trainer(Trainer):
         if not (folder / "checkpoint.pt").exists():
             return 0
         epoch = self.resume(folder / "checkpoint.pt")
-        content = load_checkpoint(folder / "teacher.pt")
+        teacher_at = folder / "teacher.pt"
+        if not teacher_at.exists():
+            raise ResumeError(
+                f"There is no file {teacher_at}; restore it, or move checkpoint.pt beside it away to start "
+                "afresh."
+            )
+        content = load_checkpoint(teacher_at, remedy=_AFRESH)
         with taking_over(folder / "teacher.pt"):
             try:
                 self.sandwich.load_state_dict(content)

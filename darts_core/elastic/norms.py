@@ -12,6 +12,7 @@ import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 
+from darts_core.errors import is_memory_shortage
 from darts_core.prune.groups import copied
 
 __all__ = ["batch_statistics", "of_several", "recalibrate", "unreached"]
@@ -62,9 +63,76 @@ def of_several(batches: Iterable[Any]) -> Iterator[tuple[Tensor, Any]]:
             yield x, rest[0] if rest else None
 
 
+class _Mean:
+    """The statistics of norms over all examples that a network is run on inside the block.
+
+    Every run of a norm counts by its examples, also of one that stands in several places.
+    """
+
+    def __init__(self, model: nn.Module, norms: list[Any]) -> None:
+        self.model, self.norms = model, norms
+        self.seen: Counter[nn.Module] = Counter()
+        self.before = [(norm.momentum, self._statistics(norm)) for norm in norms]
+
+    @staticmethod
+    def _statistics(norm: Any) -> dict[str, Tensor]:
+        return {k: v.clone() for k, v in norm._buffers.items() if v is not None}
+
+    @staticmethod
+    def _restore(norm: Any, statistics: dict[str, Tensor]) -> None:
+        for name, value in statistics.items():
+            norm._buffers[name].copy_(value)
+
+    def _count(self, norm: Any, given: tuple[Any, ...], named: dict[str, Any]) -> None:
+        size = len(given[0] if given else next(iter(named.values())))
+        self.seen[norm] += size
+        norm.momentum = size / self.seen[norm]
+
+    def __enter__(self) -> _Mean:
+        self.hooks = [
+            n.register_forward_pre_hook(self._count, with_kwargs=True) for n in self.norms
+        ]
+        for norm in self.norms:
+            norm.reset_running_stats()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        for hook, norm, (momentum, statistics) in zip(
+            self.hooks, self.norms, self.before, strict=True
+        ):
+            hook.remove()
+            norm.momentum = momentum
+            if not self.seen[norm]:  # as one that runs in training alone
+                self._restore(norm, statistics)
+
+    def fits(self, x: Tensor) -> bool:
+        """Run the network on `x`; False, and nothing counts, if the memory holds no such pass.
+
+        Raises:
+            RuntimeError: what torch raises; also where it holds none of half as many.
+        """
+        before, seen = [self._statistics(norm) for norm in self.norms], Counter(self.seen)
+        try:
+            # the batches serve again, and a network may write into its input
+            self.model(x.clone())
+        except (RuntimeError, MemoryError) as error:
+            if len(x) < 4 or not is_memory_shortage(error):
+                raise
+        else:
+            return True
+        # outside the handler: the traceback would keep the failed pass's tensors alive
+        self.seen = seen
+        for norm, statistics in zip(self.norms, before, strict=True):
+            self._restore(norm, statistics)
+        return False
+
+
 @torch.no_grad()
 def recalibrate(model: nn.Module, batches: Iterable[Any]) -> nn.Module:
     """Give the norms of `model` the mean statistics of `batches`; in place, in evaluation mode.
+
+    Every example counts as much as any other: a small last batch does not count as a whole one. A batch that
+    does not fit into the memory goes in halves.
 
     A sub-network's norms see other activations than the whole network's: without this its accuracy is
     that of chance. A batch of one example behind larger ones is left out. A network without running
@@ -82,30 +150,16 @@ def recalibrate(model: nn.Module, batches: Iterable[Any]) -> nn.Module:
     first = next(found, None)
     if first is None:
         return model
-    before = [
-        (n.momentum, {k: v.clone() for k, v in n._buffers.items() if v is not None}) for n in norms
-    ]
-    runs: Counter[nn.Module] = Counter()
-
-    def count(norm: Any, _: Any) -> None:
-        runs[norm] += 1
-        norm.momentum = 1.0 / runs[norm]  # the plain mean over the batches
-
-    hooks = [norm.register_forward_pre_hook(count) for norm in norms]
-    for norm in norms:
-        norm.reset_running_stats()
-    try:
-        with batch_statistics(model):
-            for x, _ in of_several(chain([first], found)):
-                # the batches serve again, and a network may write into its input
-                model(x.clone())
-    finally:
-        for hook, norm, (momentum, buffers) in zip(hooks, norms, before, strict=True):
-            hook.remove()
-            norm.momentum = momentum
-            if not runs[norm]:  # as one that runs in training alone
-                for name, value in buffers.items():
-                    norm._buffers[name].copy_(value)
+    most = 0
+    with _Mean(model, norms) as mean, batch_statistics(model):
+        for x, _ in of_several(chain([first], found)):
+            parts = list(x.tensor_split(-(-len(x) // (most or len(x)))))
+            while parts:
+                if mean.fits(parts[0]):
+                    del parts[0]
+                else:
+                    most = -(-len(parts[0]) // 2)
+                    parts[:1] = parts[0].tensor_split(2)
     return model
 
 

@@ -14,6 +14,7 @@ from torch import nn
 
 from darts_core import runlog
 from darts_core.elastic.device_clock import DeviceClock
+from darts_core.elastic.fit import SPLITS
 from darts_core.elastic.shrink import Family
 from darts_core.elastic.within import Measured, measure_chosen, taken_alike
 from darts_core.latency import Timing
@@ -123,10 +124,14 @@ def remove_stale(folder: Path, points: Sequence[Mapping[str, Any]]) -> None:
 
 
 def _saved(at: Path, one: Measured) -> dict[str, Any] | None:
-    """The row of a finished point, where it is of this sub-network: another device chooses others."""
+    """The row of a finished point, where it is of this sub-network: another device chooses others.
+
+    None where somebody has taken its network away.
+    """
     path = at / "point.json"
     row = runlog.read_mapping(path) if path.is_file() else {}
-    return row if row.get("choices") == one.found.choices else None
+    alike = row.get("choices") == one.found.choices and (at / "model.pt").is_file()
+    return row if alike else None
 
 
 def _new(family: Family, chosen: Sequence[Measured], folder: Path) -> dict[int, nn.Module]:
@@ -140,8 +145,9 @@ def _new(family: Family, chosen: Sequence[Measured], folder: Path) -> dict[int, 
 
 def _say_how_long(tuning: TrainConfig, bundle: Any) -> None:
     """An epoch is few steps on small data, which the number of epochs does not show."""
-    examples = bundle.size("params") + bundle.size("alpha")
-    steps = tuning.epochs * -(-examples // tuning.batch_size)
+    examples = bundle.size(SPLITS)
+    # an incomplete last batch is left out
+    steps = tuning.epochs * int(bundle.steps(SPLITS, tuning.batch_size))
     if steps < _FEW_STEPS:
         log.warning(
             "each point is fine-tuned for %d steps only (%d examples in batches of %d): more epochs cost "
@@ -202,7 +208,11 @@ class _Maker:
         """Cut a point out, fine-tune it unless it is `tuned` already, evaluate and save it."""
         if at.exists():  # of another sub-network, or cut off while it was made
             if (at / "point.json").is_file():
-                log.warning("%s is made anew: another sub-network is chosen for its budget now", at)
+                other = "another sub-network is chosen for its budget now"
+                kept = (at / "model.pt").is_file()
+                log.warning(
+                    "%s is made anew: %s", at, other if kept else "it holds no model.pt any more"
+                )
             shutil.rmtree(at)
         at.mkdir(parents=True)
         choices = one.found.choices

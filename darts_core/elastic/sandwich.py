@@ -28,7 +28,7 @@ from darts_core.runlog import config_hash
 from darts_core.tasks import Classification, Task
 from darts_core.train.teacher import Teacher
 
-__all__ = ["Sandwich"]
+__all__ = ["Sandwich", "weights_mark"]
 
 LossOf = Callable[[Any], Tensor]
 _CHECK_EVERY = 50
@@ -328,6 +328,11 @@ def _first(output: Any) -> Tensor:
             "or list whose first one is the output that it gives in evaluation mode."
         )
     return first
+
+
+def weights_mark(model: nn.Module) -> str:
+    """Names the weights of a network, in whatever order its channels stand."""
+    return config_hash(_sums(model))
 
 
 def _sums(model: nn.Module) -> dict[str, list[int]]:

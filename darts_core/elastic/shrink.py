@@ -24,7 +24,7 @@ from darts_core.elastic.device_clock import DeviceClock
 from darts_core.elastic.fit import check_recipe, fit_elastic, norm_batches
 from darts_core.elastic.network import Elastic, elastic
 from darts_core.elastic.norms import recalibrate
-from darts_core.elastic.sandwich import Sandwich
+from darts_core.elastic.sandwich import Sandwich, weights_mark
 from darts_core.metric import Metric
 from darts_core.prune.finetune import free_if_all_is_frozen
 from darts_core.prune.prune import preferred_step
@@ -38,6 +38,8 @@ __all__ = ["Family", "grow_family", "measured_cost"]
 
 log = logging.getLogger("darts_core")
 Bar = Callable[[str], AbstractContextManager[Callable[[int, int], None] | None]]
+# what the trained weights, or the given ones, decide
+_OF_WEIGHTS = ("judged.jsonl", "alphas.json", "measured.json", "base.json")
 
 
 def _no_bar(title: str) -> AbstractContextManager[None]:
@@ -117,11 +119,13 @@ def grow_family(
     """
     options, device = settings.options, clock.device
     check_recipe(model, bundle, config, device, group)
-    batches = take_batches(bundle, device)
+    processes = group or Group.alone()
+    # more than a step takes may not fit into the memory
+    most = max(2, config.batch_size // processes.processes)
+    batches = take_batches(bundle, device, most)
     primary = group is None or group.primary
     before = evaluate(model, bundle, "val") if primary else None
     free_if_all_is_frozen(model)
-    processes = group or Group.alone()
     net = _made_elastic(model, bundle.task, settings, batches, folder, processes)
     for line in str(net).splitlines():
         log.info("%s", line)
@@ -149,9 +153,28 @@ def grow_family(
     norms = norm_batches(bundle, options.norm_examples)
     with bar("choosing") as progress:
         chosen, archive = _choose(
-            net, cost, bundle, settings, budgets, norms, folder, seed, progress, on_judged
+            net, cost, bundle, settings, budgets, norms, folder, seed, progress, on_judged, most
         )
     return Family(net, chosen, archive, norms, fitted.train_seconds, checks)
+
+
+def _forget_other_weights(folder: Path) -> None:
+    """Drop what was found of a training whose checkpoint is gone: the next one comes to other weights.
+
+    Somebody moved it away, as a damaged one asks for. A point's network goes when the next one is made.
+    """
+    if (folder / "checkpoint.pt").exists():
+        return
+    names = [folder / name for name in _OF_WEIGHTS]
+    found = [path for path in (*names, *folder.glob("points/*/point.json")) if path.is_file()]
+    if found:
+        log.warning(
+            "%s holds no checkpoint any more: the elastic training begins afresh, and what was found of the "
+            "former one's sub-networks is found anew",
+            folder,
+        )
+    for path in found:
+        path.unlink()
 
 
 def _say_above(budgets_ms: Sequence[float], whole_ms: float) -> None:
@@ -201,9 +224,15 @@ def _made_elastic(
     net = None
     with first_may_fail(group):
         if group.primary:
-            orders = kept.get("orders")
+            _forget_other_weights(folder)
+            of, orders = weights_mark(model), kept.get("orders")
+            if kept.get("of", of) != of and not (folder / "checkpoint.pt").exists():
+                # nothing was trained in the orders of other weights; the table may be of their widths
+                orders = None
+                (folder / "latency.json").unlink(missing_ok=True)
             net = made(orders if isinstance(orders, Mapping) else {})
-            runlog.write_json(path, {"schema_version": 1, "round_to": step, "orders": net.orders})
+            about = {"schema_version": 1, "round_to": step, "of": of}
+            runlog.write_json(path, {**about, "orders": net.orders})
     told = group.text("" if net is None else json.dumps(net.orders))
     return net or made(json.loads(told))
 
@@ -271,12 +300,12 @@ def measured_cost(
     return cost, checks
 
 
-def _to_descend_on(part: Any, count: int, seed: int) -> list[Any]:
-    """The `count` examples of val of which the alphas see the loss, up to 64 a batch.
+def _to_descend_on(part: Any, count: int, seed: int, most: int = 64) -> list[Any]:
+    """The `count` examples of val of which the alphas see the loss, up to 64 a batch, or `most`.
 
     A single one stands twice: norms take a batch's own statistics here, which one example may not have.
     """
-    found = list(part.batches("val", min(64, count), seed=seed, epoch=0))
+    found = list(part.batches("val", min(64, most, count), seed=seed, epoch=0))
     if count > 1:
         return found
     return [(torch.cat([x, x]), torch.cat([y, y])) for x, y in found]
@@ -293,6 +322,7 @@ def _choose(
     seed: int,
     progress: Callable[[int, int], None] | None,
     on_judged: Callable[[], None],
+    most: int,
 ) -> tuple[Chosen, Archive]:
     options = settings.options
     few = min(options.val_examples, bundle.size("val"))
@@ -318,7 +348,7 @@ def _choose(
         on_judged()
 
     archive = Archive(net, cost, judge, folder / "judged.jsonl", seen)
-    batches = _to_descend_on(part, few, seed)
+    batches = _to_descend_on(part, few, seed, most)
     path = folder / "alphas.json"
     kept = runlog.read_mapping(path) if path.is_file() else {}
     examples = few + sum(len(x) for x, _ in norms)

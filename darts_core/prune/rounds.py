@@ -316,8 +316,14 @@ def _exchange_rate(
     return max(rises, default=1.0) / max(total, 1e-9) if rises else 1.0
 
 
-def take_batches(bundle: Any, device: torch.device) -> Batches:
-    """The first four training batches of 64 examples, without augmentation, on `device`."""
-    size = min(64, bundle.size("params"))
+def take_batches(bundle: Any, device: torch.device, most: int = 64) -> Batches:
+    """The first 256 training examples in batches of 64, without augmentation, on `device`.
+
+    Args:
+        bundle: the data.
+        device: where.
+        most: examples a batch at most, where the memory holds no more.
+    """
+    size = min(64, most, bundle.size("params"))
     batches = bundle.batches("params", size, seed=0, epoch=0)
-    return [(x.to(device), y.to(device)) for x, y in islice(batches, 4)]
+    return [(x.to(device), y.to(device)) for x, y in islice(batches, -(-256 // size))]

@@ -9,7 +9,7 @@ from typing import Any
 
 from darts_core.errors import DartsError, JobError
 from darts_core.report.elements import best_element, elements, labels
-from darts_core.report.read import StageRun, read_stages
+from darts_core.report.read import StageRun, judged_stages, read_stages
 from darts_core.report.rows import finite
 from darts_core.runlog import read_json
 from darts_core.store.record import LIVE, SCRIPT
@@ -48,7 +48,7 @@ def _pipeline(version: Version) -> dict[str, Any]:
     """The last stage that says how good its network is; its epochs are the way there."""
     found: dict[str, Any] = {}
     place = best_element(version.path)
-    for stage in read_stages(place):
+    for stage in judged_stages(place):
         tested, on_val = stage.metric.file_keys
         values = [v for row in stage.metrics if (v := finite(row.get(on_val))) is not None]
         finals = {key: v for key in (tested, on_val) if (v := stage.number(key)) is not None}

@@ -27,6 +27,7 @@ __all__ = [
     "StageRun",
     "VersionRun",
     "flatten",
+    "judged_stages",
     "mapping_at",
     "read_rows",
     "read_settings",
@@ -142,8 +143,15 @@ class VersionRun:
     @property
     def networks(self) -> tuple[StageRun, ...]:
         """The stages that left a network to ship, the one that is shipped first."""
-        order = ("prune", "shrink", "train") if self.reduced is None else ("train",)
-        return tuple(self.stages[name] for name in order if name in self.stages)
+        return _networks(self.stages, self.reduced)
+
+    @property
+    def export_left_behind(self) -> str | None:
+        """The stage whose network `export/` holds, where another one has left the one to ship since.
+
+        None where a command named the network to export: that is what was wanted.
+        """
+        return _left_behind(self.folder, self.stages, self.networks)
 
     @property
     def last(self) -> StageRun:
@@ -162,6 +170,23 @@ class VersionRun:
             if value is not None:
                 return value
         return None
+
+
+def _networks(stages: Mapping[str, StageRun], reduced: Reduced | None) -> tuple[StageRun, ...]:
+    order = ("prune", "shrink", "train") if reduced is None else ("train",)
+    return tuple(stages[name] for name in order if name in stages)
+
+
+def _left_behind(
+    folder: Path, stages: Mapping[str, StageRun], networks: Iterable[StageRun]
+) -> str | None:
+    export, ready = stages.get("export"), [stage.name for stage in networks if stage.finished]
+    if export is None or not ready or export.setting("model") is not None:
+        return None
+    source = Path(str(export.result.get("model") or ""))
+    # of this version, wherever its folder lies now
+    own = source.parts[-4:-2] == folder.resolve().parts[-2:] and source.name == "model.pt"
+    return source.parent.name if own and source.parent.name in ready[1:] else None
 
 
 def mapping_at(path: Path, problems: list[str]) -> dict[str, Any]:
@@ -238,6 +263,15 @@ def stage_order(folder: Path) -> list[str]:
 def read_stages(folder: Path) -> list[StageRun]:
     """The stages whose folders are in a version's or an element's, in the order in which they come."""
     return [read_stage(folder / name) for name in stage_order(folder)]
+
+
+def judged_stages(folder: Path) -> list[StageRun]:
+    """`read_stages`, without an export of a network that is not the one to ship any more."""
+    found = read_stages(folder)
+    stages = {stage.name: stage for stage in found}
+    if _left_behind(folder, stages, _networks(stages, read_reduced(folder))) is None:
+        return found
+    return [stage for stage in found if stage.name != "export"]
 
 
 def read_version(folder: str | Path) -> VersionRun:

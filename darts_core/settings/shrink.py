@@ -9,7 +9,7 @@ from typing import Any, ClassVar
 from darts_core.settings.field import Settings, setting
 from darts_core.settings.search import RUNTIMES
 
-__all__ = ["Shrink", "ShrinkOptions"]
+__all__ = ["Shrink", "ShrinkOptions", "shrink_as_before"]
 
 
 @dataclass(frozen=True)
@@ -94,3 +94,14 @@ class Shrink(Settings):
     fine_tuning: int = setting(0, "epochs of fine-tuning of each point", low=0, high=1_000_000)
     export: bool = setting(True, "write each point's deployable forms")
     options: ShrinkOptions = setting(ShrinkOptions, "what is rarely changed")
+
+
+def shrink_as_before(node: Mapping[str, Any]) -> dict[str, Any]:
+    """The plain values of a node `shrink`; what folders from before it lack only where it counts.
+
+    Where points are fine-tuned it does count, also as usual: they were with the whole rate.
+    """
+    options = dict(node["options"])
+    if options.get("fine_tuning_rate") is None and not node["fine_tuning"]:
+        options.pop("fine_tuning_rate", None)
+    return {**node, "options": options}

@@ -18,6 +18,7 @@ from darts_core.export import load, obstacle, read_manifest
 from darts_core.export.contents import needs_trust
 from darts_core.export.manifest import check_files
 from darts_core.report import ModelRow
+from darts_core.report.read import read_version
 from darts_core.report.reduced import read_reduced
 from darts_core.runlog import read_mapping
 from darts_core.stages.given import of_its_elements
@@ -82,7 +83,7 @@ def entries_of(version: Path, baseline: str = "baseline") -> list[Entry]:
     ]
     rivals = sorted(version.glob("rivals/*/train/model.pt"))
     found += [Entry(file.parent.parent.name, "rival", file.parent) for file in rivals]
-    if (version / "export" / "manifest.json").is_file():
+    if _exports_what_is_shipped(version):
         forms = read_manifest(version / "export")["artifacts"]
         found += [Entry("exported", "exported", version / "export", form) for form in forms]
     if not found:
@@ -91,6 +92,20 @@ def entries_of(version: Path, baseline: str = "baseline") -> list[Entry]:
             f"{of_its_elements(version) or 'give model= or a version= with one.'}"
         )
     return found
+
+
+def _exports_what_is_shipped(version: Path) -> bool:
+    """Whether an export lies there, and not one of a network that was pruned or shrunk since: it is told."""
+    if not (version / "export" / "manifest.json").is_file():
+        return False
+    was = read_version(version).export_left_behind
+    if was is not None:
+        log.warning(
+            "%s is left out: it is of the network in %s/, which was pruned or shrunk since",
+            version / "export",
+            was,
+        )
+    return was is None
 
 
 def measurable(entries: Sequence[Entry], device: torch.device) -> list[Entry]:

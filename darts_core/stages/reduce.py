@@ -12,7 +12,13 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any, TypeVar
 
-from darts_core.errors import PruneError
+from darts_core.errors import (
+    ExportError,
+    LatencyError,
+    NonFiniteLossError,
+    NotInstalledError,
+    PruneError,
+)
 from darts_core.metric import metric_of
 from darts_core.report.reduced import Reduced, read_reduced, write_reduced
 from darts_core.runlog import read_yaml
@@ -53,13 +59,15 @@ def ships(
         result = reduced(config, found["search"], version, model="searched")
     except PruneError as error:
         if stage != "prune" or config.prune.budget is not None:
-            raise PruneError(
-                f"{error} What was searched and trained is kept: with other settings, darts-core {stage} "
-                f"model={version / 'searched'} goes on from it on the same data."
-            ) from error
+            raise PruneError(f"{error} {_kept_words(stage, version)}") from error
         # what is only aimed at ends nothing
         shutil.rmtree(version / stage)
         result, said = {}, f"{error} So {_WHOLE}."
+    except NotInstalledError:  # once it is there the same command goes on
+        raise
+    except (ExportError, LatencyError, NonFiniteLossError) as error:
+        # with the settings that it asks for, `run` would search anew
+        raise type(error)(f"{error} {_kept_words(stage, version)}") from error
     if result:
         said = what_it_lost(found["searched"], result[stage], stage, config.may_lose)
         said = f"{said}, so {_WHOLE}." if said else ""
@@ -68,6 +76,13 @@ def ships(
     if said or result:
         write_reduced(version, Reduced(stage, not said, said))
     return (stage if result and not said else None), result
+
+
+def _kept_words(stage: str, version: Path) -> str:
+    return (
+        f"What was searched and trained is kept: with other settings, darts-core {stage} "
+        f"model={version / 'searched'} goes on from it on the same data."
+    )
 
 
 def reduced(

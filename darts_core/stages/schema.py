@@ -29,6 +29,7 @@ from darts_core.settings import (
     setting,
     to_plain,
 )
+from darts_core.settings.shrink import shrink_as_before
 from darts_core.settings.train import as_before
 
 __all__ = [
@@ -70,6 +71,8 @@ def deciding(config: Stage) -> dict[str, Any]:
         del plain["may_lose"]
     if "train" in plain:
         plain["train"] = as_before(plain["train"])
+    if "shrink" in plain:
+        plain["shrink"] = shrink_as_before(plain["shrink"])
     nodes = plain.pop("callbacks", {})
     called = {name: node for name, node in nodes.items() if isinstance(node, Mapping)}
     return {**plain, "callbacks": called} if called else plain

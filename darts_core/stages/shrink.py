@@ -32,7 +32,7 @@ from darts_core.report.png_front import save_front
 from darts_core.report.tables import render
 from darts_core.runlog import RunFolder, write_json
 from darts_core.sample_inputs import draw_inputs
-from darts_core.settings import Shrink, to_plain
+from darts_core.settings import Shrink, ShrinkOptions, to_plain
 from darts_core.stages.export import export
 from darts_core.stages.inputs import find_device, load_bundle, open_model, recipe
 from darts_core.stages.interrupt import check_stop, deferred_stop, stop_wanted
@@ -99,6 +99,7 @@ def shrink(config: ShrinkStage, folder: Path) -> dict[str, Any]:
     )
     if run is not None:
         _say_left_out(config.train)
+        _say_untuned(settings)
         if path is not None:
             as_judged(given, bundle, path.parent, to_plain(config.data))
             tell_other_optimizer(path.parent, trained, settings.key("learning_rate"))
@@ -222,6 +223,18 @@ def _say_left_out(train: TrainConfig) -> None:
             "end at 0 and drop no paths",
             ", ".join(left),
         )
+
+
+def _say_untuned(settings: Shrink) -> None:
+    """A warning where somebody set how points are fine-tuned, and none is."""
+    options, usual = settings.options, ShrinkOptions()
+    names = ("fine_tuning_rate", "ray", "slurm")
+    left = [options.key(name) for name in names if getattr(options, name) != getattr(usual, name)]
+    if left and not settings.fine_tuning:
+        log.warning(
+            "%s: not used, as no point is fine-tuned; %s=EPOCHS does so",
+            ", ".join(left), settings.key("fine_tuning"),
+        )  # fmt: skip
 
 
 def _trained(spent: Spent, group: Group | None) -> None:

@@ -11,6 +11,7 @@ from pathlib import Path
 from jobs_command import jobs, wait_for
 
 from darts_core import cli
+from darts_core.stages.models import entries_of
 from darts_core.store import procs
 from darts_core.store.jobs import Store
 
@@ -114,3 +115,55 @@ def test_a_multirun_and_its_elements_have_pages_labelled_by_their_overrides(tmp_
         assert seed in (version / str(index) / "report.html").read_text(encoding="utf-8")
     rows = json.loads(jobs(tmp_path, "show", "m", "--json"))["rows"]
     assert [row["stage"] for row in rows] == ["0/search", "1/search"]
+
+
+def test_an_export_from_before_the_network_was_shrunk_is_not_taken_for_its_own(
+    tmp_path, monkeypatch, capsys
+):
+    monkeypatch.chdir(tmp_path)
+    data = ["data=digits", "data.limit=100", "data.test_limit=20", "device=cpu", "job=m"]
+    again = ["export", *data, "export.formats=[pt2]", "export.options.max_seconds=0.02"]
+    assert (
+        cli.main(
+            [
+                "train",
+                "architecture=resnet8",
+                "train.channels=4",
+                "train.epochs=1",
+                "train.batch_size=16",
+                *data,
+            ]
+        )
+        == 0
+    )
+    assert cli.main(again) == 0
+    version = tmp_path / "runs/m/V001"
+    trained = json.loads((version / "train/result.json").read_text())
+    assert json.loads(jobs(tmp_path, "best", "m", "--json"))["files"][0] == str(version / "export")
+    assert cli.main(again) == 0
+    assert "nothing to do" in (told := capsys.readouterr().out)
+    assert "has left another one" not in told
+
+    point = version / "shrink/points/02"
+    shutil.copytree(version / "export", point / "export")
+    shutil.copy(version / "train/model.pt", version / "shrink/model.pt")
+    value = 0.125
+    result = {**trained, "picked": "points/02", "test_accuracy": value}
+    (version / "shrink/result.json").write_text(json.dumps(result))
+    (version / "summary.json").unlink()  # as every command that ends does
+    left = json.loads(jobs(tmp_path, "best", "m", "--export", "taken", "--json"))
+    assert left["best"] == value
+    assert left["files"][0] == str(point / "export")
+    assert left["files"][-1] == str(version / "export")
+    assert cli.main(again) == 0
+    told = capsys.readouterr().out
+    assert (
+        f"network in train/; shrink/ has left another one since, which model={version}/shrink"
+        in told
+    )
+    # nor measured as what is delivered
+    assert {entry.name for entry in entries_of(version)} == {"pruned", "trained"}
+    # one that was exported by name is what was wanted
+    config = version / "export/config.yaml"
+    config.write_text(config.read_text().replace("model: null", f"model: {version}/train"))
+    assert json.loads(jobs(tmp_path, "best", "m", "--json"))["files"][0] == str(version / "export")

@@ -4,19 +4,24 @@ import json
 
 import pytest
 import torch
+from test_elastic_shrink import Counting
 from torch import nn
 
 from darts_core import autosearch
-from darts_core.autosearch import contract
+from darts_core.autosearch import contract, elastic_family
 from darts_core.autosearch.catalogue import ALGORITHMS
+from darts_core.autosearch.contract import Trial
+from darts_core.autosearch.elastic_family import ElasticFamily
 from darts_core.autosearch.elastic_network import _started
 from darts_core.autosearch.elastic_search import ElasticSearch
+from darts_core.autosearch.elastic_stage import Stage
 from darts_core.autosearch.forecast import trainings
 from darts_core.autosearch.loading import load
 from darts_core.autosearch.plan_files import build_plan
 from darts_core.autosearch.spec import Objective, SearchSpec
 from darts_core.elastic.device_clock import DeviceClock
 from darts_core.errors import ConfigError, JobError
+from darts_core.models.baselines import baseline
 from darts_core.prune.cost import LayerCosts
 from darts_core.study.space import SearchDimension
 
@@ -234,6 +239,44 @@ def test_a_sub_network_that_is_only_judged_is_moved_by_no_optimizer(trial, monke
     scaler.step(optimizer)
     scaler.update()
     assert all(torch.equal(a, b) for a, b in zip(before, net.parameters(), strict=True))
+
+
+@pytest.mark.parametrize("reused", [False, True])
+def test_each_kept_batch_is_judged_as_it_was_with_the_loss_that_came_with_it(
+    tmp_path, monkeypatch, reused
+):
+    monkeypatch.setattr(elastic_family, "DeviceClock", Counting)
+    (tmp_path / "trial.json").write_text(json.dumps({"trial_id": "abcd1234", "config": {}}))
+    torch.manual_seed(0)
+    model = baseline("resnet8", 10, 1, 4).train()
+    options = {"batch": 1, "points": 1, "target_latency": 0.9, "looks": 8}
+    stage = Stage(model, "elastic", (1, 8, 8), "classification", options)
+    family, came = ElasticFamily(stage, Trial(tmp_path)), []
+    place = torch.empty(6, 1, 8, 8), torch.empty(6, dtype=torch.int64)
+
+    def step(size):
+        # as a Lightning module's training_step: each call knows its own weights
+        x, y, weights = torch.randn(size, 1, 8, 8), torch.arange(size), torch.rand(size)
+
+        def loss_of(output, target):
+            return (weights * nn.functional.cross_entropy(output, target, reduction="none")).sum()
+
+        came.append((x, y, weights))
+        if reused:
+            x, y = (kept.copy_(new) for kept, new in zip(place, (x, y), strict=True))
+        family.backward(loss_of, x, y)
+
+    for _ in range(3):
+        step(6)
+    if not reused:
+        step(4)
+    network = nn.Sequential(nn.Flatten(), nn.Linear(64, 10))
+    plain = nn.functional.cross_entropy
+    # of memory that was written over before that was seen nothing is left
+    last = came[1:] if reused else came
+    wanted = [float((w * plain(network(x), y, reduction="none")).sum()) for x, y, w in last]
+    assert family._judge(network)[0] == pytest.approx(sum(wanted) / len(wanted), rel=1e-5)
+    assert len(json.loads(family.derive())) == 1
 
 
 JOB = """

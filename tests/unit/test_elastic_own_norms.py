@@ -97,3 +97,22 @@ def test_batches_may_hold_more_than_inputs_and_targets_or_inputs_alone():
     assert list(of_several([(x, 1, 2)])) == [(x, 1)]
     batches = [(drawn(8, 3, 8, 8), torch.arange(8) % 5, "names")]
     assert elastic(normed(nn.BatchNorm2d), batches[0][0], batches=batches).orders
+
+
+def test_a_norm_in_two_places_counts_the_examples_of_both():
+    norm = nn.BatchNorm1d(2)
+
+    class Twice(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.norm = norm
+
+        def forward(self, x):
+            return self.norm(x), self.norm(input=3 * x)
+
+    torch.manual_seed(0)
+    x = torch.randn(10, 2)
+    recalibrate(Twice(), [(x[:8], None), (x[8:], None)])
+    means = [x[:8].mean(0), 3 * x[:8].mean(0), x[8:].mean(0), 3 * x[8:].mean(0)]
+    wanted = sum(weight * mean for weight, mean in zip((0.4, 0.4, 0.1, 0.1), means, strict=True))
+    assert torch.allclose(norm.running_mean, wanted, rtol=1e-5, atol=1e-7)

@@ -370,7 +370,7 @@ def test_an_epoch_of_few_steps_is_told(bundle, caplog):
     assert examples >= 100
     assert not caplog.records
     points._say_how_long(replace(CONFIG, epochs=3, batch_size=examples - 1), bundle)
-    assert f"fine-tuned for 6 steps only ({examples} examples" in caplog.text
+    assert f"fine-tuned for 3 steps only ({examples} examples" in caplog.text
     assert "see shrink.fine_tuning (now 3)" in caplog.text
 
 

@@ -37,7 +37,14 @@ from darts_core.prune.rounds import take_batches
 from darts_core.runlog import read_json
 from darts_core.settings import Export, Shrink, ShrinkOptions, Train
 from darts_core.stages.schema import ShrinkStage
-from darts_core.stages.shrink import _fine_tuning, _say_left_out, _wanted, check_shrink, shrink
+from darts_core.stages.shrink import (
+    _fine_tuning,
+    _say_left_out,
+    _say_untuned,
+    _wanted,
+    check_shrink,
+    shrink,
+)
 from darts_core.tasks import Classification
 from darts_core.train import load_model, save_model
 from darts_core.train.config import TrainConfig
@@ -201,6 +208,19 @@ def test_settings_that_the_elastic_training_leaves_out_are_told_in_one_line(capl
     told = record.getMessage()
     for text in ("train.min_learning_rate=0.001", "train.warmup_epochs=5", "train.drop_path=0.3"):
         assert text in told
+
+
+def test_how_points_are_fine_tuned_is_not_used_where_none_is_and_that_is_told(caplog):
+    both = ShrinkOptions(fine_tuning_rate=0.01, ray={})
+    for settings in (Shrink(), Shrink(fine_tuning=1, options=both)):
+        _say_untuned(settings)
+    assert not caplog.records
+    _say_untuned(Shrink(options=both))
+    (record,) = caplog.records
+    names = "shrink.options.fine_tuning_rate, shrink.options.ray"
+    assert record.getMessage() == (
+        f"{names}: not used, as no point is fine-tuned; shrink.fine_tuning=EPOCHS does so"
+    )
 
 
 @pytest.fixture

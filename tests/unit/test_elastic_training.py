@@ -401,6 +401,30 @@ def test_a_last_batch_of_one_example_is_left_out_of_the_statistics():
     assert network[1].num_batches_tracked == len(images)  # where every batch is one, all count
 
 
+def test_a_small_last_batch_counts_by_its_examples():
+    torch.manual_seed(0)
+    x = torch.randn(10, 4)
+    norm = recalibrate(nn.BatchNorm1d(4), [(x[:8], None), (x[8:], None)])
+    first, last = ((part.mean(0), part.var(0)) for part in (x[:8], x[8:]))
+    for found, one, other in zip((norm.running_mean, norm.running_var), first, last, strict=True):
+        assert torch.allclose(found, 0.8 * one + 0.2 * other, rtol=1e-5, atol=1e-7)
+    assert norm.momentum == 0.1
+    # what does not fit into the memory goes in halves, and what had counted of it does not
+    network, taken = nn.Sequential(nn.BatchNorm1d(4), nn.Identity()), []
+
+    def full(module, given):
+        taken.append(len(given[0]))
+        if taken[-1] > 4:
+            raise torch.OutOfMemoryError("CUDA out of memory.")
+
+    network[1].register_forward_pre_hook(full)
+    recalibrate(network, [(x[:8], None), (x[8:], None)])
+    assert taken == [8, 4, 4, 2]
+    wanted = recalibrate(nn.BatchNorm1d(4), [(part, None) for part in (x[:4], x[4:8], x[8:])])
+    assert torch.equal(network[0].running_mean, wanted.running_mean)
+    assert torch.equal(network[0].running_var, wanted.running_var)
+
+
 def _with(norm):
     torch.manual_seed(0)
     return nn.Sequential(

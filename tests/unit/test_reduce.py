@@ -26,7 +26,7 @@ from darts_core.stages import reduce, run
 from darts_core.stages.inputs import describe_network, find_device, find_network, load_bundle
 from darts_core.stages.later import _check_timed, check_on_data
 from darts_core.stages.models import entries_of
-from darts_core.stages.schema import TrainStage, deciding
+from darts_core.stages.schema import ShrinkStage, TrainStage, deciding
 from darts_core.stages.train import train
 from darts_core.train import load_model, save_model
 
@@ -253,6 +253,20 @@ def test_a_set_budget_that_is_out_of_reach_says_where_the_trained_network_is(
     assert command in str(ended.value)
 
 
+def test_a_budget_of_shrink_out_of_reach_says_where_the_trained_network_is(
+    tmp_path: Path, told: Calls, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def shrink(config: Any, folder: Path) -> dict[str, Any]:
+        raise LatencyError("The budget 5% is below the smallest sub-network.")
+
+    monkeypatch.setattr(reduce, "shrink", shrink)
+    with pytest.raises(LatencyError) as ended:
+        run.run(pipeline("reduce=shrink"), tmp_path)
+    command = f"darts-core shrink model={tmp_path / 'searched'} goes on from it"
+    assert str(ended.value).startswith("The budget 5% is below the smallest sub-network. What was")
+    assert command in str(ended.value)
+
+
 def test_a_version_that_an_older_program_began_to_tune_goes_on_in_its_order(
     tmp_path: Path, told: Calls
 ) -> None:
@@ -280,6 +294,15 @@ def test_settings_of_older_versions_have_the_same_hash() -> None:
     plain = deciding(pipeline())
     assert "may_lose" not in plain
     assert config_hash(plain) != config_hash(deciding(pipeline("may_lose=0.2")))
+    rate = "fine_tuning_rate"
+    assert rate not in plain["shrink"]["options"]
+    shrinking = ShrinkStage()
+    assert rate not in deciding(shrinking)["shrink"]["options"]
+    # points that are fine-tuned are so with another rate than they were
+    tuned = replace(shrinking, shrink=replace(shrinking.shrink, fine_tuning=1))
+    assert deciding(tuned)["shrink"]["options"][rate] is None
+    own = deciding(pipeline(f"shrink.options.{rate}=0.1"))
+    assert own["shrink"]["options"][rate] == 0.1
 
 
 def test_the_default_is_a_search_by_samples_in_a_space_for_the_data() -> None:

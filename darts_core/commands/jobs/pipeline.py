@@ -176,12 +176,10 @@ def heard(wait: bool) -> Iterator[Path | None]:
 
 def _left(folder: Path) -> list[Path]:
     """What a pipeline has left in `folder`, the shipped one first."""
-    run = read_version(folder)
-    files = [
-        folder / "export",
-        *_picked_exports(run),
-        *(s.folder / "model.pt" for s in run.networks),
-    ]
+    run, exported = read_version(folder), [folder / "export"]
+    files = [*_picked_exports(run), *(s.folder / "model.pt" for s in run.networks)]
+    # what was exported before it was pruned or shrunk is not what is shipped
+    files = [*files, *exported] if run.export_left_behind else [*exported, *files]
     files += [folder / "tune/best.yaml", folder / "search/architecture.yaml"]
     return [path for path in files if path.exists()]
 

@@ -35,7 +35,7 @@ from darts_core.prune.prune import preferred_step
 from darts_core.prune.slices import Plan, cut, place_beside, running
 from darts_core.prune.trial import Trial
 from darts_core.sample_inputs import is_unbuilt
-from darts_core.tasks import Classification, Task
+from darts_core.tasks import Classification, Task, make_task
 from darts_core.train.save import untold_width
 
 __all__ = ["Elastic", "elastic"]
@@ -171,7 +171,7 @@ def elastic(
     example_inputs: Tensor,
     *,
     batches: Batches = (),
-    task: Task | None = None,
+    task: Task | str | None = None,
     least: float = 0.25,
     step: int | None = None,
     depth: bool = True,
@@ -192,7 +192,7 @@ def elastic(
         batches: (inputs, targets) to judge channels and blocks on: Taylor importance and the loss without
             a block; an iterator is read into memory. Without any, channels are judged by magnitude and the
             last blocks go first.
-        task: whose loss is meant; classification by default.
+        task: whose loss is meant, or its name; classification by default.
         least: share of a group's channels that the smallest width keeps.
         step: widths are multiples of it, where a group is that wide; by default what the device likes.
         depth: whether blocks may be skipped.
@@ -204,12 +204,13 @@ def elastic(
 
     Raises:
         PruneError: the network cannot be followed, or nothing in it may vary.
+        ConfigError: there is no such task.
     """
     _check_example(example_inputs)
     _check_plain(model)
     if isinstance(batches, Iterator):  # which gives once what is looked at several times
         batches = [*batches]
-    aim = task or Classification()
+    aim = (make_task(task) if isinstance(task, str) else task) or Classification()
     # of one alone, norms behind a pooling do not run in training, where more of the network may read
     pair = example_inputs[:2] if len(example_inputs) > 1 else example_inputs.repeat_interleave(2, 0)
     trial = Trial(model, pair)

@@ -25,7 +25,7 @@ from darts_core.elastic.widths import sorted_in_place
 from darts_core.errors import ConfigError, DeviceError, NonFiniteLossError, ResumeError
 from darts_core.prune.graph import let_go
 from darts_core.runlog import config_hash
-from darts_core.tasks import Classification, Task
+from darts_core.tasks import Classification, Task, make_task
 from darts_core.train.teacher import Teacher
 
 __all__ = ["Sandwich", "weights_mark"]
@@ -47,14 +47,14 @@ class Sandwich:
         others: how much each sub-network's loss counts beside the whole network's 1. With all at 1 the
             channels that all share would learn four times as fast as in a plain training.
         seed: of the drawing; step k draws the same whatever ran before.
-        task: whose `distillation_loss(output, teacher)` is used, `make_task("regression")` for instance;
+        task: whose `distillation_loss(output, teacher)` is used, or its name, "regression" for instance;
             None: classification, whose outputs are [B, classes].
         cache_mib: memory for the teacher's outputs; see `Teacher`.
         group: the processes that train together (`darts_core.distributed.current_group`). Each has the whole
             batch and runs its part of it; `group.sum_gradients(params)` comes before the optimizer's step.
 
     Raises:
-        ConfigError: a number is out of range.
+        ConfigError: a number is out of range, or there is no such task.
         DeviceError: several processes train together, and `group` does not say so.
     """
 
@@ -66,7 +66,7 @@ class Sandwich:
         share: float = 0.5,
         others: float = 0.25,
         seed: int = 0,
-        task: Task | None = None,
+        task: Task | str | None = None,
         cache_mib: float = 64.0,
         group: Group | None = None,
     ) -> None:
@@ -80,7 +80,8 @@ class Sandwich:
         self.group.send([*net.model.state_dict().values()])
         self.net, self.drawn, self.share, self.seed = net, drawn, share, seed
         self.others = others
-        self.task, self._assumed = task or Classification(), task is None
+        named = make_task(task) if isinstance(task, str) else task
+        self.task, self._assumed = named or Classification(), task is None
         self.teacher = Teacher(net.model, cache_mib, self.group) if share > 0 else None
         self._weights = _sums(net.model)
         self._family = self._named(_depths(net))
@@ -233,7 +234,7 @@ class Sandwich:
             raise ConfigError(
                 f"The network gives outputs of shape {list(first.shape)}, which are no classes [B, classes], "
                 "as the teacher's part of the loss takes them by default. Give Sandwich(net, "
-                'task=make_task("regression")) of darts_core.tasks, or next_token, multi_label, a task of '
+                'task="regression"), "next_token", "multi_label" or a task of '
                 "your own; or share=0, which learns from the targets alone."
             )
         self._check_alike(first.detach(), taught)

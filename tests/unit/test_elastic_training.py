@@ -16,7 +16,6 @@ from darts_core.elastic import Sandwich, elastic
 from darts_core.elastic.fit import _Trainer, fit_elastic
 from darts_core.elastic.norms import batch_statistics, recalibrate
 from darts_core.errors import ConfigError, DeviceError, NonFiniteLossError, ResumeError
-from darts_core.tasks import make_task
 from darts_core.train import TrainConfig
 from darts_core.train.teacher import Teacher
 
@@ -268,10 +267,10 @@ def test_outputs_that_are_no_classes_need_their_task():
     hook = model.register_forward_hook(off)
     try:
         with pytest.raises(
-            ConfigError, match=r"of shape \[4, 1\], which are no classes.*make_task"
+            ConfigError, match=r"of shape \[4, 1\], which are no classes.*regression"
         ):
             Sandwich(net).backward(x, lambda output: output.square().mean())
-        loss = Sandwich(net, task=make_task("regression")).backward(
+        loss = Sandwich(net, task="regression").backward(
             x, lambda output: output.square().mean()
         )
         assert loss.isfinite()

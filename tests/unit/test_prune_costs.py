@@ -150,3 +150,49 @@ def test_gradients_in_evaluation_mode_come_from_torchs_own_recurrent_layers():
         taylor_products(Read(kind), [(torch.randn(2, *SHAPE), torch.tensor([0, 4]))])
     assert seen == [False, False, before]
     assert torch.backends.cudnn.enabled == before
+
+
+class Fused(nn.Module):
+    """Two branches weighed by numbers that a ReLU keeps above 0, and a query's projection, pooled to 1x1."""
+
+    def __init__(self):
+        super().__init__()
+        self.weights, self.query = (
+            nn.Parameter(torch.tensor([1.0, 2.0])),
+            nn.Parameter(torch.ones(4)),
+        )
+        self.keep, self.project = nn.ReLU(), nn.Linear(4, 8)
+        self.one, self.two = nn.Conv2d(3, 8, 1), nn.Conv2d(3, 8, 3, padding=1)
+        self.pool, self.head = nn.AvgPool2d(2, 2, ceil_mode=True), nn.Linear(8, 3)
+        self.alone = Same(3, 3, 3)
+
+    def forward(self, x):
+        x = torch.stack([self.alone(one) for one in x])
+        weights = self.keep(self.weights)
+        x = (
+            weights[0] * self.one(x)
+            + weights[1] * self.two(x)
+            + self.project(self.query)[:, None, None]
+        )
+        for _ in range(4):
+            x = self.pool(x)
+        return self.head(x.flatten(1))
+
+
+def test_layers_that_get_no_batch_and_pools_of_the_last_pixel_have_a_cost(monkeypatch):
+    model = Fused().eval()
+    costs = LayerCosts(CPU, analytic=True)
+    costs.observe(model, SHAPE, 2)
+    shapes = {name: shape for name, (_, shape) in costs.layers.items()}
+    assert shapes["keep"] == (1, 2)
+    assert shapes["project"] == (1, 4)
+    assert shapes["alone"] == (1, 3, 8, 8)
+    # numbers that go in and out, 4 bytes each, and products
+    assert costs.layer_ms("keep") == 2 + 4 * (2 + 2)
+    assert costs.layer_ms("project") == 8 * 4 + 4 * (4 + 8)
+    assert costs.layer_ms("pool") == 2 * 8 + 4 * (2 * 8 + 2 * 8)  # of 1x1, which ceil_mode keeps
+    count_costs(monkeypatch)
+    found = prune_to_budget(
+        model, Data(), budget="70%", batch=2, timer=by_macs, round_to=1, tune=lambda *_: None
+    )
+    assert found.after.median_ms <= 1.05 * 0.7 * by_macs(model).median_ms

@@ -196,3 +196,27 @@ def test_layers_that_get_no_batch_and_pools_of_the_last_pixel_have_a_cost(monkey
         model, Data(), budget="70%", batch=2, timer=by_macs, round_to=1, tune=lambda *_: None
     )
     assert found.after.median_ms <= 1.05 * 0.7 * by_macs(model).median_ms
+
+
+class Stepped(nn.Conv2d):
+    """Keeps one number for all of its channels, as a quantiser's step, and one for each."""
+
+    def __init__(self, *given, **options):
+        super().__init__(*given, **options)
+        self.step, self.shift = nn.Parameter(torch.tensor(0.5)), nn.Parameter(torch.ones(1))
+        self.gain = nn.Parameter(torch.rand(self.out_channels, 1, 1, 1) + 0.5)
+
+    def forward(self, x):
+        weight = self.weight * self.step * self.gain
+        return nn.functional.conv2d(x, weight, self.bias, self.stride, self.padding) + self.shift
+
+
+def test_numbers_that_a_layer_keeps_for_all_channels_speak_for_none_of_them():
+    torch.manual_seed(0)
+    model = nn.Sequential(Stepped(3, 8, 8), nn.Flatten(), nn.Linear(8, 5))
+    x, y = torch.randn(2, *SHAPE), torch.tensor([0, 4])
+    [found] = taylor_products(model, [(x, y)])
+    nn.functional.cross_entropy(model(x), y).backward()
+    own = [model[0].weight, model[0].bias, model[0].gain]
+    wanted = sum((p * p.grad).detach().double().reshape(8, -1).sum(1) for p in own)
+    assert torch.allclose(torch.from_numpy(found["0"]), wanted, atol=1e-6)

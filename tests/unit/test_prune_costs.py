@@ -9,6 +9,7 @@ from darts_core.prune import prune_to_budget
 from darts_core.prune.cost import LayerCosts
 from darts_core.prune.groups import find_groups
 from darts_core.prune.importance import taylor_products
+from darts_core.prune.proof import movable
 from darts_core.prune.rounds import Pruner
 
 CPU = torch.device("cpu")
@@ -220,3 +221,34 @@ def test_numbers_that_a_layer_keeps_for_all_channels_speak_for_none_of_them():
     own = [model[0].weight, model[0].bias, model[0].gain]
     wanted = sum((p * p.grad).detach().double().reshape(8, -1).sum(1) for p in own)
     assert torch.allclose(torch.from_numpy(found["0"]), wanted, atol=1e-6)
+
+
+class Inward(nn.Conv2d):
+    """Keeps a number for each input channel, of which it has as many as outputs."""
+
+    def __init__(self, *given, **options):
+        super().__init__(*given, **options)
+        self.scale = nn.Parameter(torch.ones(self.in_channels))
+
+    def forward(self, x):
+        return super().forward(x * self.scale.view(1, -1, 1, 1))
+
+
+def test_channels_that_a_layer_keeps_a_gain_for_can_be_pruned(monkeypatch):
+    """They were taken for channels that something reads by position, as the gains did not move along."""
+    count_costs(monkeypatch)
+    torch.manual_seed(0)
+    model = nn.Sequential(
+        nn.Conv2d(3, 16, 1), nn.ReLU(), Stepped(16, 16, 3), nn.ReLU(), nn.Conv2d(16, 8, 3), nn.ReLU(),
+        nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(8, 3),
+    ).eval()  # fmt: skip
+    kinds = movable(model, SHAPE, find_groups(model, SHAPE))
+    assert kinds == {"0": True, "2": True, "4": True}
+    model[2] = Inward(16, 16, 3)
+    # its numbers are for what goes in: neither they nor what they meet may be cut as what comes out
+    assert movable(model, SHAPE, find_groups(model, SHAPE)) == {"0": False, "2": False, "4": True}
+    found = prune_to_budget(
+        model, Data(), budget="90%", batch=2, timer=by_macs, round_to=1, tune=lambda *_: None
+    )
+    assert found.model[2].weight.shape[:2] == (16, 16)
+    assert found.model[4].out_channels < 8

@@ -11,6 +11,7 @@ from darts_core.prune.groups import find_groups
 from darts_core.prune.importance import taylor_products
 from darts_core.prune.proof import movable
 from darts_core.prune.rounds import Pruner
+from darts_core.prune.structure import find_dead
 
 CPU = torch.device("cpu")
 SHAPE = (3, 8, 8)
@@ -252,3 +253,29 @@ def test_channels_that_a_layer_keeps_a_gain_for_can_be_pruned(monkeypatch):
     )
     assert found.model[2].weight.shape[:2] == (16, 16)
     assert found.model[4].out_channels < 8
+
+
+class Rising(nn.Module):
+    """Writes into its input, and runs a layer of which nothing reaches the output."""
+
+    def __init__(self):
+        super().__init__()
+        self.dead, self.head = nn.Conv2d(3, 3, 1), nn.Linear(3, 3)
+
+    def forward(self, x):
+        x += 1
+        self.dead(x)
+        return self.head(x.mean((2, 3)))
+
+
+def test_what_is_dead_is_found_in_a_network_that_writes_into_its_input_and_in_double_precision():
+    assert find_dead(Rising().eval(), SHAPE) == {"dead": "skip_connect"}
+    model = nn.Sequential(
+        nn.Conv2d(3, 8, 3), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(8, 3)
+    )
+    model.double().eval()
+    found = prune_to_budget(
+        model, Data(), budget="70%", batch=2, timer=by_macs, round_to=1, importance="magnitude",
+        structure=False, tune=lambda *_: None,
+    )  # fmt: skip
+    assert found.model[0].out_channels < 8

@@ -179,6 +179,27 @@ def _check_network(model: nn.Module, meta: DataMeta, device: torch.device) -> No
             f"The network gives values of shape {list(output.shape)} for 2 samples; its data's description "
             f"({len(meta.classes)} names of outputs) takes {[2, *shape]}."
         )
+    _check_one_sample(model, meta, shape, device)
+
+
+def _check_one_sample(
+    model: nn.Module, meta: DataMeta, shape: tuple[int, ...], device: torch.device
+) -> None:
+    """Raise where a single sample gives no row of outputs: `squeeze()` takes its batch away, too."""
+    try:
+        output = model(draw_inputs(meta.input_shape, 1, device=device))
+        found = f"gives values of shape {list(output.shape)}"
+        if tuple(output.shape) == (1, *shape):
+            return
+    except Exception as error:  # whatever a foreign network raises
+        if is_memory_shortage(error):
+            raise
+        found = f"does not run ({type(error).__name__}: {first_line(error)[:200]})"
+    raise ExportError(
+        f"On a single sample the network {found}, on two as it should: files are for any number, and one "
+        f"gives {[1, *shape]}. A squeeze() takes the batch's dimension away as well where that is 1: name "
+        "the dimension that is meant, as in squeeze(1) or flatten(1)."
+    )
 
 
 def _of_this_machine(error: ExportError) -> bool:

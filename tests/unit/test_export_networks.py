@@ -70,3 +70,31 @@ def test_outputs_that_the_description_does_not_name_are_refused(tmp_path, output
     with pytest.raises(ExportError, match=rf"shape \[2, {outputs}\] .* takes \[2, 3\]\."):
         _exported(model, tmp_path)
     assert not list(tmp_path.iterdir())
+
+
+class Squeezed(nn.Module):
+    """Of a single sample it gives no row, or nothing."""
+
+    def __init__(self, then):
+        super().__init__()
+        self.then = then
+
+    def forward(self, x):
+        return self.then(x.mean((2, 3), keepdim=True).squeeze())
+
+
+@pytest.mark.parametrize(
+    ("then", "found"),
+    [
+        (lambda z: z, r"gives values of shape \[3\], .* one gives \[1, 3\]"),
+        (lambda z: z.log_softmax(1), r"does not run \(IndexError: Dimension out of range"),
+    ],
+    ids=["no row", "nothing"],
+)
+def test_a_network_that_takes_no_single_sample_is_refused_before_anything_is_written(
+    tmp_path, then, found
+):
+    """The first passed, and its files refused each single image, told to export the model again."""
+    with pytest.raises(ExportError, match=f"On a single sample the network {found}"):
+        _exported(Squeezed(then), tmp_path)
+    assert not list(tmp_path.iterdir())

@@ -1,12 +1,13 @@
 """Networks with ways of their own: what they do to inputs, in which formats they work, what they give."""
 
+import numpy as np
 import pytest
 import torch
 from torch import nn
 
 from darts_core.bench.runtimes import prepare
 from darts_core.errors import ExportError
-from darts_core.export import export_model, load
+from darts_core.export import export_model, load, predict
 
 SHAPE = (3, 4, 4)
 META = {"class_names": list("abc"), "image_shape": SHAPE, "mean": [0.5] * 3, "std": [0.2] * 3}
@@ -98,3 +99,14 @@ def test_a_network_that_takes_no_single_sample_is_refused_before_anything_is_wri
     with pytest.raises(ExportError, match=f"On a single sample the network {found}"):
         _exported(Squeezed(then), tmp_path)
     assert not list(tmp_path.iterdir())
+
+
+def test_of_two_classes_of_one_name_each_has_its_own_answer(tmp_path):
+    meta = {**META, "class_names": ["crane", "crane", "heron"]}
+    model = nn.Sequential(nn.Flatten(), nn.Linear(48, 3))
+    export_model(model, tmp_path, meta, formats=["pt2"], time_artifacts=False)
+    assert load(tmp_path).classes == ("crane (0)", "crane (1)", "heron")
+    np.save(tmp_path / "one.npy", np.zeros(SHAPE, dtype=np.uint8))
+    [found] = predict(tmp_path, tmp_path / "one.npy")
+    assert list(found.probabilities) == ["crane (0)", "crane (1)", "heron"]
+    assert sum(found.probabilities.values()) == pytest.approx(1.0, abs=1e-6)

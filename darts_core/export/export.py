@@ -32,6 +32,7 @@ from darts_core.export.formats import FORMATS, Format, Job, cast, check_formats
 from darts_core.export.manifest import SCHEMA_VERSION, DataMeta, data_meta, sha256
 from darts_core.export.runtime import open_artifact
 from darts_core.latency import default_batch_sizes, measure, measure_model
+from darts_core.layout import joins_by_view
 from darts_core.metric import ACCURACY
 from darts_core.modes import evaluating
 from darts_core.sample_inputs import draw_inputs
@@ -226,9 +227,27 @@ def _described(meta: Any, bundle: Any) -> DataMeta:
 def _layout(
     job: Job, wanted: bool | None, sizes: Sequence[int], timed: bool, max_seconds: float
 ) -> bool:
-    """Whether channels-last is taken: as told, else whichever is faster at the largest batch."""
-    if wanted is not None or not timed:
-        return bool(wanted)
+    """Whether channels-last is taken: as told, else whichever is faster at the largest batch.
+
+    Raises:
+        ExportError: it is told, and the network does not run so.
+    """
+    if wanted is False or (wanted is None and not timed):
+        return False
+    job.channels_last = True
+    if joins_by_view(
+        cast(job, torch.float32), draw_inputs(job.meta.input_shape, 2, device=job.device)
+    ):
+        why = "it calls view() on a tensor whose channels and positions it joins"
+        if wanted:
+            raise ExportError(
+                f"channels_last=true does not go with this network: {why}. Let it call flatten() or "
+                "reshape(), or leave the setting out."
+            )
+        log.info("the files are not tried channels last: %s", why)
+        return False
+    if wanted:
+        return True
     found = []
     for last in (False, True):
         job.channels_last = last

@@ -1,5 +1,7 @@
 """Networks with ways of their own: what they do to inputs, in which formats they work, what they give."""
 
+from types import SimpleNamespace
+
 import numpy as np
 import pytest
 import torch
@@ -110,3 +112,20 @@ def test_of_two_classes_of_one_name_each_has_its_own_answer(tmp_path):
     [found] = predict(tmp_path, tmp_path / "one.npy")
     assert list(found.probabilities) == ["crane (0)", "crane (1)", "heron"]
     assert sum(found.probabilities.values()) == pytest.approx(1.0, abs=1e-6)
+
+
+def test_a_network_that_calls_view_is_exported_and_run_as_it_lies_by_default(tmp_path, monkeypatch):
+    """The look at the other layout ended the export, and each compiled or captured run of a comparison."""
+    options = {"formats": ["pt2"], "max_seconds": 0.01, "batch_sizes": [1]}
+    manifest = export_model(View(), tmp_path, META, **options)
+    assert manifest["channels_last"] is False
+    x = torch.arange(96.0).view(2, *SHAPE)
+    assert torch.equal(load(tmp_path)(x), x[:, :, 0, 0])
+    with pytest.raises(ExportError, match=r"channels_last=true does not go .* calls view\(\)"):
+        export_model(View(), tmp_path, META, channels_last=True, **options)
+    monkeypatch.setattr("darts_core.bench.runtimes._compiled", lambda model, best: model)
+    monkeypatch.setattr("darts_core.bench.runtimes.check_runtimes", lambda names, device: names)
+    place = {"device": x.device, "bundle": SimpleNamespace(input_shape=SHAPE), "folder": tmp_path}
+    assert torch.equal(prepare(View(), "compile", **place).call(x), x[:, :, 0, 0])
+    with pytest.raises(ExportError, match=r"calls view\(\) .* fails with channels last"):
+        prepare(View(), "channels_last", **place)

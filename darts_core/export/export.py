@@ -104,7 +104,9 @@ def export_model(
     folder.mkdir(parents=True, exist_ok=True)
     with evaluating(model, home):
         _check_network(model, described, home)
-        job = Job(fold_batch_norms(model, described.input_shape), described, home, bundle=bundle)
+        # files are given float32, whatever the network's first weights are
+        folded = fold_batch_norms(model, described.input_shape, dtype=torch.float32)
+        job = Job(folded, described, home, bundle=bundle)
         job.channels_last = _layout(job, channels_last, sizes, time_artifacts, max_seconds)
         artifacts: dict[str, Any] = {}
         refused: dict[str, str] = {}

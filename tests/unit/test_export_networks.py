@@ -10,6 +10,8 @@ from torch import nn
 from darts_core.bench.runtimes import prepare
 from darts_core.errors import ExportError
 from darts_core.export import export_model, load, predict
+from darts_core.prune.graph import follow
+from darts_core.supernet import count
 
 SHAPE = (3, 4, 4)
 META = {"class_names": list("abc"), "image_shape": SHAPE, "mean": [0.5] * 3, "std": [0.2] * 3}
@@ -129,3 +131,34 @@ def test_a_network_that_calls_view_is_exported_and_run_as_it_lies_by_default(tmp
     assert torch.equal(prepare(View(), "compile", **place).call(x), x[:, :, 0, 0])
     with pytest.raises(ExportError, match=r"calls view\(\) .* fails with channels last"):
         prepare(View(), "channels_last", **place)
+
+
+class Mixed(nn.Module):
+    """Its first parameters are no weights of layers, and of other number formats than what it is given."""
+
+    def __init__(self, first):
+        super().__init__()
+        self.first = nn.Parameter(first, requires_grad=False)
+        self.body = nn.Sequential(nn.Conv2d(3, 3, 1), nn.BatchNorm2d(3))
+
+    def forward(self, x):
+        return self.body(x).mean((2, 3)) * self.first.sum().real.float()
+
+
+@pytest.mark.parametrize(
+    "first",
+    [
+        torch.ones(3, dtype=torch.float64),
+        torch.ones(3, 2, dtype=torch.complex64),
+        torch.ones(3).int(),
+    ],
+    ids=["double", "complex", "whole"],
+)
+def test_a_parameter_of_another_format_that_comes_first_is_not_that_of_the_inputs(tmp_path, first):
+    """The network was counted, followed and traced on inputs of that format, and refused."""
+    model = Mixed(first).eval()
+    assert count(model, SHAPE).macs == 3 * 3 * 16
+    follow(model, SHAPE)
+    loaded, _ = _exported(model, tmp_path)
+    x = torch.rand(2, *SHAPE)
+    assert torch.allclose(loaded(x), model(x), atol=1e-5)

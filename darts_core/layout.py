@@ -14,7 +14,9 @@ from torch import Tensor, nn
 
 from darts_core.errors import ConfigError
 
-__all__ = ["in_layout", "input_in_layout", "telling_of_views"]
+__all__ = ["in_layout", "input_in_layout", "joins_by_view", "telling_of_views"]
+
+_VIEW = "view size is not compatible"
 
 
 def in_layout(module: nn.Module, layout: torch.memory_format) -> nn.Module:
@@ -33,6 +35,19 @@ def input_in_layout(x: Tensor, layout: torch.memory_format) -> Tensor:
     return x.contiguous(memory_format=layout) if x.dim() == 4 else x
 
 
+@torch.no_grad()
+def joins_by_view(model: nn.Module, x: Tensor) -> bool:
+    """Whether `model`, which is laid out channels last, calls `view` on channels and positions.
+
+    That fails. What else `x` [B, ...] may make it raise is told where it is run next.
+    """
+    try:
+        model(x.clone())
+    except Exception as error:  # whatever a foreign network raises
+        return _VIEW in str(error)
+    return False
+
+
 @contextmanager
 def telling_of_views(channels_last: bool) -> Iterator[None]:
     """A block that runs a network; with channels last `view` cannot join channels and positions.
@@ -43,7 +58,7 @@ def telling_of_views(channels_last: bool) -> Iterator[None]:
     try:
         yield
     except RuntimeError as error:
-        if not channels_last or "view size is not compatible" not in str(error):
+        if not channels_last or _VIEW not in str(error):
             raise
         raise ConfigError(
             "train.channels_last=true does not go with this network: it calls view() on a tensor whose "

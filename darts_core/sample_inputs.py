@@ -67,8 +67,12 @@ def is_unbuilt(model: nn.Module) -> bool:
 
 
 def number_format(model: nn.Module) -> torch.dtype:
-    """Of the values that a network takes: that of its first parameters; float32 where it has none."""
+    """Of the values that a network takes: that of its first weights; float32 where it has none.
+
+    A vector or a number beside its layers, as one made of a numpy array, may have a format of its own.
+    """
     import torch
 
-    own = (p.dtype for p in model.parameters() if p.is_floating_point())
-    return next(own, torch.float32)
+    own = [p for p in model.parameters() if p.is_floating_point()]
+    weights = (p.dtype for p in own if p.dim() > 1)
+    return next(weights, own[0].dtype if own else torch.float32)

@@ -20,12 +20,13 @@ from torch.utils._pytree import tree_map_only
 
 from darts_core.compiling import apart
 from darts_core.copies import copy_of
-from darts_core.errors import ConfigError, unknown_name
+from darts_core.errors import ConfigError, ExportError, unknown_name
 from darts_core.export import FORMATS, export_model, load, obstacle
 from darts_core.export.verify import tf32
 from darts_core.latency.deployed import cast_input
-from darts_core.layout import in_layout, input_in_layout
+from darts_core.layout import in_layout, input_in_layout, joins_by_view
 from darts_core.modes import in_evaluation
+from darts_core.sample_inputs import draw_inputs
 from darts_core.train import evaluate_callable
 
 __all__ = [
@@ -173,7 +174,8 @@ def prepare(
 
     Raises:
         ConfigError: the runtime or precision is unknown or not possible here.
-        ExportError: the model cannot be exported or its file differs from it.
+        ExportError: the model cannot be exported or its file differs from it, or it does not run with
+            channels last, where that is the runtime.
     """
     check_runtimes([runtime], device)
     if runtime in FORMATS:
@@ -189,6 +191,15 @@ def prepare(
     channels_last, compiled, graph = _IN_MEMORY[runtime]
     own = in_evaluation(copy_of(model).to(device))
     typed: Any = _Typed(own, _DTYPES[precision], channels_last=channels_last).eval()
+    if channels_last and bundle is not None:
+        x = draw_inputs(bundle.input_shape, 2, device=device)
+        if joins_by_view(typed, x):
+            if runtime == "channels_last":
+                raise ExportError(
+                    "the network calls view() on a tensor whose channels and positions it joins, which fails "
+                    "with channels last; let it call flatten() or reshape()."
+                )
+            typed = _Typed(own, _DTYPES[precision], channels_last=False).eval()
     if compiled:
         typed = _compiled(typed, best="max" in runtime)
 

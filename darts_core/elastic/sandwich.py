@@ -26,7 +26,7 @@ from darts_core.errors import ConfigError, DeviceError, NonFiniteLossError, Resu
 from darts_core.prune.graph import let_go
 from darts_core.runlog import config_hash
 from darts_core.tasks import Classification, Task, make_task
-from darts_core.train.teacher import Teacher
+from darts_core.train.teacher import Teacher, other_outputs
 
 __all__ = ["Sandwich", "weights_mark"]
 
@@ -247,16 +247,12 @@ class Sandwich:
 
     def _check_alike(self, output: Tensor, taught: Tensor) -> None:
         """Refuse a network whose outputs are others in evaluation mode, in which the teacher answers."""
-        shapes = output.shape, taught.shape
-        if shapes[0] == shapes[1]:
-            if self._alike or not isinstance(self.task, Classification):
-                return
-            self._alike = True  # looked at once, as it waits for the device
-            if not _are_shares(taught) or _are_shares(output.to(taught.dtype)):
-                return
-        what = "of shape {} in training and {} in evaluation mode".format(*map(list, shapes))
-        if shapes[0] == shapes[1]:
-            what = "before a softmax in training and behind it in evaluation mode"
+        if self._alike and output.shape == taught.shape:
+            return
+        self._alike = True  # their numbers are looked at once, as it waits for the device
+        what = other_outputs(self.task, output, taught)
+        if what is None:
+            return
         raise ConfigError(
             f"{type(self.net.model).__name__} gives outputs {what}: the teacher, which answers in "
             "evaluation mode, would teach something else. Let its forward give the same in both, or learn "
@@ -312,12 +308,6 @@ class Sandwich:
         # one that was saved with share=0 has no outputs of a teacher
         if self.teacher is not None and state["teacher"]:
             self.teacher.load_state_dict(state["teacher"])
-
-
-def _are_shares(output: Tensor) -> bool:
-    """Whether each row [B, classes] is of numbers from 0 to 1 that sum to 1."""
-    ones = output.sum(1)
-    return bool((output >= 0).all() and torch.allclose(ones, torch.ones_like(ones), atol=1e-3))
 
 
 def _first(output: Any) -> Tensor:

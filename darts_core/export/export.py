@@ -32,6 +32,7 @@ from darts_core.export.formats import FORMATS, Format, Job, cast, check_formats
 from darts_core.export.manifest import SCHEMA_VERSION, DataMeta, data_meta, sha256
 from darts_core.export.runtime import open_artifact
 from darts_core.latency import default_batch_sizes, measure, measure_model
+from darts_core.layout import joins_by_view
 from darts_core.metric import ACCURACY
 from darts_core.modes import evaluating
 from darts_core.sample_inputs import draw_inputs
@@ -103,7 +104,9 @@ def export_model(
     folder.mkdir(parents=True, exist_ok=True)
     with evaluating(model, home):
         _check_network(model, described, home)
-        job = Job(fold_batch_norms(model, described.input_shape), described, home, bundle=bundle)
+        # files are given float32, whatever the network's first weights are
+        folded = fold_batch_norms(model, described.input_shape, dtype=torch.float32)
+        job = Job(folded, described, home, bundle=bundle)
         job.channels_last = _layout(job, channels_last, sizes, time_artifacts, max_seconds)
         artifacts: dict[str, Any] = {}
         refused: dict[str, str] = {}
@@ -179,6 +182,27 @@ def _check_network(model: nn.Module, meta: DataMeta, device: torch.device) -> No
             f"The network gives values of shape {list(output.shape)} for 2 samples; its data's description "
             f"({len(meta.classes)} names of outputs) takes {[2, *shape]}."
         )
+    _check_one_sample(model, meta, shape, device)
+
+
+def _check_one_sample(
+    model: nn.Module, meta: DataMeta, shape: tuple[int, ...], device: torch.device
+) -> None:
+    """Raise where a single sample gives no row of outputs: `squeeze()` takes its batch away, too."""
+    try:
+        output = model(draw_inputs(meta.input_shape, 1, device=device))
+        found = f"gives values of shape {list(output.shape)}"
+        if tuple(output.shape) == (1, *shape):
+            return
+    except Exception as error:  # whatever a foreign network raises
+        if is_memory_shortage(error):
+            raise
+        found = f"does not run ({type(error).__name__}: {first_line(error)[:200]})"
+    raise ExportError(
+        f"On a single sample the network {found}, on two as it should: files are for any number, and one "
+        f"gives {[1, *shape]}. A squeeze() takes the batch's dimension away as well where that is 1: name "
+        "the dimension that is meant, as in squeeze(1) or flatten(1)."
+    )
 
 
 def _of_this_machine(error: ExportError) -> bool:
@@ -205,9 +229,27 @@ def _described(meta: Any, bundle: Any) -> DataMeta:
 def _layout(
     job: Job, wanted: bool | None, sizes: Sequence[int], timed: bool, max_seconds: float
 ) -> bool:
-    """Whether channels-last is taken: as told, else whichever is faster at the largest batch."""
-    if wanted is not None or not timed:
-        return bool(wanted)
+    """Whether channels-last is taken: as told, else whichever is faster at the largest batch.
+
+    Raises:
+        ExportError: it is told, and the network does not run so.
+    """
+    if wanted is False or (wanted is None and not timed):
+        return False
+    job.channels_last = True
+    if joins_by_view(
+        cast(job, torch.float32), draw_inputs(job.meta.input_shape, 2, device=job.device)
+    ):
+        why = "it calls view() on a tensor whose channels and positions it joins"
+        if wanted:
+            raise ExportError(
+                f"channels_last=true does not go with this network: {why}. Let it call flatten() or "
+                "reshape(), or leave the setting out."
+            )
+        log.info("the files are not tried channels last: %s", why)
+        return False
+    if wanted:
+        return True
     found = []
     for last in (False, True):
         job.channels_last = last

@@ -26,7 +26,7 @@ from darts_core.latency.deployed import keep_constants, skip_dead
 from darts_core.latency.norms import CONVOLUTIONS, is_call, rest_of_norm
 from darts_core.latency.traced import exported_program
 from darts_core.modes import in_evaluation
-from darts_core.sample_inputs import draw_inputs
+from darts_core.sample_inputs import draw_inputs, number_format
 
 __all__ = ["fold_batch_norms", "trace"]
 
@@ -59,8 +59,8 @@ def trace(
         ExportError: torch.export cannot trace the model; the text gives its first reason.
     """
     if example is None:
-        reference = next(model.parameters(), torch.zeros(()))
-        example = draw_inputs(input_shape, 2, device=reference.device, dtype=reference.dtype)
+        home = next(model.parameters(), torch.zeros(())).device
+        example = draw_inputs(input_shape, 2, device=home, dtype=number_format(model))
     try:
         return exported_program(in_evaluation(model), example)
     except (
@@ -75,12 +75,19 @@ def trace(
         ) from error
 
 
-def fold_batch_norms(model: nn.Module, input_shape: Sequence[int]) -> nn.Module:
+def fold_batch_norms(
+    model: nn.Module, input_shape: Sequence[int], *, dtype: torch.dtype | None = None
+) -> nn.Module:
     """A copy of `model` in eval mode, each foldable batch norm replaced by what it does besides.
 
     That is nothing for torch's own norms and an activation for some subclasses of theirs. The copy
     computes what the original computes in eval mode, up to rounding. Norms whose folding cannot be
     proved stay, and the log says why; edges of a cell that cannot change its output are left out.
+
+    Args:
+        model: takes [B, *input_shape].
+        input_shape: of one sample.
+        dtype: of the values that it takes; by default that of its first parameters.
 
     Raises:
         ExportError: the model cannot be copied, or has batch norms and torch.export cannot trace it.
@@ -88,17 +95,20 @@ def fold_batch_norms(model: nn.Module, input_shape: Sequence[int]) -> nn.Module:
     copied = copy_or_refuse(model, ExportError, ", and export it then.")
     folded = skip_dead(in_evaluation(copied))
     if any(isinstance(module, _BatchNorm) for module in folded.modules()):
-        _fold_all(folded, input_shape)
+        home = next(folded.parameters(), torch.zeros(())).device
+        kind = dtype or number_format(folded)
+        _fold_all(folded, draw_inputs(input_shape, 2, device=home, dtype=kind))
     folded.requires_grad_(False)
     like = next(folded.parameters(), torch.zeros(()))
+    kind = number_format(folded)
     return keep_constants(
-        folded, draw_inputs(input_shape, 1, device=like.device, dtype=like.dtype, zeros=True)
+        folded, draw_inputs(input_shape, 1, device=like.device, dtype=kind, zeros=True)
     )
 
 
-def _fold_all(folded: nn.Module, input_shape: Sequence[int]) -> None:
+def _fold_all(folded: nn.Module, example: torch.Tensor) -> None:
     """Fold the batch norms of `folded` in place; the log says how many, and why the others stay."""
-    sites = _Sites(folded, trace(folded, input_shape))
+    sites = _Sites(folded, trace(folded, example.shape[1:], example=example))
     for node in [node for node in sites.graph.nodes if is_call(node, "batch_norm")]:
         try:
             sites.fold(node)

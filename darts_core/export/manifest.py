@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from darts_core.data.checks import told_apart
 from darts_core.data.kinds import KINDS
 from darts_core.errors import ConfigError, ExportError
 from darts_core.named_inputs import NamedInput, read_named, shapes_of, total
@@ -112,7 +113,8 @@ def data_meta(source: Any) -> DataMeta:
         raise ExportError(f"Input shape {shape} is no input of at most {_MOST_PIXELS:,} values.")
     if not all(math.isfinite(value) for value in (*mean, *std)) or min(std, default=1.0) <= 0.0:
         raise ExportError(f"mean {mean} or std {std} holds a value that is not finite or positive.")
-    classes = values(str, "class_names", "classes")
+    # answers go by name: of two classes called crane one would get the other's
+    classes = told_apart(values(str, "class_names", "classes"), "The description of the data")
     if not classes:
         raise ExportError("The description of the data names no classes.")
     try:

@@ -51,10 +51,10 @@ class LoadedModel:
         self.manifest = manifest
         self.runtime = runtime
         self.device = device
-        self.classes: tuple[str, ...] = tuple(str(name) for name in manifest["classes"])
         self.input_shape: tuple[int, ...] = tuple(int(size) for size in manifest["input_shape"])
         self.task: Task | None = None
         self.described = data_meta(manifest)
+        self.classes: tuple[str, ...] = self.described.classes
         described = self.described.task
         if not described:  # written before there were tasks
             self.task = Classification(outputs=len(self.classes), names=self.classes)

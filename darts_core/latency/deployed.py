@@ -28,6 +28,7 @@ from darts_core.latency.samples import SETTLE_SECONDS
 from darts_core.layout import in_layout, input_in_layout
 from darts_core.modes import in_evaluation
 from darts_core.ops.macs import without_fast_attention
+from darts_core.sample_inputs import number_format
 from darts_core.settings.search import RUNTIMES
 
 __all__ = [
@@ -115,9 +116,9 @@ def without_norms(module: nn.Module, x: torch.Tensor) -> nn.Module:
     """
     copied = skip_dead(in_evaluation(copy_of(module)))
     copied.requires_grad_(False)
-    home = next(copied.parameters(), x)
+    home, kind = next(copied.parameters(), x).device, number_format(copied)
     with torch.no_grad(), _Reads() as reads:
-        copied(x.to(home.device, home.dtype) if x.is_floating_point() else x.to(home.device))
+        copied(x.to(home, kind, copy=True) if x.is_floating_point() else x.to(home, copy=True))
     paths = {id(child): path for path, child in copied.named_modules()}
     owners = {
         id(child.running_mean): child
@@ -163,12 +164,16 @@ class _Reads(TorchFunctionMode):
         name = getattr(func, "__name__", "")
         if name in ("conv1d", "conv2d", "conv3d"):
             self._outputs[id(result)] = (result, [args[1] if len(args) > 1 else kwargs["weight"]])
-        elif name == "cat" and all(id(part) in self._outputs for part in args[0]):
-            weights = [w for part in args[0] for w in self._outputs[id(part)][1]]
-            self._outputs[id(result)] = (result, weights)
-        elif name == "batch_norm" and func is F.batch_norm and id(args[0]) in self._outputs:
+        elif name == "cat":
+            parts = args[0] if args else kwargs["tensors"]
+            if all(id(part) in self._outputs for part in parts):
+                weights = [w for part in parts for w in self._outputs[id(part)][1]]
+                self._outputs[id(result)] = (result, weights)
+        elif func is F.batch_norm:
+            read = args[0] if args else kwargs["input"]
             mean = args[1] if len(args) > 1 else kwargs["running_mean"]
-            self.norms.append((mean, args[0].shape, self._outputs[id(args[0])][1]))
+            if id(read) in self._outputs:
+                self.norms.append((mean, read.shape, self._outputs[id(read)][1]))
         return result
 
 

@@ -23,6 +23,7 @@ from darts_core.architecture import Architecture
 from darts_core.errors import LatencyError
 from darts_core.ops.macs import macs_by_module
 from darts_core.reading import is_number
+from darts_core.sample_inputs import number_format
 from darts_core.spaces.choices import ChoiceSpace, Option
 
 __all__ = ["Network", "Part", "Survey", "bare", "base_options", "digest"]
@@ -275,10 +276,9 @@ def _parts_of(network: nn.Module, sample: torch.Tensor) -> Network:
             inputs[path].append(tuple(tuple(t.shape[1:]) for t in tensors))
 
         hooks.append(module.register_forward_pre_hook(note, with_kwargs=True))
-    home = next(network.parameters(), sample)
-    x = sample[:1].to(home.device)
+    x = sample[:1].to(next(network.parameters(), sample).device, copy=True)
     if x.is_floating_point():
-        x = x.to(home.dtype)
+        x = x.to(number_format(network))
     try:
         macs = macs_by_module(network, x)
     finally:

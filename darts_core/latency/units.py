@@ -18,6 +18,7 @@ from darts_core.copies import copy_of
 from darts_core.errors import LatencyError
 from darts_core.latency.rows import REWRITING
 from darts_core.latency.survey import Survey
+from darts_core.sample_inputs import number_format
 from darts_core.spaces.choices import Option
 
 __all__ = ["Unit", "find_units"]
@@ -110,10 +111,9 @@ def _alone(network: nn.Module, path: str, sample: Tensor) -> tuple[nn.Module, Te
     hook = part.register_forward_pre_hook(
         lambda _, args, kwargs: calls.append((args, dict(kwargs))), with_kwargs=True
     )
-    home = next(network.parameters(), sample)
-    x = sample.to(home.device)
+    x = sample.to(next(network.parameters(), sample).device, copy=True)
     try:
-        network(x.to(home.dtype) if x.is_floating_point() else x)
+        network(x.to(number_format(network)) if x.is_floating_point() else x)
     finally:
         hook.remove()
     args, kwargs = calls[0]

@@ -13,7 +13,7 @@ from torch import nn
 
 from darts_core.prune.blocks import CONVOLUTIONS
 
-__all__ = ["cut_beside", "outputs_beside"]
+__all__ = ["cut_beside", "outputs_beside", "tensors_beside"]
 
 Beside = tuple[nn.Module, str, list[int]]
 
@@ -30,13 +30,18 @@ def outputs_beside(graph: Any, group: Any) -> list[Beside]:
     for module, gone in lost.items():
         count = graph.get_out_channels(module)
         kept = [channel for channel in range(count) if channel not in gone]
-        own = (*module.named_parameters(recurse=False), *module.named_buffers(recurse=False))
-        found += [
-            (module, name, kept)
-            for name, tensor in own
-            if name not in ("weight", "bias") and tensor.dim() and tensor.shape[0] == count
-        ]
+        found += [(module, name, kept) for name in tensors_beside(module, count)]
     return found
+
+
+def tensors_beside(module: nn.Module, count: int) -> dict[str, torch.Tensor]:
+    """By name, what a layer of `count` output channels keeps for each of them beside weight and bias."""
+    own = (*module.named_parameters(recurse=False), *module.named_buffers(recurse=False))
+    return {
+        name: tensor
+        for name, tensor in own
+        if name not in ("weight", "bias") and tensor.dim() and tensor.shape[0] == count
+    }
 
 
 def cut_beside(module: nn.Module, name: str, kept: list[int]) -> None:

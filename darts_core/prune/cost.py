@@ -70,8 +70,11 @@ class LayerCosts:
             x = next((one for one in (*args, *kwargs.values()) if isinstance(one, Tensor)), None)
             if x is None:
                 return
+            # a weight that a ReLU keeps above 0, or a query that a layer projects, comes without a batch
+            alone = (None,) * max(0, _dimensions(module) - x.dim())
+            x, y = x[alone], output[alone] if isinstance(output, Tensor) else None
             self.layers[names[module]] = (module, tuple(x.shape))
-            padding = _padding(module, x, output)
+            padding = _padding(module, x, y)
             if padding is not None:
                 self._paddings[names[module]] = padding
 
@@ -151,6 +154,13 @@ def _work(layer: nn.Module, x: Tensor) -> float:
     return float(y.numel() * inner + 4 * (x.numel() + y.numel()))
 
 
+def _dimensions(layer: nn.Module) -> int:
+    """How many dimensions the layer's input has at least, the batch included."""
+    if isinstance(layer, CONVOLUTIONS):
+        return 2 + len(layer.kernel_size)
+    return 4 if isinstance(layer, (nn.MaxPool2d, nn.AvgPool2d)) else 2
+
+
 def _padding(layer: nn.Module, x: Tensor, y: Any) -> tuple[int, ...] | None:
     """The padding with which torch's own convolution gives an output of this size; None for one of those.
 
@@ -218,6 +228,7 @@ def _key(
             layer.kernel_size,
             layer.stride,
             layer.padding,
+            layer.ceil_mode,
         )
     return (_kind(layer), ins, ins, shape[0], *shape[2:])
 
@@ -231,8 +242,9 @@ def _build(key: Key) -> tuple[nn.Module, Tensor]:
     sizes = rest[:2] if kind in ("max", "avg") else rest
     x = torch.randn(batch, ins, *[size for size in sizes if isinstance(size, int)])
     if kind == "max":
-        return nn.MaxPool2d(*rest[2:5]), x
+        kernel, stride, padding, ceil = rest[2:6]
+        return nn.MaxPool2d(kernel, stride, padding, ceil_mode=ceil), x
     if kind == "avg":
-        kernel, stride, padding = rest[2:5]
-        return nn.AvgPool2d(kernel, stride, padding, count_include_pad=False), x
+        kernel, stride, padding, ceil = rest[2:6]
+        return nn.AvgPool2d(kernel, stride, padding, ceil, count_include_pad=False), x
     return (_NORM_NAMES[kind](ins) if kind in _NORM_NAMES else nn.ReLU()), x

@@ -107,8 +107,10 @@ def taylor_products(
 
 def _product(module: nn.Module) -> Array | None:
     total: Array | None = None
+    weight = getattr(module, "weight", None)
     for parameter in module.parameters(recurse=False):
-        if parameter.grad is None:
+        # a subclass may keep one number for all channels (a quantiser's step), which speaks for none of them
+        if weight is None or parameter.grad is None or parameter.shape[:1] != weight.shape[:1]:
             continue
         part = (parameter.detach() * parameter.grad).double()
         values = part.reshape(part.shape[0], -1).sum(1).cpu().numpy()

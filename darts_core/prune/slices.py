@@ -16,6 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from darts_core.errors import PruneError
+from darts_core.prune.beside import tensors_beside
 from darts_core.prune.groups import (
     CONVOLUTIONS,
     INSTANCE_NORMS,
@@ -362,6 +363,10 @@ def _held(model: nn.Module, member: Member) -> list[tuple[Tensor, int]]:
         return [(model.get_parameter(member.name), member.dim)]
     module = model.get_submodule(member.name)
     sides = sides_of(module, member.side).items()
-    return [
+    held = [
         (tensor, dim) for name, dim in sides if (tensor := getattr(module, name, None)) is not None
     ]
+    if member.side == "out" and isinstance(module, (*CONVOLUTIONS, nn.Linear)):
+        # what is cut with a channel, such as its gain, goes where the channel goes
+        held += [(tensor, 0) for tensor in tensors_beside(module, len(module.weight)).values()]
+    return held

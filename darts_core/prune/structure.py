@@ -22,7 +22,7 @@ from darts_core.prune.graph import let_go
 from darts_core.prune.groups import CONVOLUTIONS, NORMS
 from darts_core.prune.importance import CLASSES
 from darts_core.prune.modes import runs_in_training
-from darts_core.sample_inputs import draw_inputs
+from darts_core.sample_inputs import draw_inputs, number_format
 from darts_core.tasks import Task
 from darts_core.train.save import is_identity, is_zero, replace_modules
 
@@ -69,8 +69,16 @@ def _replaced(model: nn.Module, cut: Cut) -> Iterator[None]:
 
 
 def _trains(model: nn.Module, input_shape: Sequence[int]) -> bool:
+    return runs_in_training(model, _inputs(model, input_shape))
+
+
+def _inputs(model: nn.Module, input_shape: Sequence[int], *, zeros: bool = True) -> Tensor:
+    """Two samples of zeros, or always the same random ones, where and in which number format it is."""
     home = next(model.parameters()).device
-    return runs_in_training(model, draw_inputs(input_shape, 2, device=home, zeros=True))
+    generator = None if zeros else torch.Generator(home).manual_seed(0)
+    return draw_inputs(
+        input_shape, 2, device=home, dtype=number_format(model), generator=generator, zeros=zeros
+    )
 
 
 def _runs_with(model: nn.Module, cut: Cut, input_shape: Sequence[int], *, trains: bool) -> bool:
@@ -94,14 +102,13 @@ def find_dead(model: nn.Module, input_shape: Sequence[int]) -> dict[str, str]:
     `detach`, under `no_grad`) is none of them: its output is tried.
     """
     ran = _shapes(model, input_shape)
-    reference = next(model.parameters())
     # whole numbers have no gradient, and tell nothing of the module that they stand in
     states = [(p, p.requires_grad, p.grad) for p in model.parameters() if _has_gradients(p)]
     try:
         for parameter, _, _ in states:
             parameter.requires_grad_(True)
             parameter.grad = None
-        x = draw_inputs(input_shape, 2, device=reference.device, zeros=True)
+        x = _inputs(model, input_shape)
         with with_gradients(model):
             in_evaluation(model)(x).sum().backward()
         alive = {id(parameter) for parameter, _, _ in states if parameter.grad is not None}
@@ -135,17 +142,16 @@ def _idle(model: nn.Module, dead: Mapping[str, str], input_shape: Sequence[int])
     """Those of the replacements that leave the output as it is."""
     if not dead:
         return {}
-    home = next(model.parameters()).device
-    generator = torch.Generator(home).manual_seed(0)
-    x = draw_inputs(input_shape, 2, device=home, generator=generator)
-    before = in_evaluation(model)(x)
+    x = _inputs(model, input_shape, zeros=False)
+    # all see the same input, which a network may write into
+    before = in_evaluation(model)(x.clone())
 
     def same(replaced: Mapping[str, str]) -> bool:
         try:
             with contextlib.ExitStack() as stack:
                 for path, by in replaced.items():
                     stack.enter_context(_replaced(model, Cut(path, by)))
-                return bool(torch.allclose(model(x), before, rtol=1e-4, atol=1e-6))
+                return bool(torch.allclose(model(x.clone()), before, rtol=1e-4, atol=1e-6))
         except Exception:  # whatever a foreign network raises
             return False
 
@@ -230,10 +236,9 @@ def _shapes(model: nn.Module, input_shape: Sequence[int]) -> dict[str, tuple[Any
             found[names[module]] = (tuple(first.shape), tuple(output.shape))
 
     hooks = [module.register_forward_hook(note) for module in model.modules()]
-    reference = next(model.parameters())
     try:
         with torch.no_grad():
-            in_evaluation(model)(draw_inputs(input_shape, 2, device=reference.device, zeros=True))
+            in_evaluation(model)(_inputs(model, input_shape))
     finally:
         for hook in hooks:
             hook.remove()

@@ -11,7 +11,7 @@ from torch import nn
 from darts_core.errors import ConfigError
 from darts_core.modes import evaluating
 from darts_core.ops.macs import macs_by_module
-from darts_core.sample_inputs import draw_inputs
+from darts_core.sample_inputs import draw_inputs, number_format
 
 __all__ = ["Count", "count"]
 
@@ -39,7 +39,8 @@ def count(module: nn.Module, input_shape: Sequence[int] = (3, 32, 32)) -> Count:
         ConfigError: the module cannot run on that shape.
     """
     reference = next(iter(module.parameters()), torch.zeros(()))
-    sample = draw_inputs(input_shape, 1, device=reference.device, dtype=reference.dtype, zeros=True)
+    kind = number_format(module)
+    sample = draw_inputs(input_shape, 1, device=reference.device, dtype=kind, zeros=True)
     try:
         with evaluating(module):
             macs = sum(macs_by_module(module, sample).values())

@@ -15,8 +15,9 @@ from torch import Tensor, nn
 from darts_core.copies import copy_of
 from darts_core.distributed import Group
 from darts_core.modes import in_evaluation
+from darts_core.tasks import Classification, Task
 
-__all__ = ["Teacher"]
+__all__ = ["Teacher", "other_outputs"]
 
 _BITS = {8: torch.int64, 4: torch.int32, 2: torch.int16, 1: torch.uint8}
 # what Python takes for a kept output beside its numbers: a key, a place, and theirs in a dictionary
@@ -25,6 +26,36 @@ _BESIDE = 200
 _BLOCK = 2**18
 # after so many batches of inputs that were all new, inputs do not come back: no more outputs are kept
 _IN_VAIN = 5000
+
+
+def other_outputs(task: Task, output: Tensor, taught: Tensor) -> str | None:
+    """In what a teacher's outputs, of evaluation mode, are others than those of a training; None: in nothing.
+
+    It waits for the device where the task is a classification.
+
+    Args:
+        task: what both are outputs for.
+        output: of the network in training mode, [B, ...].
+        taught: of the teacher for the same inputs.
+
+    Returns:
+        The end of "gives outputs ...".
+    """
+    if output.shape != taught.shape:
+        return (
+            f"of shape {list(output.shape)} in training and {list(taught.shape)} in evaluation mode"
+        )
+    if not isinstance(task, Classification) or not _are_shares(taught):
+        return None
+    if _are_shares(output.to(taught.dtype)):
+        return None
+    return "before a softmax in training and behind it in evaluation mode"
+
+
+def _are_shares(output: Tensor) -> bool:
+    """Whether each row [B, classes] is of numbers from 0 to 1 that sum to 1."""
+    ones = output.sum(1)
+    return bool((output >= 0).all() and torch.allclose(ones, torch.ones_like(ones), atol=1e-3))
 
 
 class Teacher:

@@ -270,9 +270,7 @@ def test_outputs_that_are_no_classes_need_their_task():
             ConfigError, match=r"of shape \[4, 1\], which are no classes.*regression"
         ):
             Sandwich(net).backward(x, lambda output: output.square().mean())
-        loss = Sandwich(net, task="regression").backward(
-            x, lambda output: output.square().mean()
-        )
+        loss = Sandwich(net, task="regression").backward(x, lambda output: output.square().mean())
         assert loss.isfinite()
         Sandwich(net, share=0).backward(x, lambda output: output.square().mean())
     finally:

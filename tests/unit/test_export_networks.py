@@ -1,12 +1,17 @@
 """Networks with ways of their own: what they do to inputs, in which formats they work, what they give."""
 
+from types import SimpleNamespace
+
+import numpy as np
 import pytest
 import torch
 from torch import nn
 
 from darts_core.bench.runtimes import prepare
 from darts_core.errors import ExportError
-from darts_core.export import export_model, load
+from darts_core.export import export_model, load, predict
+from darts_core.prune.graph import follow
+from darts_core.supernet import count
 
 SHAPE = (3, 4, 4)
 META = {"class_names": list("abc"), "image_shape": SHAPE, "mean": [0.5] * 3, "std": [0.2] * 3}
@@ -70,3 +75,90 @@ def test_outputs_that_the_description_does_not_name_are_refused(tmp_path, output
     with pytest.raises(ExportError, match=rf"shape \[2, {outputs}\] .* takes \[2, 3\]\."):
         _exported(model, tmp_path)
     assert not list(tmp_path.iterdir())
+
+
+class Squeezed(nn.Module):
+    """Of a single sample it gives no row, or nothing."""
+
+    def __init__(self, then):
+        super().__init__()
+        self.then = then
+
+    def forward(self, x):
+        return self.then(x.mean((2, 3), keepdim=True).squeeze())
+
+
+@pytest.mark.parametrize(
+    ("then", "found"),
+    [
+        (lambda z: z, r"gives values of shape \[3\], .* one gives \[1, 3\]"),
+        (lambda z: z.log_softmax(1), r"does not run \(IndexError: Dimension out of range"),
+    ],
+    ids=["no row", "nothing"],
+)
+def test_a_network_that_takes_no_single_sample_is_refused_before_anything_is_written(
+    tmp_path, then, found
+):
+    """The first passed, and its files refused each single image, told to export the model again."""
+    with pytest.raises(ExportError, match=f"On a single sample the network {found}"):
+        _exported(Squeezed(then), tmp_path)
+    assert not list(tmp_path.iterdir())
+
+
+def test_of_two_classes_of_one_name_each_has_its_own_answer(tmp_path):
+    meta = {**META, "class_names": ["crane", "crane", "heron"]}
+    model = nn.Sequential(nn.Flatten(), nn.Linear(48, 3))
+    export_model(model, tmp_path, meta, formats=["pt2"], time_artifacts=False)
+    assert load(tmp_path).classes == ("crane (0)", "crane (1)", "heron")
+    np.save(tmp_path / "one.npy", np.zeros(SHAPE, dtype=np.uint8))
+    [found] = predict(tmp_path, tmp_path / "one.npy")
+    assert list(found.probabilities) == ["crane (0)", "crane (1)", "heron"]
+    assert sum(found.probabilities.values()) == pytest.approx(1.0, abs=1e-6)
+
+
+def test_a_network_that_calls_view_is_exported_and_run_as_it_lies_by_default(tmp_path, monkeypatch):
+    """The look at the other layout ended the export, and each compiled or captured run of a comparison."""
+    options = {"formats": ["pt2"], "max_seconds": 0.01, "batch_sizes": [1]}
+    manifest = export_model(View(), tmp_path, META, **options)
+    assert manifest["channels_last"] is False
+    x = torch.arange(96.0).view(2, *SHAPE)
+    assert torch.equal(load(tmp_path)(x), x[:, :, 0, 0])
+    with pytest.raises(ExportError, match=r"channels_last=true does not go .* calls view\(\)"):
+        export_model(View(), tmp_path, META, channels_last=True, **options)
+    monkeypatch.setattr("darts_core.bench.runtimes._compiled", lambda model, best: model)
+    monkeypatch.setattr("darts_core.bench.runtimes.check_runtimes", lambda names, device: names)
+    place = {"device": x.device, "bundle": SimpleNamespace(input_shape=SHAPE), "folder": tmp_path}
+    assert torch.equal(prepare(View(), "compile", **place).call(x), x[:, :, 0, 0])
+    with pytest.raises(ExportError, match=r"calls view\(\) .* fails with channels last"):
+        prepare(View(), "channels_last", **place)
+
+
+class Mixed(nn.Module):
+    """Its first parameters are no weights of layers, and of other number formats than what it is given."""
+
+    def __init__(self, first):
+        super().__init__()
+        self.first = nn.Parameter(first, requires_grad=False)
+        self.body = nn.Sequential(nn.Conv2d(3, 3, 1), nn.BatchNorm2d(3))
+
+    def forward(self, x):
+        return self.body(x).mean((2, 3)) * self.first.sum().real.float()
+
+
+@pytest.mark.parametrize(
+    "first",
+    [
+        torch.ones(3, dtype=torch.float64),
+        torch.ones(3, 2, dtype=torch.complex64),
+        torch.ones(3).int(),
+    ],
+    ids=["double", "complex", "whole"],
+)
+def test_a_parameter_of_another_format_that_comes_first_is_not_that_of_the_inputs(tmp_path, first):
+    """The network was counted, followed and traced on inputs of that format, and refused."""
+    model = Mixed(first).eval()
+    assert count(model, SHAPE).macs == 3 * 3 * 16
+    follow(model, SHAPE)
+    loaded, _ = _exported(model, tmp_path)
+    x = torch.rand(2, *SHAPE)
+    assert torch.allclose(loaded(x), model(x), atol=1e-5)

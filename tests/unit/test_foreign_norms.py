@@ -157,3 +157,27 @@ def test_the_form_that_is_timed_keeps_activations_and_norms_before_convolutions(
     assert not isinstance(bare.second, nn.BatchNorm2d)
     assert bare.conv.bias is not None
     assert (bare(torch.randn(2, *PLANE)) >= 0).all()
+
+
+class ByKeyword(nn.Module):
+    """Calls torch's functions with keywords alone."""
+
+    def __init__(self):
+        super().__init__()
+        self.a, self.b = (nn.Conv2d(3, 4, 1, bias=False) for _ in range(2))
+        self.norm = nn.BatchNorm2d(8)
+
+    def forward(self, x):
+        joined = torch.cat(dim=1, tensors=[self.a(x), self.b(x)])
+        norm = self.norm
+        return F.batch_norm(
+            input=joined, running_mean=norm.running_mean, running_var=norm.running_var,
+            weight=norm.weight, bias=norm.bias,
+        )  # fmt: skip
+
+
+def test_a_network_that_calls_functions_by_keyword_is_timed_as_folded():
+    bare = without_norms(ByKeyword().eval(), torch.randn(2, *PLANE))
+    assert isinstance(bare.norm, nn.Identity)
+    assert bare.a.bias is not None
+    assert bare.b.bias is not None

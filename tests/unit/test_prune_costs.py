@@ -9,7 +9,9 @@ from darts_core.prune import prune_to_budget
 from darts_core.prune.cost import LayerCosts
 from darts_core.prune.groups import find_groups
 from darts_core.prune.importance import taylor_products
+from darts_core.prune.proof import movable
 from darts_core.prune.rounds import Pruner
+from darts_core.prune.structure import find_dead
 
 CPU = torch.device("cpu")
 SHAPE = (3, 8, 8)
@@ -150,3 +152,130 @@ def test_gradients_in_evaluation_mode_come_from_torchs_own_recurrent_layers():
         taylor_products(Read(kind), [(torch.randn(2, *SHAPE), torch.tensor([0, 4]))])
     assert seen == [False, False, before]
     assert torch.backends.cudnn.enabled == before
+
+
+class Fused(nn.Module):
+    """Two branches weighed by numbers that a ReLU keeps above 0, and a query's projection, pooled to 1x1."""
+
+    def __init__(self):
+        super().__init__()
+        self.weights, self.query = (
+            nn.Parameter(torch.tensor([1.0, 2.0])),
+            nn.Parameter(torch.ones(4)),
+        )
+        self.keep, self.project = nn.ReLU(), nn.Linear(4, 8)
+        self.one, self.two = nn.Conv2d(3, 8, 1), nn.Conv2d(3, 8, 3, padding=1)
+        self.pool, self.head = nn.AvgPool2d(2, 2, ceil_mode=True), nn.Linear(8, 3)
+        self.alone = Same(3, 3, 3)
+
+    def forward(self, x):
+        x = torch.stack([self.alone(one) for one in x])
+        weights = self.keep(self.weights)
+        x = (
+            weights[0] * self.one(x)
+            + weights[1] * self.two(x)
+            + self.project(self.query)[:, None, None]
+        )
+        for _ in range(4):
+            x = self.pool(x)
+        return self.head(x.flatten(1))
+
+
+def test_layers_that_get_no_batch_and_pools_of_the_last_pixel_have_a_cost(monkeypatch):
+    model = Fused().eval()
+    costs = LayerCosts(CPU, analytic=True)
+    costs.observe(model, SHAPE, 2)
+    shapes = {name: shape for name, (_, shape) in costs.layers.items()}
+    assert shapes["keep"] == (1, 2)
+    assert shapes["project"] == (1, 4)
+    assert shapes["alone"] == (1, 3, 8, 8)
+    # numbers that go in and out, 4 bytes each, and products
+    assert costs.layer_ms("keep") == 2 + 4 * (2 + 2)
+    assert costs.layer_ms("project") == 8 * 4 + 4 * (4 + 8)
+    assert costs.layer_ms("pool") == 2 * 8 + 4 * (2 * 8 + 2 * 8)  # of 1x1, which ceil_mode keeps
+    count_costs(monkeypatch)
+    found = prune_to_budget(
+        model, Data(), budget="70%", batch=2, timer=by_macs, round_to=1, tune=lambda *_: None
+    )
+    assert found.after.median_ms <= 1.05 * 0.7 * by_macs(model).median_ms
+
+
+class Stepped(nn.Conv2d):
+    """Keeps one number for all of its channels, as a quantiser's step, and one for each."""
+
+    def __init__(self, *given, **options):
+        super().__init__(*given, **options)
+        self.step, self.shift = nn.Parameter(torch.tensor(0.5)), nn.Parameter(torch.ones(1))
+        self.gain = nn.Parameter(torch.rand(self.out_channels, 1, 1, 1) + 0.5)
+
+    def forward(self, x):
+        weight = self.weight * self.step * self.gain
+        return nn.functional.conv2d(x, weight, self.bias, self.stride, self.padding) + self.shift
+
+
+def test_numbers_that_a_layer_keeps_for_all_channels_speak_for_none_of_them():
+    torch.manual_seed(0)
+    model = nn.Sequential(Stepped(3, 8, 8), nn.Flatten(), nn.Linear(8, 5))
+    x, y = torch.randn(2, *SHAPE), torch.tensor([0, 4])
+    [found] = taylor_products(model, [(x, y)])
+    nn.functional.cross_entropy(model(x), y).backward()
+    own = [model[0].weight, model[0].bias, model[0].gain]
+    wanted = sum((p * p.grad).detach().double().reshape(8, -1).sum(1) for p in own)
+    assert torch.allclose(torch.from_numpy(found["0"]), wanted, atol=1e-6)
+
+
+class Inward(nn.Conv2d):
+    """Keeps a number for each input channel, of which it has as many as outputs."""
+
+    def __init__(self, *given, **options):
+        super().__init__(*given, **options)
+        self.scale = nn.Parameter(torch.ones(self.in_channels))
+
+    def forward(self, x):
+        return super().forward(x * self.scale.view(1, -1, 1, 1))
+
+
+def test_channels_that_a_layer_keeps_a_gain_for_can_be_pruned(monkeypatch):
+    """They were taken for channels that something reads by position, as the gains did not move along."""
+    count_costs(monkeypatch)
+    torch.manual_seed(0)
+    model = nn.Sequential(
+        nn.Conv2d(3, 16, 1), nn.ReLU(), Stepped(16, 16, 3), nn.ReLU(), nn.Conv2d(16, 8, 3), nn.ReLU(),
+        nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(8, 3),
+    ).eval()  # fmt: skip
+    kinds = movable(model, SHAPE, find_groups(model, SHAPE))
+    assert kinds == {"0": True, "2": True, "4": True}
+    model[2] = Inward(16, 16, 3)
+    # its numbers are for what goes in: neither they nor what they meet may be cut as what comes out
+    assert movable(model, SHAPE, find_groups(model, SHAPE)) == {"0": False, "2": False, "4": True}
+    found = prune_to_budget(
+        model, Data(), budget="90%", batch=2, timer=by_macs, round_to=1, tune=lambda *_: None
+    )
+    assert found.model[2].weight.shape[:2] == (16, 16)
+    assert found.model[4].out_channels < 8
+
+
+class Rising(nn.Module):
+    """Writes into its input, and runs a layer of which nothing reaches the output."""
+
+    def __init__(self):
+        super().__init__()
+        self.dead, self.head = nn.Conv2d(3, 3, 1), nn.Linear(3, 3)
+
+    def forward(self, x):
+        x += 1
+        self.dead(x)
+        return self.head(x.mean((2, 3)))
+
+
+def test_what_is_dead_is_found_in_a_network_that_writes_into_its_input_and_in_double_precision():
+    assert find_dead(Rising().eval(), SHAPE) == {"dead": "skip_connect"}
+    model = nn.Sequential(
+        nn.Conv2d(3, 8, 3), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(8, 3)
+    )
+    model.double().eval()
+    found = prune_to_budget(
+        model, Data(), budget="70%", batch=2, timer=by_macs, round_to=1, importance="magnitude",
+        structure=False, tune=lambda *_: None,
+    )  # fmt: skip
+    assert found.model[0].out_channels < 8

@@ -8,7 +8,9 @@ from prune_cases import SHAPE, Data, by_macs, count_costs
 from torch import nn
 
 from darts_core.elastic import Sandwich, elastic
+from darts_core.errors import PruneError
 from darts_core.prune import prune_to_budget
+from darts_core.prune.finetune import fine_tune
 from darts_core.prune.groups import copied, find_groups, remove_channels
 from darts_core.prune.importance import taylor_products
 from darts_core.prune.structure import find_cuts, find_dead
@@ -292,3 +294,37 @@ def test_places_of_one_weight_that_are_cut_differently_are_named():
     remove_channels(model.eval(), (8, 4, 4), {"0": [2]})
     assert (model[0].weight.shape[:2], model[1].weight.shape[:2]) == ((7, 8), (8, 7))
     assert untied(model, before) == before
+
+
+class Otherwise(nn.Module):
+    """Gives something else in evaluation mode."""
+
+    def __init__(self, then):
+        super().__init__()
+        self.body = nn.Sequential(nn.Conv2d(3, 8, 8), nn.Flatten(), nn.Linear(8, 3))
+        self.then = then
+
+    def forward(self, x):
+        return self.body(x) if self.training else self.then(self.body(x))
+
+
+@pytest.mark.parametrize(
+    ("then", "words"),
+    [
+        (
+            lambda z: z.softmax(1),
+            "Otherwise gives outputs before a softmax in training and behind it",
+        ),
+        (lambda z: z[:, :2], r"of shape \[8, 3\] in training and \[8, 2\] in evaluation mode"),
+    ],
+    ids=["a softmax", "fewer"],
+)
+def test_a_teacher_that_answers_otherwise_than_the_training_is_refused(then, words):
+    """Probabilities passed for outputs before the softmax: the pruned network was drawn to even guesses."""
+    config = TrainConfig(epochs=1, batch_size=8, warmup_epochs=0)
+    options = {"teacher": Otherwise(then), "device": torch.device("cpu")}
+    with pytest.raises(PruneError, match=words):
+        fine_tune(Otherwise(then), Data(16), config, **options)
+    fine_tune(Otherwise(then), Data(16), config, distillation=0.0, **options)
+    same = Otherwise(lambda z: z.log_softmax(1))  # which teaches the same
+    fine_tune(same, Data(16), config, teacher=copy.deepcopy(same), device=torch.device("cpu"))

@@ -8,6 +8,7 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
+from darts_core.errors import ConfigError
 from darts_core.supernet.choices import DepthChoice, HeadChoice, LayerChoice, WidthChoice
 from darts_core.supernet.module_supernet import ModuleSupernet
 
@@ -103,3 +104,75 @@ def test_options_of_an_array_are_plain_numbers(of):
     assert {type(n) for n in net[2].widths} == {int}
     assert DepthChoice([nn.Identity()] * 2, np.arange(3)).options == (0, 1, 2)
     assert HeadChoice(4, np.array([1, 2])).options == (1, 2)
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+def test_alphas_stay_in_fp32_where_the_network_is_cast(dtype):
+    """In bf16 Adam's running squares do not move, and its steps grow."""
+    net = ModuleSupernet(nn.Sequential(nn.Linear(4, 4), WidthChoice([2, 4], "width")))
+    before = net.alphas()[0].detach().clone()
+    nn.Sequential(net).to(dtype)
+    assert net.module[0].weight.dtype == dtype
+    assert net.alphas()[0].dtype == torch.float32
+    assert torch.equal(net.alphas()[0], before)
+    found = net(torch.randn(2, 4, dtype=dtype))
+    assert found.dtype == dtype
+    found.sum().backward()
+    assert net.alphas()[0].grad.dtype == torch.float32
+    assert net.double().alphas()[0].dtype == torch.float64
+
+
+class _FromFirstBatch(nn.Module):
+    """Takes its scale from the first batch that it sees, as an activation norm of a flow does."""
+
+    def __init__(self):
+        super().__init__()
+        self.scale = nn.Parameter(torch.ones(4))
+        self.register_buffer("mean", torch.zeros(4))
+        self.started, self.seen = False, []
+
+    def forward(self, x):
+        if not self.started:
+            with torch.no_grad():
+                self.scale.copy_(1 / x.std(0))
+            self.started = True
+        self.mean = 0.9 * self.mean + 0.1 * x.detach().mean(0)
+        self.seen.append(len(x))
+        return x * self.scale
+
+
+def test_made_up_inputs_leave_nothing_in_a_network_that_learns_from_its_first_batch():
+    """Such layers began, in the supernet and in what it built, with what random numbers had taught them."""
+    net = nn.Sequential(
+        _FromFirstBatch(), nn.Linear(4, 8), nn.ReLU(), WidthChoice([2, 8]), nn.Linear(8, 2)
+    )
+    supernet = ModuleSupernet(net, input_shape=(4,))
+    for layer in (supernet.build()[0], net[0]):
+        assert not layer.started
+        assert layer.seen == []
+        assert layer.scale.tolist() == [1.0] * 4
+        assert layer.mean.tolist() == [0.0] * 4
+        assert layer.scale.requires_grad
+
+
+class _Residual(nn.Module):
+    """A width that meets channels without a mask, in a branch whose last norm begins with zeros."""
+
+    def __init__(self):
+        super().__init__()
+        self.one, self.other = nn.Conv2d(4, 8, 1), nn.Conv2d(4, 8, 1)
+        self.width, self.last, self.norm = (
+            WidthChoice([2, 8]),
+            nn.Conv2d(8, 4, 1),
+            nn.BatchNorm2d(4),
+        )
+        nn.init.zeros_(self.norm.weight)
+
+    def forward(self, x):
+        inner = torch.relu(self.width(self.one(x)) + self.other(x))
+        return x + self.norm(self.last(inner))
+
+
+def test_a_width_behind_a_norm_of_zeros_is_checked_before_a_search():
+    with pytest.raises(ConfigError, match="changes what the model computes"):
+        ModuleSupernet(nn.Sequential(nn.Conv2d(1, 4, 1), _Residual()), input_shape=(1, 4, 4))

@@ -235,7 +235,17 @@ class Strategy:
         return self.task_loss(logits, targets), logits
 
     def task_loss(self, output: Tensor, targets: Tensor) -> Tensor:
-        """The task's loss, in fp32 where the network computes in less."""
+        """The task's loss, in fp32 where the network computes in less.
+
+        Raises:
+            ConfigError: the network gives something else than a tensor.
+        """
+        if not isinstance(output, Tensor):
+            raise ConfigError(
+                f"In training mode the network gives a {type(output).__name__}; one that is searched gives "
+                "its outputs alone, a tensor. Leave an auxiliary head out while choices are open; the training "
+                "of the network that is found takes a tuple of both."
+            )
         return self.task.loss(output.float() if output.dtype != torch.float64 else output, targets)
 
     def alpha_loss(self, batch: Batch) -> tuple[Tensor, Tensor]:

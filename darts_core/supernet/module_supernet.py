@@ -188,8 +188,10 @@ class ModuleSupernet(nn.Module):
         """
         if isinstance(weights, Tensor):
             raise ConfigError(_ONE_INPUT.format(name=type(self.module).__name__))
+        own = weights is None
         with self.mixed(self.mixing_weights() if weights is None else weights):
-            result: Tensor = self.module(x)
+            # a search asks of one batch several times, and a network may write into its input
+            result: Tensor = self.module(x.clone() if isinstance(x, Tensor) and not own else x)
         return result
 
     def is_mixed(self) -> bool:

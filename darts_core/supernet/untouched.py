@@ -33,9 +33,11 @@ class Untouched:
             named: as `inputs`, by name.
         """
         key = (number, module.training)
-        if key not in self._writes:
+        # what torch.compile traces is no place to try something out; it leaves out copies that nobody needs
+        compiling = torch.compiler.is_compiling()
+        if key not in self._writes and not compiling:
             self._writes[key] = _writes(module, inputs, named)
-        if self._writes[key]:
+        if compiling or self._writes[key]:
             inputs, named = _mapped(torch.clone, inputs), _mapped(torch.clone, named)
         return module(*inputs, **named)
 

@@ -251,3 +251,45 @@ def test_what_cannot_be_mixed_is_named(choice, words):
 def test_several_devices_by_threads_are_refused_in_a_sentence():
     with pytest.raises(ConfigError, match=r"nn\.DataParallel cannot run"):
         ModuleSupernet(model())._replicate_for_data_parallel()
+
+
+class Writing(nn.Module):
+    """Centres its input in place, as scripts do with what they own."""
+
+    def __init__(self, in_place):
+        super().__init__()
+        self.in_place, self.net = in_place, model()
+
+    def forward(self, x):
+        if self.in_place:
+            x -= 0.5
+        return self.net(x if self.in_place else x - 0.5)
+
+
+@pytest.mark.parametrize("strategy", [FirstOrder, Unrolled])
+def test_a_network_that_writes_into_its_input_is_searched_on_what_it_is_given(strategy):
+    """A second-order step asks of one batch four times: each time it was shifted further."""
+    found = []
+    for in_place in (True, False):
+        torch.manual_seed(0)
+        net = ModuleSupernet(Writing(in_place))
+        search(net, strategy(), tiny_bundle(), CONFIG)
+        found.append(torch.cat([alpha.detach().flatten() for alpha in net.alphas()]))
+    assert torch.equal(*found)
+
+
+def test_an_auxiliary_head_in_a_search_is_refused_in_a_sentence():
+    """It was an AttributeError of a tuple."""
+
+    class Two(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.net = model()
+
+        def forward(self, x):
+            return (self.net(x), self.net(x)) if self.training else self.net(x)
+
+    with pytest.raises(
+        ConfigError, match="gives a tuple; one that is searched gives its outputs alone"
+    ):
+        search(ModuleSupernet(Two()), FirstOrder(), tiny_bundle(), CONFIG)

@@ -35,20 +35,25 @@ def searchable(
         ConfigError: the trial's setting is not an architecture of this module, or that takes other than one
             input.
     """
+    import torch
+
     from darts_core.autosearch.contract import current
     from darts_core.autosearch.in_search import SearchedModule
     from darts_core.autosearch.networks import remember
 
     trial = current()
     builder = type(module)
-    supernet = SearchedModule(module, input_shape=input_shape)
+    # what is drawn for alphas and copies must not change what the user's script draws
+    with torch.random.fork_rng(devices=[]):
+        supernet = SearchedModule(module, input_shape=input_shape)
     value: Any = trial.config.get(setting, "baseline")
     if isinstance(value, str) and value.startswith("search:"):
         return _in_search(supernet)
     chosen = _baseline(supernet) if value == "baseline" else _named(supernet, setting, value)
     options = supernet.space.options
     choices = {k: {"options": list(options(k)), "chosen": v} for k, v in chosen.choices}
-    built = supernet.build(chosen)
+    with torch.random.fork_rng(devices=[]):
+        built = supernet.build(chosen)
     remember(built, builder, input_shape=input_shape, searchable=setting, choices=choices)
     return built
 

@@ -243,8 +243,8 @@ class Strategy:
         if not isinstance(output, Tensor):
             raise ConfigError(
                 f"In training mode the network gives a {type(output).__name__}; one that is searched gives "
-                "its outputs alone, a tensor. Leave an auxiliary head out while choices are open; the training "
-                "of the network that is found takes a tuple of both."
+                "its outputs alone, a tensor. Leave an auxiliary head out while choices are open; the "
+                "training of the network that is found takes a tuple of both."
             )
         return self.task.loss(output.float() if output.dtype != torch.float64 else output, targets)
 

@@ -15,7 +15,7 @@ from darts_core.autosearch.module_search import searchable
 from darts_core.autosearch.spec import Objective, SearchSpec
 from darts_core.errors import ArchitectureError, ConfigError, JobError
 from darts_core.study.space import SearchDimension
-from darts_core.supernet.choices import LayerChoice, WidthChoice
+from darts_core.supernet.choices import HeadChoice, LayerChoice, WidthChoice
 from darts_core.supernet.count import count
 
 
@@ -307,3 +307,15 @@ def test_a_network_without_products_is_searched_by_its_loss_alone(trial, caplog)
     assert trial.searchables[-1].steps.state()["moved"]
     assert json.loads(trial.searchables[-1].derive()) == {"pool": "mean"}
     assert bool(torch.isfinite(supernet.alphas()[0]).all())
+
+
+@pytest.mark.parametrize("setting", ["baseline", "search:own"])
+def test_what_a_script_draws_behind_its_network_is_what_it_drew_without_a_search(trial, setting):
+    """Trial 0 was not quite the user's own training: the alphas had been drawn from its random numbers."""
+    trial.config["architecture"] = setting
+    net = nn.Sequential(nn.Linear(4, 4), HeadChoice(4, [1, 2], label="heads"))
+    torch.manual_seed(0)
+    expected = torch.rand(3)
+    torch.manual_seed(0)
+    searchable(net, (5, 4))
+    assert torch.equal(torch.rand(3), expected)

@@ -27,6 +27,7 @@ from darts_core.supernet import (
     under_batch_statistics,
 )
 from darts_core.testing import tiny_bundle
+from darts_core.train import TrainConfig, fit
 
 CONFIG = SearchConfig(epochs=1, batch_size=8)
 TRUNK = {"0.0.weight", "0.0.bias", "0.1.weight", "0.1.bias"}
@@ -293,3 +294,42 @@ def test_an_auxiliary_head_in_a_search_is_refused_in_a_sentence():
         ConfigError, match="gives a tuple; one that is searched gives its outputs alone"
     ):
         search(ModuleSupernet(Two()), FirstOrder(), tiny_bundle(), CONFIG)
+
+
+class Words(nn.Module):
+    """An embedding whose gradients are of the rows that a batch has."""
+
+    def __init__(self, sparse):
+        super().__init__()
+        torch.manual_seed(0)
+        self.table = nn.Embedding(8, 4, sparse=sparse)
+        self.layer = LayerChoice([nn.Linear(4, 4), nn.Identity()], label="layer")
+        self.head = nn.Linear(4, 3)
+
+    def forward(self, x):
+        words = (x.mean((2, 3)).abs() * 9).long().clamp(0, 7)
+        return self.head(self.layer(self.table(words).mean(1)))
+
+
+@pytest.mark.parametrize("strategy", [FirstOrder, SingleLevel, Unrolled, None])
+def test_sparse_gradients_of_an_embedding_move_it_as_dense_ones(strategy):
+    """Clipping them ended in a NotImplementedError, in the search and in the training."""
+    found = []
+    for sparse in (True, False):
+        net = ModuleSupernet(Words(sparse))
+        if strategy is not None:
+            search(net, strategy(), tiny_bundle(), CONFIG)
+        else:
+            net = net.build()
+            fit(net, tiny_bundle(), TrainConfig(epochs=1, batch_size=8), verbose=False)
+        found.append(torch.cat([param.detach().flatten() for param in net.parameters()]))
+    assert torch.equal(*found)
+
+
+def test_a_network_that_is_held_fast_as_a_whole_is_refused_in_a_sentence():
+    """An optimizer told of an empty list, and autograd of a tensor without a function."""
+    net = ModuleSupernet(Words(sparse=False).requires_grad_(False))
+    with pytest.raises(ConfigError, match="no params that learn"):
+        search(net, FirstOrder(), tiny_bundle(), CONFIG)
+    with pytest.raises(ConfigError, match="no params that learn"):
+        fit(net.build(), tiny_bundle(), TrainConfig(epochs=1, batch_size=8), verbose=False)

@@ -1,4 +1,4 @@
-"""A network in evaluation mode, on a device, for a while; it is given back as it was.
+"""A network in evaluation mode, on a device or run for a look, for a while; it is given back as it was.
 
 A leaf: torch is imported where a gradient is wanted.
 """
@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 if TYPE_CHECKING:
     from torch import nn
 
-__all__ = ["evaluating", "in_evaluation", "with_gradients"]
+__all__ = ["evaluating", "in_evaluation", "unmoved", "with_gradients"]
 
 Network = TypeVar("Network", bound="nn.Module")
 
@@ -41,6 +41,41 @@ def evaluating(model: Any, on: Any = None) -> Iterator[None]:
         model.train(modes[0][1])
         for module, mode in modes:
             module.training = mode
+
+
+@contextmanager
+def unmoved(model: Any) -> Iterator[None]:
+    """A block whose passes leave nothing behind: made-up inputs do not move what a network keeps.
+
+    Some layers write in evaluation mode, too: those that take their start from their first batch, codebooks,
+    recurrent states. Parameters, buffers and attributes are restored; a network whose layers have no sizes
+    yet (nn.LazyLinear) is left as it becomes.
+
+    Args:
+        model: a `torch.nn.Module`.
+    """
+    import torch
+
+    from darts_core.sample_inputs import is_unbuilt
+
+    if is_unbuilt(model):
+        yield
+        return
+    held = [(t, t._version, t.detach().clone()) for t in chain(model.parameters(), model.buffers())]
+    # what is kept in a list or dictionary, such as the buffers of a module, may be put in another's place
+    owners: list[Any] = [vars(module) for module in model.modules()]
+    owners += [v for own in owners for v in own.values() if isinstance(v, (dict, list))]
+    before = [(owner, owner.copy()) for owner in owners]
+    try:
+        yield
+    finally:
+        for owner, content in before:
+            owner.clear()
+            owner.extend(content) if isinstance(owner, list) else owner.update(content)
+        with torch.no_grad():
+            for tensor, version, value in held:
+                if tensor._version != version:
+                    tensor.copy_(value)
 
 
 def in_evaluation(model: Network) -> Network:

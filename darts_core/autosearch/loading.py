@@ -8,16 +8,18 @@ from __future__ import annotations
 
 import importlib
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
 from darts_core.autosearch import contract
+from darts_core.autosearch.answers import answers_of, differ
 from darts_core.autosearch.networks import MARK, NETWORK, WEIGHTS
 from darts_core.errors import ConfigError, ResumeError, first_line, is_memory_shortage
 from darts_core.modes import in_evaluation
+from darts_core.reading import is_number
 
 if TYPE_CHECKING:
     from torch import nn
@@ -49,8 +51,8 @@ def load(
         code: the folder of your code, from which the function or class is imported.
 
     Raises:
-        ConfigError: the folder holds no network, its builder is not in `code`, or the weights are none, or of
-            another network.
+        ConfigError: the folder holds no network, its builder is not in `code`, the weights are none, or of
+            another network, or what was built computes something else than the trial's network did.
     """
     from darts_core.reading import read_mapping
     from darts_core.train.save import fit_to
@@ -75,7 +77,23 @@ def load(
             f"The weights in {folder / WEIGHTS} do not fit the network that was built "
             f"({first_line(error)[:200]}); is the code still the one of the job?"
         ) from None
+    _refuse_other_answers(model, content)
     return in_evaluation(model)
+
+
+def _refuse_other_answers(model: nn.Module, content: Mapping[str, Any]) -> None:
+    """Raise where what was built takes the trial's weights and computes something else than its network."""
+    then = content.get("answers")
+    if not isinstance(then, list) or not all(map(is_number, then)):
+        return  # of a network that gives no comparable ones, or of an older program
+    now = answers_of(model, content.get("input_shape"))
+    if now is not None and differ(now, then):
+        raise ConfigError(
+            "The network that was built takes the trial's weights and computes something else than the "
+            "trial's: it was made with other arguments there, holds numbers that are no part of its "
+            "weights, or its code has changed since. Give load() a function that builds it as your script "
+            "does: load(folder, build=make_model)."
+        )
 
 
 def _weights(path: Path) -> Any:

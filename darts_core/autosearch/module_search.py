@@ -35,20 +35,25 @@ def searchable(
         ConfigError: the trial's setting is not an architecture of this module, or that takes other than one
             input.
     """
+    import torch
+
     from darts_core.autosearch.contract import current
+    from darts_core.autosearch.in_search import SearchedModule
     from darts_core.autosearch.networks import remember
-    from darts_core.supernet.module_supernet import ModuleSupernet
 
     trial = current()
     builder = type(module)
-    supernet = ModuleSupernet(module, input_shape=input_shape)
+    # what is drawn for alphas and copies must not change what the user's script draws
+    with torch.random.fork_rng(devices=[]):
+        supernet = SearchedModule(module, input_shape=input_shape)
     value: Any = trial.config.get(setting, "baseline")
     if isinstance(value, str) and value.startswith("search:"):
         return _in_search(supernet)
     chosen = _baseline(supernet) if value == "baseline" else _named(supernet, setting, value)
     options = supernet.space.options
     choices = {k: {"options": list(options(k)), "chosen": v} for k, v in chosen.choices}
-    built = supernet.build(chosen)
+    with torch.random.fork_rng(devices=[]):
+        built = supernet.build(chosen)
     remember(built, builder, input_shape=input_shape, searchable=setting, choices=choices)
     return built
 
@@ -82,7 +87,7 @@ def _baseline(supernet: Any) -> Any:
 
 
 def _in_search(supernet: Any) -> nn.Module:
-    from darts_core.autosearch.backbones.searchable import AlphaSteps
+    from darts_core.autosearch.alpha_steps import AlphaSteps
     from darts_core.autosearch.closing import watch
     from darts_core.autosearch.contract import current
 
@@ -118,11 +123,19 @@ class _CostPull:
             self.cost = choice_size_model(supernet.space, supernet.build, sample, "macs")
         self.budget = share * self.cost.of(_baseline(supernet))
         self.weight, self.supernet = weight, supernet
+        if not self.budget:
+            log.warning(
+                "The network has no multiply-accumulates that could be counted (of convolutions, linear "
+                "layers, products and attention), so target_cost pulls at nothing: its choices follow the "
+                "loss alone."
+            )
 
     def penalty(self, weights: Any) -> Any:
-        """weight * max(0, log(expected cost / budget))."""
+        """weight * max(0, log(expected cost / budget)); 0 where nothing can be counted."""
         import torch
 
+        if not self.budget:
+            return 0.0 * sum(share.sum() for share in weights.values())
         cost = self.cost.to(next(iter(weights.values())).device)
         return self.weight * torch.relu(torch.log(cost(weights) / self.budget))
 

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from darts_core.autosearch import closing, contract
+from darts_core.autosearch.answers import answers_of
 
 __all__ = ["MARK", "NETWORK", "WEIGHTS", "network", "remember", "remember_cut"]
 
@@ -68,6 +69,8 @@ class Kept:
         state = {name: value.detach().cpu() for name, value in self.model.state_dict().items()}
         torch.save(state, trial.folder / WEIGHTS)
         content = {**self.description(), "config": dict(trial.config)}
+        # by which whoever builds it again tells whether that is this network
+        content["answers"] = answers_of(self.model, self.input_shape)
         (trial.folder / NETWORK).write_text(json.dumps(content, indent=1), encoding="utf-8")
 
 

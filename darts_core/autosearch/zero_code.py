@@ -38,7 +38,8 @@ _LOOK_SECONDS = 0.2  # how often a silent script is asked whether it has ended
 _LAST_BYTES = 2**20  # a pipe holds no more of what a script has printed before its end
 # numbers that a pattern such as ([0-9.]+) knows a part of, or nothing
 _ODD = re.compile(
-    r"(?<![\w.])(?:[-+]?(?:nan|inf(?:inity)?)|(\d+(?:\.\d*)?|\.\d+)e[-+]?\d+)(?!\w|\.\d)",
+    r"(?<![\w.])(?:[-+]?(?:nan|inf(?:inity)?)|-?(\d+(?:\.\d*)?|\.\d+)e[-+]?\d+|-(\d+(?:\.\d*)?|\.\d+))"
+    r"(?!\w|\.\d)",
     re.IGNORECASE,
 )
 
@@ -74,7 +75,7 @@ def _lines(child: subprocess.Popen[bytes]) -> Iterator[str]:
 
 def _digits(odd: re.Match[str]) -> str:
     """As many characters that any pattern for a number takes."""
-    known = odd[1] or "0"
+    known = odd[1] or odd[2] or "0"
     known += "" if "." in known else "."
     return known + "0" * (len(odd[0]) - len(known))
 
@@ -94,8 +95,8 @@ def _last(
 def _value(pattern: re.Pattern[str], line: str) -> float | None:
     """The number of the last match on a line that holds one.
 
-    It is read whole: of `loss 9.5e-05` the pattern `loss ([0-9.]+)` takes `9.5` alone, and of `loss nan`
-    nothing, so that the last number before a training broke down would stand for its result.
+    It is read whole: of `loss 9.5e-05` the pattern `loss ([0-9.]+)` takes `9.5` alone, and of `loss nan` or
+    `loss -0.5` nothing, so that the last number before it would stand for the result.
     """
     odd = list(_ODD.finditer(line))
     found = _last(pattern, line, line, odd)

@@ -1,8 +1,8 @@
 """Multiply-accumulates of one forward pass, by the module that computes them.
 
 Counted are the products of convolutions of any dimension, linear layers, matrix products and attention
-(`scaled_dot_product_attention`, `nn.MultiheadAttention`), whoever calls them; bias additions, norms,
-activations and pools are not. What torch runs as one opaque call (`nn.LSTM`, a jit-compiled function's
+(`scaled_dot_product_attention`, `nn.MultiheadAttention`) and recurrent layers, whoever calls them; bias
+additions, norms, activations and pools are not. What torch runs as one opaque call (a jit-compiled function's
 fused part) is not seen.
 """
 
@@ -46,7 +46,7 @@ def macs_by_module(module: nn.Module, *inputs: Any) -> dict[str, int]:
         hooks.append(child.register_forward_pre_hook(counter.enter(path)))
         hooks.append(child.register_forward_hook(counter.leave))
     try:
-        with torch.no_grad(), without_fast_attention(), counter:
+        with torch.no_grad(), without_fast_attention(), _without_whole_recurrences(), counter:
             module(*inputs)
     finally:
         for hook in hooks:
@@ -87,6 +87,19 @@ class _Counter(TorchDispatchMode):
         if formula is not None and self._stack:
             self.own[self._stack[-1]] += formula(*args, **kwargs, out_val=result) // 2
         return result
+
+
+@contextmanager
+def _without_whole_recurrences() -> Iterator[None]:
+    """Keep recurrent layers off oneDNN's (an `nn.LSTM` on a CPU) and cuDNN's one call for all steps."""
+    mkldnn: Any = torch.backends.mkldnn
+    before = mkldnn.enabled
+    mkldnn.enabled = False
+    try:
+        with torch.backends.cudnn.flags(enabled=False):
+            yield
+    finally:
+        mkldnn.enabled = before
 
 
 @contextmanager

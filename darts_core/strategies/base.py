@@ -26,7 +26,15 @@ from darts_core.supernet import Supernet, frozen_statistics, under_batch_statist
 from darts_core.supernet.packed_state import to_module_order, to_packed_order
 from darts_core.tasks import Classification, Task
 
-__all__ = ["Batch", "Penalty", "SearchSettings", "StepStats", "Strategy", "without_gradients"]
+__all__ = [
+    "Batch",
+    "Penalty",
+    "SearchSettings",
+    "StepStats",
+    "Strategy",
+    "whole",
+    "without_gradients",
+]
 
 log = logging.getLogger("darts_core")
 
@@ -63,6 +71,11 @@ def without_gradients(parameters: Iterable[nn.Parameter]) -> Iterator[None]:
     finally:
         for parameter in changed:
             parameter.requires_grad_(True)
+
+
+def whole(gradient: Tensor) -> Tensor:
+    """A gradient, dense where it is a sparse one."""
+    return gradient.to_dense() if gradient.is_sparse else gradient
 
 
 class Strategy:
@@ -137,6 +150,11 @@ class Strategy:
         self.penalties = list(penalties)
         # params that a user holds fast, of a pretrained trunk say, have no gradient to be asked for
         self.params = [param for param in supernet.parameters() if param.requires_grad]
+        if not self.params:
+            raise ConfigError(
+                "The network has no params that learn (requires_grad is off for all of them); let those of "
+                "the layers that are searched, or of its head, learn."
+            )
         self.optimizer = params_optimizer(
             self.params,
             lr=settings.learning_rate,
@@ -203,10 +221,12 @@ class Strategy:
     def completed(self, gradients: Sequence[Tensor | None]) -> list[Tensor | None]:
         """`gradients` with zeros for the operations that a sparse relaxation did not draw.
 
-        Packed cells have zeros there, and decay and momentum shall go on alike on every path.
+        Packed cells have zeros there, and decay and momentum shall go on alike on every path. Those of an
+        nn.Embedding(sparse=True) are made dense, as torch clips and decays no others.
         """
+        gradients = [None if gradient is None else whole(gradient) for gradient in gradients]
         if not self.supernet.relaxation.sparse:
-            return list(gradients)
+            return gradients
         return [
             torch.zeros_like(param) if gradient is None else gradient
             for param, gradient in zip(self.params, gradients, strict=True)
@@ -235,7 +255,17 @@ class Strategy:
         return self.task_loss(logits, targets), logits
 
     def task_loss(self, output: Tensor, targets: Tensor) -> Tensor:
-        """The task's loss, in fp32 where the network computes in less."""
+        """The task's loss, in fp32 where the network computes in less.
+
+        Raises:
+            ConfigError: the network gives something else than a tensor.
+        """
+        if not isinstance(output, Tensor):
+            raise ConfigError(
+                f"In training mode the network gives a {type(output).__name__}; one that is searched gives "
+                "its outputs alone, a tensor. Leave an auxiliary head out while choices are open; the "
+                "training of the network that is found takes a tuple of both."
+            )
         return self.task.loss(output.float() if output.dtype != torch.float64 else output, targets)
 
     def alpha_loss(self, batch: Batch) -> tuple[Tensor, Tensor]:

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from darts_core.settings import Bounds, bounded
-from darts_core.strategies.base import Batch, Penalty, SearchSettings, Strategy
+from darts_core.strategies.base import Batch, Penalty, SearchSettings, Strategy, whole
 from darts_core.strategies.optimizers import learning_rate
 from darts_core.supernet import Supernet, frozen_statistics
 from darts_core.supernet.draws import Draws, draws_inside
@@ -126,6 +126,6 @@ class Unrolled(Strategy):
 
 def _filled(parameters: Sequence[Tensor], gradients: Sequence[Tensor | None]) -> list[Tensor]:
     return [
-        torch.zeros_like(parameter) if gradient is None else gradient
+        torch.zeros_like(parameter) if gradient is None else whole(gradient)
         for parameter, gradient in zip(parameters, gradients, strict=True)
     ]

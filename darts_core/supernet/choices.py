@@ -16,6 +16,7 @@ from darts_core.errors import ConfigError
 from darts_core.spaces.choices import Option
 from darts_core.supernet.attention import SelfAttention
 from darts_core.supernet.drawn import drawn_columns, only_drawn
+from darts_core.supernet.untouched import Untouched
 
 __all__ = [
     "Choice",
@@ -30,16 +31,20 @@ __all__ = [
 _ROOT_LABEL = "choice"
 
 
+def _plain(values: Sequence[Any]) -> tuple[Any, ...]:
+    """The values as Python has them: of numpy's and torch's, as a range has them, no file could tell."""
+    return tuple(value.item() if hasattr(value, "item") else value for value in values)
+
+
 class Choice(nn.Module):
     """Base class: something chosen among `options`, mixed by weights [K] while it is searched."""
 
     def __init__(self, options: Sequence[Option], label: str | None) -> None:
         super().__init__()
-        if not options or len(set(options)) != len(options):
-            raise ConfigError(
-                f"{type(self).__name__} needs different options, not {list(options)}."
-            )
-        self.options: tuple[Option, ...] = tuple(options)
+        given = _plain(options)
+        if not given or len(set(given)) != len(given):
+            raise ConfigError(f"{type(self).__name__} needs different options, not {list(given)}.")
+        self.options: tuple[Option, ...] = given
         self.label = label
         self.sparse = False
         self._weights_K: Tensor | None = None
@@ -82,6 +87,7 @@ class LayerChoice(Choice):
         )
         super().__init__(tuple(named), label)
         self.candidates = nn.ModuleList(named.values())
+        self._inputs = Untouched()
 
     def forward(self, *inputs: Any, **named: Any) -> Tensor:
         """sum_k weight_k * candidate_k(inputs).
@@ -94,13 +100,17 @@ class LayerChoice(Choice):
         if self.sparse:
             weights_K = only_drawn(weights_K)
             drawn = drawn_columns(weights_K[None])
+        running = [k for k in range(len(self.options)) if drawn is None or k in drawn[0]]
+        if len(running) == 1:
+            return self._weighted(
+                weights_K, self.candidates[running[0]](*inputs, **named), running[0]
+            )
         terms = {
-            k: self._weighted(weights_K[k], module(*inputs, **named), k)
-            for k, module in enumerate(self.candidates)
-            if drawn is None or k in drawn[0]
+            k: self._weighted(
+                weights_K, self._inputs.run(k, self.candidates[k], *inputs, **named), k
+            )
+            for k in running
         }
-        if len(terms) == 1:
-            return next(iter(terms.values()))
         try:
             return torch.stack(list(terms.values())).sum(0)
         except RuntimeError as error:
@@ -112,9 +122,9 @@ class LayerChoice(Choice):
                 "alike, as by padding."
             ) from error
 
-    def _weighted(self, weight: Tensor, output: Any, k: int) -> Tensor:
+    def _weighted(self, weights_K: Tensor, output: Any, k: int) -> Tensor:
         if isinstance(output, Tensor):
-            return weight * output
+            return weights_K[k] * output
         raise ConfigError(
             f"LayerChoice {self.label or ''}: {self.options[k]!r} gives a {type(output).__name__}; "
             "candidates give one tensor. Wrap a layer that gives several, such as nn.LSTM, in a module that "
@@ -152,6 +162,7 @@ class WidthChoice(Choice):
         dim: int = 1,
     ) -> None:
         super().__init__(names if names is not None else widths, label)
+        widths = _plain(widths)
         if min(widths) < 1 or len(widths) != len(self.options):
             raise ConfigError(
                 f"Widths must be at least 1, and each needs one name, not {list(widths)} and "
@@ -202,14 +213,18 @@ class DepthChoice(Choice):
                 f"largest included, not {list(depths)}."
             )
         self.blocks = nn.ModuleList(blocks)
+        self._inputs = Untouched()
 
     def forward(self, x: Tensor) -> Tensor:
         """The weighted sum of the states after each allowed number of blocks."""
         weights_K = self.mixing
         total: Tensor | None = None
+        position: int | None = None
         for depth in range(len(self.blocks) + 1):
             if depth:
-                x = self.blocks[depth - 1](x)
+                block = self.blocks[depth - 1]
+                # what counts is kept for the gradient of its weight
+                x = block(x) if position is None else self._inputs.run(depth, block, x)
             position = self.position(depth)
             if position is not None:
                 term = weights_K[position] * x

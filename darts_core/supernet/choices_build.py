@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from darts_core.architecture import Architecture
 from darts_core.copies import copy_or_refuse
 from darts_core.errors import ConfigError, DartsError, first_line, is_memory_shortage
-from darts_core.modes import evaluating
+from darts_core.modes import evaluating, unmoved
 from darts_core.spaces.choices import ChoiceSpace, Option
 from darts_core.supernet.choices import (
     Choice,
@@ -83,7 +83,9 @@ def _move_norms(module: nn.Module) -> None:
     for name, tensor in (*module.named_parameters(), *module.named_buffers()):
         last = name.rpartition(".")[2]
         # a causal mask is called bias in some attentions
-        if last not in ("bias", "running_mean", "running_var") or not tensor.is_floating_point():
+        # a weight of zeros (of a residual branch's last norm) hides all that stands before it
+        moved = last in ("bias", "running_mean", "running_var") or _all_zero(tensor)
+        if not moved or not tensor.is_floating_point():
             continue
         drawn = torch.empty(tensor.shape, device="cpu")
         if last == "running_var":
@@ -92,6 +94,10 @@ def _move_norms(module: nn.Module) -> None:
             # upwards: behind a ReLU that gives zeros alone no channel could be told from another
             drawn.normal_(0.0, 0.3, generator=generator).abs_()
         tensor.copy_(-drawn if last == "running_mean" else drawn)
+
+
+def _all_zero(tensor: Tensor) -> bool:
+    return isinstance(tensor, nn.Parameter) and not bool(tensor.any())
 
 
 def plain_module(supernet: Choosing, architecture: Architecture) -> nn.Module:
@@ -150,8 +156,8 @@ def _cut(
             _prune_markers(module, markers, widths, sample)
             for path in widths:
                 module = _replaced(module, path, nn.Identity())
-            with torch.no_grad():
-                found = _tensors(module(sample))
+            with torch.no_grad(), unmoved(module):
+                found = _tensors(module(sample.clone()))
         except DartsError:
             raise
         except Exception as error:  # of a foreign network, or of what follows its channels
@@ -217,8 +223,9 @@ def _agree(found: list[Tensor], expected: list[Tensor]) -> bool:
 
 
 def _masked_output(supernet: Choosing, architecture: Architecture, sample: Tensor) -> list[Tensor]:
-    with torch.no_grad(), evaluating(supernet):
-        return _tensors(supernet(sample, supernet.one_hot(architecture)))
+    # a network may write into its input, and into what it keeps
+    with torch.no_grad(), evaluating(supernet), unmoved(supernet.module):
+        return _tensors(supernet(sample.clone(), supernet.one_hot(architecture)))
 
 
 def _put_markers(module: nn.Module, widths: dict[str, int], sample: Tensor) -> dict[str, nn.Module]:
@@ -266,9 +273,10 @@ def _prune_markers(
     ]
     for parameter in module.parameters():
         parameter.requires_grad_(True)  # the tracer follows gradients
-    graph = tp.DependencyGraph().build_dependency(
-        module, sample, forward_fn=lambda model, x: _tensors(model(x))
-    )
+    with unmoved(module):
+        graph = tp.DependencyGraph().build_dependency(
+            module, sample, forward_fn=lambda model, x: _tensors(model(x.clone()))
+        )
     cuts = {_Marker: tp.prune_batchnorm_out_channels, _TokenMarker: tp.prune_layernorm_out_channels}
     with kept_tied(module):
         for path, marker in markers.items():

@@ -5,7 +5,8 @@ from __future__ import annotations
 import inspect
 import operator
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from typing import Any
+from contextlib import contextmanager
+from typing import Any, Self
 
 import numpy as np
 import torch
@@ -13,7 +14,7 @@ from torch import Tensor, nn
 
 from darts_core.architecture import Architecture
 from darts_core.errors import ConfigError
-from darts_core.modes import evaluating
+from darts_core.modes import evaluating, unmoved
 from darts_core.relax import Relaxation, Softmax
 from darts_core.sample_inputs import draw_inputs, is_unbuilt
 from darts_core.spaces.choices import ChoiceSpace
@@ -122,11 +123,23 @@ class ModuleSupernet(nn.Module):
     def _runs(self, x: Tensor) -> bool:
         """Whether the model takes such an input."""
         try:
-            with evaluating(self.module):
-                self(x, self.expected_weights())
+            with evaluating(self.module), unmoved(self.module):
+                self(x.clone(), self.expected_weights())
         except Exception:  # whatever a foreign network raises
             return False
         return True
+
+    def _apply(self, fn: Any, recurse: bool = True) -> Self:
+        """What `to`, `half` and `cuda` call; the alphas stay in fp32 at least.
+
+        Adam's steps and its running squares are lost in bf16 and fp16.
+        """
+        before = {key: alpha.detach() for key, alpha in self.alpha.items()}
+        super()._apply(fn, recurse)
+        for key, alpha in self.alpha.items():
+            if alpha.dtype in (torch.float16, torch.bfloat16):
+                alpha.data = before[key].to(alpha.device)
+        return self
 
     def named_parameters(self, *args: Any, **kwargs: Any) -> Iterator[tuple[str, nn.Parameter]]:
         """Network parameters only, as in `Supernet`."""
@@ -173,20 +186,31 @@ class ModuleSupernet(nn.Module):
         Raises:
             ConfigError: a second input stands in their place.
         """
-        if weights is None:
-            weights = self.mixing_weights()
-        elif isinstance(weights, Tensor):
+        if isinstance(weights, Tensor):
             raise ConfigError(_ONE_INPUT.format(name=type(self.module).__name__))
+        own = weights is None
+        with self.mixed(self.mixing_weights() if weights is None else weights):
+            # a search asks of one batch several times, and a network may write into its input
+            result: Tensor = self.module(x.clone() if isinstance(x, Tensor) and not own else x)
+        return result
+
+    def is_mixed(self) -> bool:
+        """Whether the choices have weights now, as within a pass."""
+        first = next(iter(self._choices.values()))[0]
+        return first._weights_K is not None
+
+    @contextmanager
+    def mixed(self, weights: Mapping[str, Tensor]) -> Iterator[None]:
+        """A block in which the choices of the model are mixed by `weights`."""
         try:
             for label, tied in self._choices.items():
                 for choice in tied:
                     choice.bind(weights[label][0])
-            result: Tensor = self.module(x)
+            yield
         finally:
             for tied in self._choices.values():
                 for choice in tied:
                     choice.bind(None)
-        return result
 
     def _replicate_for_data_parallel(self) -> Any:
         """What torch calls of `nn.DataParallel` on several devices, whose copies would lack the alphas."""

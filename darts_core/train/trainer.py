@@ -85,6 +85,11 @@ class Trainer:
         self.group = group or Group.alone()
         self.task = bundle.task
         self._check_task()
+        if not any(param.requires_grad for param in model.parameters()):
+            raise ConfigError(
+                "The network has no params that learn (requires_grad is off for all of them); let those of "
+                "its head learn."
+            )
         self.group.check_batch("train.batch_size", config.batch_size)
         over_all = config.sync_batchnorm and self.group.processes > 1
         self.group.send([*model.state_dict().values()])
@@ -263,6 +268,10 @@ class Trainer:
 
     def _update(self) -> None:
         """Move the params along the gradient of the whole batch."""
+        for param in self.model.parameters():
+            # of an nn.Embedding(sparse=True): torch clips and decays dense ones alone
+            if param.grad is not None and param.grad.is_sparse:
+                param.grad = param.grad.to_dense()
         self.group.sum_gradients([*self.model.parameters()])
         if self.config.grad_clip > 0:
             nn.utils.clip_grad_norm_(self.model.parameters(), self.config.grad_clip)

@@ -1,3 +1,4 @@
+import copy
 import json
 
 import pytest
@@ -14,7 +15,7 @@ from darts_core.autosearch.module_search import searchable
 from darts_core.autosearch.spec import Objective, SearchSpec
 from darts_core.errors import ArchitectureError, ConfigError, JobError
 from darts_core.study.space import SearchDimension
-from darts_core.supernet.choices import LayerChoice, WidthChoice
+from darts_core.supernet.choices import HeadChoice, LayerChoice, WidthChoice
 from darts_core.supernet.count import count
 
 
@@ -236,3 +237,85 @@ def test_a_network_of_several_inputs_is_refused_in_a_sentence(trial):
     assert supernet(x).shape == (2, 2)
     with pytest.raises(ConfigError, match="_MaybeMasked is given other than one input"):
         supernet(x, torch.ones_like(x))  # it would stand in the weights' place
+
+
+def test_a_loop_that_accumulates_moves_the_alphas_as_one_step_of_all_batches(trial):
+    """The penalty was added, and Adam moved them, with each of the batches."""
+    trial.config["architecture"] = "search:"
+    found, x, y = [], torch.randn(8, 1, 8, 8), torch.tensor([0, 1] * 4)
+    for parts in (1, 4):
+        torch.manual_seed(0)
+        net = _model()
+        net[1] = nn.Identity()  # of several batches a batch norm knows no mean
+        supernet = searchable(net, (1, 8, 8)).double()
+        supernet.alpha_steps.warmup = 0
+        # two optimizers, as of a trunk and a head
+        optimizers = [torch.optim.SGD(part.parameters(), 0.1) for part in (net[0], net[6])]
+        for optimizer in optimizers:
+            optimizer.step()
+        for _ in range(3):
+            for images, classes in zip(x.double().chunk(parts), y.chunk(parts), strict=True):
+                (nn.functional.cross_entropy(supernet(images), classes) / parts).backward()
+            for optimizer in optimizers:
+                optimizer.step()
+                optimizer.zero_grad()
+        found.append(torch.cat([alpha.detach().flatten() for alpha in supernet.alphas()]))
+    torch.testing.assert_close(*found)
+
+
+class _WithParts(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.backbone, self.head = nn.Sequential(*list(_model())[:-1]), nn.Linear(8, 2)
+        self.shift, self.input_shape = 0.0, "mine"
+
+    def forward(self, x):
+        return self.head(self.backbone(x)) + self.shift
+
+    def loss(self, x, y):
+        return nn.functional.cross_entropy(self(x), y)
+
+
+@pytest.mark.parametrize("setting", ["baseline", "search:own"])
+def test_a_script_reaches_the_parts_methods_and_attributes_of_its_network(trial, setting):
+    """In search `model.head` was missing, and what was set on the model did not reach the network."""
+    trial.config["architecture"] = setting
+    own = _WithParts()
+    model = searchable(own, (1, 8, 8))
+    assert own.input_shape == "mine"
+    assert sum(p.numel() for p in model.head.parameters()) == 18
+    x, y = torch.randn(4, 1, 8, 8), torch.tensor([0, 1] * 2)
+    before = model.eval()(x)
+    model.shift = 100.0
+    torch.testing.assert_close(model(x), before + 100.0)
+    torch.testing.assert_close(model.loss(x, y), nn.functional.cross_entropy(model(x), y))
+    assert copy.deepcopy(model).shift == 100.0
+    with pytest.raises(AttributeError, match="'_WithParts' object has no attribute 'tail'"):
+        _ = model.tail
+
+
+def test_a_network_without_products_is_searched_by_its_loss_alone(trial, caplog):
+    """Its expected cost was 0 / 0, and its alphas and outputs became NaN."""
+    trial.config["architecture"] = "search:own"
+    pools = LayerChoice(
+        {"mean": nn.AdaptiveAvgPool1d(1), "max": nn.AdaptiveMaxPool1d(1)}, label="pool"
+    )
+    supernet = searchable(nn.Sequential(nn.Embedding(5, 8), pools, nn.Flatten()), (6,))
+    assert "target_cost pulls at nothing" in caplog.text
+    for _ in range(4):
+        supernet(torch.randint(5, (3, 6))).sum().backward()
+    assert trial.searchables[-1].steps.state()["moved"]
+    assert json.loads(trial.searchables[-1].derive()) == {"pool": "mean"}
+    assert bool(torch.isfinite(supernet.alphas()[0]).all())
+
+
+@pytest.mark.parametrize("setting", ["baseline", "search:own"])
+def test_what_a_script_draws_behind_its_network_is_what_it_drew_without_a_search(trial, setting):
+    """Trial 0 was not quite the user's own training: the alphas had been drawn from its random numbers."""
+    trial.config["architecture"] = setting
+    net = nn.Sequential(nn.Linear(4, 4), HeadChoice(4, [1, 2], label="heads"))
+    torch.manual_seed(0)
+    expected = torch.rand(3)
+    torch.manual_seed(0)
+    searchable(net, (5, 4))
+    assert torch.equal(torch.rand(3), expected)

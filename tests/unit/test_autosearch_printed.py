@@ -131,6 +131,12 @@ def test_what_is_printed_last_belongs_to_the_iteration_that_the_script_names(sho
         (r"loss: (-?\d+\.\d+)", "loss: nan", float("nan")),
         (r"loss: (-?\d+\.\d+)", "loss: -1e-05, acc: 0.5", -1e-05),
         (r"loss (\d\.\d{4})", "loss 9.5e-05", 9.5e-05),
+        # a coefficient of determination, a reward: below zero it has a sign
+        (r"r2=([0-9.]+)", "r2=-0.35", -0.35),
+        (r"reward.*?([0-9.]+)", "reward -12, steps", -12.0),
+        (r"r2 ([0-9.]+)", "r2 -.5e-3 (-7%)", -0.5e-3),
+        (r"loss -([0-9.]+)", "loss -0.35", 0.35),
+        (r"acc ([0-9.]+)", "2026-11-30 top-1 acc 0.5 - 3 of -4", 0.5),
         # words that only look like it
         (r"acc=([0-9.]+)", "[INF] acc=0.5", 0.5),
         (r"\[INF\] acc=([0-9.]+)", "[INF] acc=0.5", 0.5),

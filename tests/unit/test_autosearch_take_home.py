@@ -363,3 +363,50 @@ def test_a_network_is_let_go_when_the_next_one_is_built(monkeypatch):
     build(2)
     second = build(3)
     assert [kept.model for kept in contract.current().networks] == [second]
+
+
+BUILT_OTHERWISE = """
+import torch
+from torch import nn
+from darts_core import autosearch
+from darts_core.supernet.choices import WidthChoice
+
+class Net(nn.Module):
+    def __init__(self, activation="relu"):
+        super().__init__()
+        act = {"relu": nn.ReLU, "tanh": nn.Tanh}[activation]()
+        self.body = nn.Sequential(nn.Linear(4, 8), act, WidthChoice([2, 8], label="width"), nn.Linear(8, 3))
+    def forward(self, x):
+        return {"logits": self.body(x)}
+
+def train():
+    model = autosearch.searchable(Net("tanh"), (4,))
+    print("output", model(torch.ones(1, 4))["logits"].tolist())
+    autosearch.report(0.5)
+"""
+
+
+def test_a_winner_built_again_as_another_network_that_takes_its_weights_is_refused(shop, tmp_path):
+    """Made with other arguments it was loaded, and exported, with another activation."""
+    workshop, row, output = trial_of(shop, BUILT_OTHERWISE, {"architecture": '{"width": 2}'})
+    best = taken(workshop, row, tmp_path)
+    assert len(json.loads((best / NETWORK).read_text())["answers"]) == 6
+    assert "computes something else than the trial's" in (best / "README.md").read_text()
+    code = f"""
+        import sys, torch
+        from darts_core import autosearch
+        from darts_core.errors import ConfigError
+        sys.path.insert(0, {str(tmp_path / "code")!r})
+        import boot
+        try:
+            autosearch.load({str(best)!r}, code={str(tmp_path / "code")!r})
+        except ConfigError as error:
+            print(error)
+        def make(): return autosearch.searchable(boot.Net("tanh"), (4,))
+        print(autosearch.load({str(best)!r}, make)(torch.ones(1, 4))["logits"].tolist())
+    """
+    done = subprocess.run([sys.executable, "-c", textwrap.dedent(code)], cwd=tmp_path,
+                          capture_output=True, text=True, check=True)  # fmt: skip
+    said, again = done.stdout.splitlines()
+    assert "load(folder, build=make_model)" in said
+    assert torch.allclose(torch.tensor(json.loads(again)), torch.tensor(output), atol=1e-6)

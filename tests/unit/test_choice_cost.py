@@ -287,6 +287,10 @@ def test_a_part_that_depends_on_too_much_is_named():
         (nn.Conv3d(3, 4, (1, 2, 3)), [(1, 3, 4, 5, 6)], 4 * 4 * 4 * 4 * 18),
         (nn.Conv2d(4, 4, 3, groups=4), [(1, 4, 5, 5)], 4 * 9 * 9),
         (nn.Linear(5, 7), [(1, 3, 5)], 3 * 35),
+        # 5 steps of 4 gates from 4 inputs and 8 states; a GRU has 3 of them
+        (nn.LSTM(4, 8, batch_first=True), [(1, 5, 4)], 5 * 4 * 8 * (4 + 8)),
+        (nn.LSTM(4, 8, bidirectional=True), [(5, 1, 4)], 2 * 5 * 4 * 8 * (4 + 8)),
+        (nn.GRU(4, 8, batch_first=True), [(1, 5, 4)], 5 * 3 * 8 * (4 + 8)),
         # 24 x 8 in, 8 x 8 out, a dot product of 4 each for scores and sums of 2 heads over 5 x 5 pairs
         (nn.MultiheadAttention(8, 2, batch_first=True), [(1, 5, 8)] * 3, 5 * 256 + 2 * 2 * 25 * 4),
     ],

@@ -27,6 +27,7 @@ from darts_core.supernet import (
     under_batch_statistics,
 )
 from darts_core.testing import tiny_bundle
+from darts_core.train import TrainConfig, fit
 
 CONFIG = SearchConfig(epochs=1, batch_size=8)
 TRUNK = {"0.0.weight", "0.0.bias", "0.1.weight", "0.1.bias"}
@@ -251,3 +252,84 @@ def test_what_cannot_be_mixed_is_named(choice, words):
 def test_several_devices_by_threads_are_refused_in_a_sentence():
     with pytest.raises(ConfigError, match=r"nn\.DataParallel cannot run"):
         ModuleSupernet(model())._replicate_for_data_parallel()
+
+
+class Writing(nn.Module):
+    """Centres its input in place, as scripts do with what they own."""
+
+    def __init__(self, in_place):
+        super().__init__()
+        self.in_place, self.net = in_place, model()
+
+    def forward(self, x):
+        if self.in_place:
+            x -= 0.5
+        return self.net(x if self.in_place else x - 0.5)
+
+
+@pytest.mark.parametrize("strategy", [FirstOrder, Unrolled])
+def test_a_network_that_writes_into_its_input_is_searched_on_what_it_is_given(strategy):
+    """A second-order step asks of one batch four times: each time it was shifted further."""
+    found = []
+    for in_place in (True, False):
+        torch.manual_seed(0)
+        net = ModuleSupernet(Writing(in_place))
+        search(net, strategy(), tiny_bundle(), CONFIG)
+        found.append(torch.cat([alpha.detach().flatten() for alpha in net.alphas()]))
+    assert torch.equal(*found)
+
+
+def test_an_auxiliary_head_in_a_search_is_refused_in_a_sentence():
+    """It was an AttributeError of a tuple."""
+
+    class Two(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.net = model()
+
+        def forward(self, x):
+            return (self.net(x), self.net(x)) if self.training else self.net(x)
+
+    with pytest.raises(
+        ConfigError, match="gives a tuple; one that is searched gives its outputs alone"
+    ):
+        search(ModuleSupernet(Two()), FirstOrder(), tiny_bundle(), CONFIG)
+
+
+class Words(nn.Module):
+    """An embedding whose gradients are of the rows that a batch has."""
+
+    def __init__(self, sparse):
+        super().__init__()
+        torch.manual_seed(0)
+        self.table = nn.Embedding(8, 4, sparse=sparse)
+        self.layer = LayerChoice([nn.Linear(4, 4), nn.Identity()], label="layer")
+        self.head = nn.Linear(4, 3)
+
+    def forward(self, x):
+        words = (x.mean((2, 3)).abs() * 9).long().clamp(0, 7)
+        return self.head(self.layer(self.table(words).mean(1)))
+
+
+@pytest.mark.parametrize("strategy", [FirstOrder, SingleLevel, Unrolled, None])
+def test_sparse_gradients_of_an_embedding_move_it_as_dense_ones(strategy):
+    """Clipping them ended in a NotImplementedError, in the search and in the training."""
+    found = []
+    for sparse in (True, False):
+        net = ModuleSupernet(Words(sparse))
+        if strategy is not None:
+            search(net, strategy(), tiny_bundle(), CONFIG)
+        else:
+            net = net.build()
+            fit(net, tiny_bundle(), TrainConfig(epochs=1, batch_size=8), verbose=False)
+        found.append(torch.cat([param.detach().flatten() for param in net.parameters()]))
+    assert torch.equal(*found)
+
+
+def test_a_network_that_is_held_fast_as_a_whole_is_refused_in_a_sentence():
+    """An optimizer told of an empty list, and autograd of a tensor without a function."""
+    net = ModuleSupernet(Words(sparse=False).requires_grad_(False))
+    with pytest.raises(ConfigError, match="no params that learn"):
+        search(net, FirstOrder(), tiny_bundle(), CONFIG)
+    with pytest.raises(ConfigError, match="no params that learn"):
+        fit(net.build(), tiny_bundle(), TrainConfig(epochs=1, batch_size=8), verbose=False)

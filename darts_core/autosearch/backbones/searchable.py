@@ -1,7 +1,7 @@
 """A ResNet whose depth and width are searched by gradient in one training of the user's own code.
 
 `ResNet50(code="search:resnet50")` is this network: in each stage the number of blocks and the base width
-are choices. It trains like any module; its alphas move by themselves after each backward pass (their own
+are choices. It trains like any module; its alphas move by themselves with each step of the loop (their own
 Adam), pulled by the user's loss and by the expected multiply-accumulates once these exceed the target.
 `derive()` gives the shape of the found network, such as `2x32-1x64-3x96-2x256`.
 
@@ -12,88 +12,26 @@ left to the retrained network's validation.
 
 from __future__ import annotations
 
-from typing import Any, TypeGuard
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
+from darts_core.autosearch.alpha_steps import AlphaSteps
 from darts_core.autosearch.backbones.blocks import Bottleneck, resnet_stem
 from darts_core.autosearch.backbones.grammar import as_shape
 from darts_core.autosearch.closing import watch
 from darts_core.autosearch.contract import current
-from darts_core.autosearch.loss_scale import heed_scalers, loss_scale
 from darts_core.errors import ConfigError
 from darts_core.supernet.choice_maker import Width
 from darts_core.supernet.choices import DepthChoice, WidthChoice
 from darts_core.supernet.macro_resnet import ResidualBlock
 from darts_core.supernet.module_supernet import ModuleSupernet
 
-__all__ = ["AlphaSteps", "SearchableResNet"]
+__all__ = ["SearchableResNet"]
 
 WIDTH_RATIOS = (0.25, 0.5, 0.75, 1.0)
 MAX_DEPTHS = 4
-
-
-class AlphaSteps:
-    """Moves a supernet's alphas after each backward pass in training mode.
-
-    Args:
-        supernet: the module with choices.
-        learning_rate: Adam's step.
-        warmup: backward passes before the first step, so that params mean something.
-        penalty: a differentiable function of the mixing weights added to the user's loss, or None.
-    """
-
-    def __init__(
-        self,
-        supernet: ModuleSupernet,
-        *,
-        learning_rate: float = 0.02,
-        warmup: int = 20,
-        penalty: Any = None,
-    ) -> None:
-        self.supernet = supernet
-        self.warmup = warmup
-        self.penalty = penalty
-        self.passes: dict[int, int] = {}
-        self._optimizers: dict[int, torch.optim.Adam] = {}
-        heed_scalers()
-        self._start = [alpha.detach().clone() for alpha in supernet.alphas()]
-        for alpha in supernet.alphas():
-            self._optimizers[id(alpha)] = torch.optim.Adam(
-                [alpha], lr=learning_rate, betas=(0.5, 0.999)
-            )
-            alpha.register_post_accumulate_grad_hook(self._step)
-
-    def state(self) -> dict[str, Any]:
-        """Whether any alpha has moved, and after how many backward passes that could have begun."""
-        pairs = zip(self.supernet.alphas(), self._start, strict=True)
-        moved = any(not torch.equal(alpha.detach().cpu(), start.cpu()) for alpha, start in pairs)
-        passes = max(self.passes.values(), default=0)
-        return {"moved": moved, "passes": passes, "warmup": self.warmup}
-
-    def _step(self, alpha: Tensor) -> None:
-        """The hook: add the penalty's gradient, step, and clear it from the user's optimizer's sight."""
-        count = self.passes[id(alpha)] = self.passes.get(id(alpha), 0) + 1
-        gradient = alpha.grad
-        if count > self.warmup and self.supernet.training and _sound(gradient):
-            # a scale lets fp16 hold the loss's gradient; beside it the penalty's would be next to nothing
-            gradient.div_(loss_scale())
-            if self.penalty is not None:
-                with torch.enable_grad():
-                    extra = torch.autograd.grad(
-                        self.penalty(self.supernet.mixing_weights()), alpha, allow_unused=True
-                    )[0]
-                if extra is not None:
-                    gradient.add_(extra)
-            self._optimizers[id(alpha)].step()
-        # an optimizer skips parameters without a gradient, so the user's own never moves an alpha
-        alpha.grad = None
-
-
-def _sound(gradient: Tensor | None) -> TypeGuard[Tensor]:
-    """Whether a step may be made: of a scale that was too large a GradScaler makes none, and tries on."""
-    return gradient is not None and bool(torch.isfinite(gradient).all())
 
 
 def _block(

@@ -1,0 +1,80 @@
+"""An input that several modules are given, kept from those that write into it, such as an in-place ReLU."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from darts_core.copies import copy_of
+
+__all__ = ["Untouched"]
+
+
+class Untouched:
+    """Gives copies to modules that write into what they are given; others get the tensors themselves.
+
+    Which ones write is found by a pass through a copy of each module, without gradients and with random
+    numbers of its own, the first time that it is called in training and in evaluation.
+    """
+
+    def __init__(self) -> None:
+        self._writes: dict[tuple[int, bool], bool] = {}
+
+    def run(self, number: int, module: nn.Module, *inputs: Any, **named: Any) -> Any:
+        """`module(*inputs, **named)`, which leaves the tensors among these as they are.
+
+        Args:
+            number: of the module among those that share the inputs.
+            module: which is called.
+            inputs: what it is called with; tensors may stand in lists, tuples and dictionaries.
+            named: as `inputs`, by name.
+        """
+        key = (number, module.training)
+        # what torch.compile traces is no place to try something out; it leaves out copies that nobody needs
+        compiling = torch.compiler.is_compiling()
+        if key not in self._writes and not compiling:
+            self._writes[key] = _writes(module, inputs, named)
+        if compiling or self._writes[key]:
+            inputs, named = _mapped(torch.clone, inputs), _mapped(torch.clone, named)
+        return module(*inputs, **named)
+
+
+def _writes(module: nn.Module, inputs: tuple[Any, ...], named: dict[str, Any]) -> bool:
+    """Whether the module writes into its inputs; where that cannot be seen, it may."""
+    places = {t.device.index for t in _tensors((inputs, named)) if t.is_cuda}
+    with torch.random.fork_rng(sorted(places)), torch.inference_mode(False), torch.no_grad():
+        try:
+            twin = copy_of(module)
+            for part in twin.modules():  # a hook of the user's may collect what passes
+                part._forward_hooks.clear()
+                part._forward_pre_hooks.clear()
+            own = _mapped(lambda x: x.detach().clone(), (inputs, named))
+            before = [(tensor, tensor._version) for tensor in _tensors(own)]
+            twin(*own[0], **own[1])
+        except Exception:  # whatever a foreign module raises; the pass that counts will tell
+            return True
+    return any(tensor._version != version for tensor, version in before)
+
+
+def _mapped(change: Callable[[Tensor], Tensor], held: Any) -> Any:
+    """`held` with its tensors changed, in lists, tuples and dictionaries, too."""
+    if isinstance(held, Tensor):
+        return change(held)
+    if type(held) in (list, tuple):
+        return type(held)(_mapped(change, part) for part in held)
+    if type(held) is dict:
+        return {key: _mapped(change, part) for key, part in held.items()}
+    return held
+
+
+def _tensors(held: Any) -> Iterator[Tensor]:
+    if isinstance(held, Tensor):
+        yield held
+    elif type(held) in (list, tuple):
+        for part in held:
+            yield from _tensors(part)
+    elif type(held) is dict:
+        yield from _tensors(list(held.values()))

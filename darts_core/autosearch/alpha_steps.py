@@ -60,10 +60,12 @@ class AlphaSteps:
         passes = max(self.passes.values(), default=0)
         return {"moved": moved, "passes": passes, "warmup": self.warmup}
 
-    def stepped(self, optimizer: Any) -> None:
-        """An optimizer of this process is about to step."""
-        if any(optimizer is own for own in self._optimizers.values()):
-            return
+    def owns(self, optimizer: Any) -> bool:
+        """Whether it is one of those that move these alphas."""
+        return any(optimizer is own for own in self._optimizers.values())
+
+    def stepped(self) -> None:
+        """An optimizer of the user's is about to step."""
         self._loop_steps = True
         for alpha in self.supernet.alphas():
             if id(alpha) in self._waiting:
@@ -108,8 +110,11 @@ _searches: weakref.WeakSet[AlphaSteps] = weakref.WeakSet()
 
 
 def _before_step(optimizer: Any, *_: Any) -> None:
-    for steps in list(_searches):
-        steps.stepped(optimizer)
+    searches = list(_searches)
+    # the alphas of two networks in one loop must not take each other's steps for the loop's
+    if not any(steps.owns(optimizer) for steps in searches):
+        for steps in searches:
+            steps.stepped()
 
 
 def _tell_of_steps(steps: AlphaSteps) -> None:

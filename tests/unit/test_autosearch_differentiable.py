@@ -319,3 +319,16 @@ def test_what_a_script_draws_behind_its_network_is_what_it_drew_without_a_search
     torch.manual_seed(0)
     searchable(net, (5, 4))
     assert torch.equal(torch.rand(3), expected)
+
+
+def test_the_alphas_of_two_networks_do_not_take_each_other_s_steps_for_the_loop_s(trial):
+    trial.config |= {"first": "search:own", "second": "search:own"}
+    nets = [searchable(_model(), (1, 8, 8), setting=name) for name in ("first", "second")]
+    for net in nets:
+        net.alpha_steps.warmup = 0
+    for _ in range(2):
+        x = torch.randn(4, 1, 8, 8)
+        sum(net(x).square().sum() for net in nets).backward()
+    assert not any(net.alpha_steps._loop_steps for net in nets)
+    assert not any(net.alpha_steps._waiting for net in nets)
+    assert all(net.alpha_steps.state()["moved"] for net in nets)

@@ -66,12 +66,14 @@ def of_several(batches: Iterable[Any]) -> Iterator[tuple[Tensor, Any]]:
 class _Mean:
     """The statistics of norms over all examples that a network is run on inside the block.
 
-    Every run of a norm counts by its examples, also of one that stands in several places.
+    Every run of a norm counts by its examples, also of one that stands in several places; one whose owner
+    does not call it, but its `forward` or a function, counts with those of the network's input.
     """
 
     def __init__(self, model: nn.Module, norms: list[Any]) -> None:
         self.model, self.norms = model, norms
         self.seen: Counter[nn.Module] = Counter()
+        self.examples = 0
         self.before = [(norm.momentum, self._statistics(norm)) for norm in norms]
 
     @staticmethod
@@ -102,7 +104,8 @@ class _Mean:
         ):
             hook.remove()
             norm.momentum = momentum
-            if not self.seen[norm]:  # as one that runs in training alone
+            # as one that runs in training alone, or is of a class that holds its statistics fast
+            if not norm.running_mean.any() and (norm.running_var == 1).all():
                 self._restore(norm, statistics)
 
     def fits(self, x: Tensor) -> bool:
@@ -112,6 +115,8 @@ class _Mean:
             RuntimeError: what torch raises; also where it holds none of half as many.
         """
         before, seen = [self._statistics(norm) for norm in self.norms], Counter(self.seen)
+        for norm in self.norms:
+            norm.momentum = len(x) / (self.examples + len(x))
         try:
             # the batches serve again, and a network may write into its input
             self.model(x.clone())
@@ -119,6 +124,7 @@ class _Mean:
             if len(x) < 4 or not is_memory_shortage(error):
                 raise
         else:
+            self.examples += len(x)
             return True
         # outside the handler: the traceback would keep the failed pass's tensors alive
         self.seen = seen

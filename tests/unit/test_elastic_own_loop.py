@@ -8,9 +8,9 @@ from torch.nn import functional
 
 from darts_core.elastic import Sandwich, elastic
 from darts_core.errors import ConfigError, PruneError, ResumeError
-from darts_core.tasks import make_task
+from darts_core.tasks import Classification, make_task
 from darts_core.train.save import fit_to
-from darts_core.train.teacher import Teacher, _fingerprints
+from darts_core.train.teacher import Teacher, _fingerprints, other_outputs
 
 LOSS = functional.cross_entropy
 
@@ -351,3 +351,11 @@ def test_a_teacher_that_would_teach_something_else_is_refused(then, task, words)
     same = elastic(Otherwise(lambda z: z.log_softmax(1)), x)  # which teaches the same
     same.model.train()
     Sandwich(same).backward(x, loss_of)
+
+
+def test_shares_of_half_precision_are_shares():
+    """A softmax under autocast was taken for none, as soon as the teacher's shares summed to 1."""
+    logits = 3 * drawn(64, 10)
+    output, taught = logits.softmax(1).bfloat16(), logits.softmax(1)
+    assert (output.float().sum(1) - 1).abs().max() > 1e-3
+    assert other_outputs(Classification(), output, taught) is None

@@ -87,6 +87,42 @@ def test_a_norm_that_no_batch_reaches_keeps_its_statistics():
     assert all(torch.equal(v, before[k]) for k, v in model.there.state_dict().items())
 
 
+@pytest.mark.parametrize("way", ["forward", "function"])
+def test_a_norm_that_its_owner_does_not_call_is_recalibrated(way):
+    """It kept the statistics of the whole network, without a word."""
+
+    class Around(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.norm = nn.BatchNorm1d(3)
+
+        def forward(self, x):
+            n = self.norm
+            if way == "forward":
+                return n.forward(x)
+            return functional.batch_norm(
+                x, n.running_mean, n.running_var, n.weight, n.bias, n.training, n.momentum
+            )
+
+    x = drawn(10, 3)
+    norm = recalibrate(Around(), [x[:6], x[6:]]).norm
+    assert torch.allclose(norm.running_mean, x.mean(0), atol=1e-6)
+    assert norm.momentum == 0.1
+
+
+def test_a_norm_of_a_class_that_holds_its_statistics_fast_keeps_them():
+    """They became those of a norm that has seen nothing."""
+
+    class Fast(nn.BatchNorm1d):
+        def forward(self, x):
+            return functional.batch_norm(x, self.running_mean, self.running_var)
+
+    norm = Fast(3)
+    norm.running_mean.fill_(2.0)
+    recalibrate(nn.Sequential(norm), [drawn(6, 3)])
+    assert (norm.running_mean == 2.0).all()
+
+
 def test_batches_may_hold_more_than_inputs_and_targets_or_inputs_alone():
     x = drawn(4, 3)
     found = [

@@ -210,3 +210,21 @@ class _Residual(nn.Module):
 def test_a_width_behind_a_norm_of_zeros_is_checked_before_a_search():
     with pytest.raises(ConfigError, match="changes what the model computes"):
         ModuleSupernet(nn.Sequential(nn.Conv2d(1, 4, 1), _Residual()), input_shape=(1, 4, 4))
+
+
+class _Offset(nn.Module):
+    """Adds zeros behind a width: nothing, unless they learn."""
+
+    def __init__(self, learns):
+        super().__init__()
+        self.inner, self.width, self.head = nn.Linear(4, 8), WidthChoice([2, 8]), nn.Linear(8, 2)
+        self.offset = nn.Parameter(torch.zeros(8), requires_grad=learns)
+
+    def forward(self, x):
+        return self.head(self.width(torch.relu(self.inner(x))) + self.offset)
+
+
+def test_zeros_that_are_held_fast_are_no_channels_without_a_mask():
+    ModuleSupernet(_Offset(learns=False), input_shape=(4,))
+    with pytest.raises(ConfigError, match="Cutting the chosen widths changes"):
+        ModuleSupernet(_Offset(learns=True), input_shape=(4,))

@@ -65,17 +65,32 @@ def unmoved(model: Any) -> Iterator[None]:
     # what is kept in a list or dictionary, such as the buffers of a module, may be put in another's place
     owners: list[Any] = [vars(module) for module in model.modules()]
     owners += [v for own in owners for v in own.values() if isinstance(v, (dict, list))]
-    before = [(owner, owner.copy()) for owner in owners]
+    before = [(owner, _parts(owner)) for owner in owners]
     try:
         yield
     finally:
-        for owner, content in before:
-            owner.clear()
-            owner.extend(content) if isinstance(owner, list) else owner.update(content)
+        for owner, parts in before:
+            _put_back(owner, parts)
         with torch.no_grad():
             for tensor, version, value in held:
                 if tensor._version != version:
                     tensor.copy_(value)
+
+
+def _parts(owner: Any) -> list[Any]:
+    return list(owner) if isinstance(owner, list) else list(owner.items())
+
+
+def _put_back(owner: Any, parts: list[Any]) -> None:
+    now = _parts(owner)
+    if isinstance(owner, list):
+        same = list(map(id, now)) == list(map(id, parts))
+    else:
+        same = [(id(k), id(v)) for k, v in now] == [(id(k), id(v)) for k, v in parts]
+    if same:
+        return  # of a configuration that may not be changed, too
+    owner.clear()
+    owner.extend(parts) if isinstance(owner, list) else owner.update(parts)
 
 
 def in_evaluation(model: Network) -> Network:

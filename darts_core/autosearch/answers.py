@@ -35,10 +35,13 @@ def answers_of(model: Any, input_shape: Sequence[int] | None) -> list[float] | N
 
     home = next((p.device for p in model.parameters()), torch.device("cpu"))
     generator = torch.Generator().manual_seed(0)
-    values = torch.randn(2, *input_shape, generator=generator).to(home, number_format(model))
-    inputs = [values]
-    if len(input_shape) == 1:
-        inputs.append(draw_inputs(input_shape, 2, generator=generator).to(home))
+    try:
+        values = torch.randn(2, *input_shape, generator=generator)
+        inputs = [values.to(home, number_format(model))]
+        if len(input_shape) == 1:
+            inputs.append(draw_inputs(input_shape, 2, generator=generator).to(home))
+    except Exception:  # a shape for each of several inputs, say, or of more than the memory holds
+        return None
     drawn_on = [home] if home.type == "cuda" else []
     for x in inputs:
         with torch.random.fork_rng(drawn_on), torch.no_grad(), evaluating(model):

@@ -46,7 +46,7 @@ def macs_by_module(module: nn.Module, *inputs: Any) -> dict[str, int]:
         hooks.append(child.register_forward_pre_hook(counter.enter(path)))
         hooks.append(child.register_forward_hook(counter.leave))
     try:
-        with torch.no_grad(), without_fast_attention(), _without_whole_recurrences(), counter:
+        with torch.no_grad(), without_fast_attention(), _without_whole_recurrences(module), counter:
             module(*inputs)
     finally:
         for hook in hooks:
@@ -90,8 +90,14 @@ class _Counter(TorchDispatchMode):
 
 
 @contextmanager
-def _without_whole_recurrences() -> Iterator[None]:
-    """Keep recurrent layers off oneDNN's (an `nn.LSTM` on a CPU) and cuDNN's one call for all steps."""
+def _without_whole_recurrences(module: nn.Module) -> Iterator[None]:
+    """Keep recurrent layers off oneDNN's (an `nn.LSTM` on a CPU) and cuDNN's one call for all steps.
+
+    A network without one keeps both: its convolutions would take several times the time and the memory.
+    """
+    if not any(isinstance(part, nn.RNNBase) for part in module.modules()):
+        yield
+        return
     mkldnn: Any = torch.backends.mkldnn
     before = mkldnn.enabled
     mkldnn.enabled = False

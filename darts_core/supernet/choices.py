@@ -49,6 +49,10 @@ class Choice(nn.Module):
         self.sparse = False
         self._weights_K: Tensor | None = None
 
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        """Of a model that was saved as a whole, before choices kept this, too."""
+        super().__setstate__({"_inputs": Untouched(), **state})
+
     def bind(self, weights_K: Tensor | None) -> None:
         """Set the mixing weights of the next forward pass, or take them away."""
         self._weights_K = weights_K

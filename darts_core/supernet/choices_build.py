@@ -97,7 +97,8 @@ def _move_norms(module: nn.Module) -> None:
 
 
 def _all_zero(tensor: Tensor) -> bool:
-    return isinstance(tensor, nn.Parameter) and not bool(tensor.any())
+    """Whether it is of zeros that training moves."""
+    return isinstance(tensor, nn.Parameter) and tensor.requires_grad and not bool(tensor.any())
 
 
 def plain_module(supernet: Choosing, architecture: Architecture) -> nn.Module:

@@ -7,6 +7,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.utils._python_dispatch import is_in_torch_dispatch_mode
 
 from darts_core.copies import copy_of
 
@@ -35,9 +36,10 @@ class Untouched:
         key = (number, module.training)
         # what torch.compile traces is no place to try something out; it leaves out copies that nobody needs
         compiling = torch.compiler.is_compiling()
-        if key not in self._writes and not compiling:
+        # nor is what counts a pass's products, which would count those of the copy, too
+        if key not in self._writes and not compiling and not is_in_torch_dispatch_mode():
             self._writes[key] = _writes(module, inputs, named)
-        if compiling or self._writes[key]:
+        if compiling or self._writes.get(key, True):
             inputs, named = _mapped(torch.clone, inputs), _mapped(torch.clone, named)
         return module(*inputs, **named)
 

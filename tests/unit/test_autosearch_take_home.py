@@ -5,6 +5,7 @@ import subprocess
 import sys
 import textwrap
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 import torch
@@ -145,6 +146,14 @@ def test_a_marked_function_is_called_again_with_its_arguments_and_settings(shop,
     assert model(torch.ones(1, 2)).tolist()[0] == pytest.approx(output[0])
     assert contract.current().config == {}
     assert "its input shape is not known" in (best / "README.md").read_text()
+
+
+def test_a_network_of_several_inputs_is_kept_with_their_shapes(shop):
+    shapes = "input_shape=((2,), (3,))"
+    source = MARKED.replace("autosearch.network", f"autosearch.network({shapes})", 1)
+    _, row, _ = trial_of(shop, source, {"x": 2})
+    kept = json.loads((Path(row["folder"]) / NETWORK).read_text())
+    assert (kept["input_shape"], kept["answers"]) == ([[2], [3]], None)
 
 
 def test_a_network_over_values_is_exported_too(shop, tmp_path, monkeypatch):

@@ -1,6 +1,7 @@
 """Choices in networks as people write them: in-place layers, numpy's ranges, layers that keep something."""
 
 import json
+from collections import OrderedDict
 
 import numpy as np
 import pytest
@@ -9,6 +10,7 @@ from torch import nn
 from torch.nn import functional as F
 
 from darts_core.errors import ConfigError
+from darts_core.ops.macs import macs_by_module
 from darts_core.supernet.choices import DepthChoice, HeadChoice, LayerChoice, WidthChoice
 from darts_core.supernet.module_supernet import ModuleSupernet
 
@@ -76,6 +78,23 @@ def test_asking_what_writes_draws_no_number_and_moves_nothing():
     assert torch.equal(found, nn.Sequential(nn.BatchNorm1d(3), nn.Dropout(0.5))(x))
     assert int(dropped[0].num_batches_tracked) == 1
     assert calls == [1]
+
+
+def test_products_of_candidates_are_counted_once_by_the_first_look_too():
+    """Those of the copies that were asked what they write came on top."""
+    net = ModuleSupernet(nn.Sequential(LayerChoice([nn.Linear(3, 3), nn.Identity()])))
+    x = torch.randn(2, 3)
+    assert [sum(macs_by_module(net, x).values()) for _ in range(2)] == [18, 18]
+
+
+@pytest.mark.parametrize("kind", [LayerChoice, DepthChoice])
+def test_a_choice_that_was_saved_as_a_whole_before_it_kept_what_writes_runs(kind):
+    choice = kind([nn.Identity(), nn.ReLU(inplace=True)])
+    state = {name: value for name, value in vars(choice).items() if name != "_inputs"}
+    found = kind.__new__(kind)
+    found.__setstate__(state)
+    found.bind(torch.tensor([0.5, 0.5]))
+    assert found(torch.tensor([-2.0, 2.0])).tolist() == [-1.0, 2.0]
 
 
 def test_blocks_that_write_into_their_input_are_searched_for_a_depth():
@@ -155,6 +174,21 @@ def test_made_up_inputs_leave_nothing_in_a_network_that_learns_from_its_first_ba
         assert layer.scale.requires_grad
 
 
+class _Fixed(OrderedDict):
+    """A configuration that refuses to be changed, as those of published networks do."""
+
+    def update(self, *_, **__):
+        raise TypeError("a configuration cannot be changed")
+
+
+def test_a_configuration_that_may_not_be_changed_stays_where_a_network_is_looked_at():
+    net = nn.Sequential(nn.Linear(4, 8), nn.ReLU(), WidthChoice([2, 8]), nn.Linear(8, 2))
+    net.config = _Fixed()
+    net.config["width"] = 8
+    assert ModuleSupernet(net, input_shape=(4,)).build()[0].out_features in (2, 8)
+    assert dict(net.config) == {"width": 8}
+
+
 class _Residual(nn.Module):
     """A width that meets channels without a mask, in a branch whose last norm begins with zeros."""
 
@@ -176,3 +210,21 @@ class _Residual(nn.Module):
 def test_a_width_behind_a_norm_of_zeros_is_checked_before_a_search():
     with pytest.raises(ConfigError, match="changes what the model computes"):
         ModuleSupernet(nn.Sequential(nn.Conv2d(1, 4, 1), _Residual()), input_shape=(1, 4, 4))
+
+
+class _Offset(nn.Module):
+    """Adds zeros behind a width: nothing, unless they learn."""
+
+    def __init__(self, learns):
+        super().__init__()
+        self.inner, self.width, self.head = nn.Linear(4, 8), WidthChoice([2, 8]), nn.Linear(8, 2)
+        self.offset = nn.Parameter(torch.zeros(8), requires_grad=learns)
+
+    def forward(self, x):
+        return self.head(self.width(torch.relu(self.inner(x))) + self.offset)
+
+
+def test_zeros_that_are_held_fast_are_no_channels_without_a_mask():
+    ModuleSupernet(_Offset(learns=False), input_shape=(4,))
+    with pytest.raises(ConfigError, match="Cutting the chosen widths changes"):
+        ModuleSupernet(_Offset(learns=True), input_shape=(4,))

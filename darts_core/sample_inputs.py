@@ -72,7 +72,9 @@ def number_format(model: nn.Module) -> torch.dtype:
     A vector or a number beside its layers, as one made of a numpy array, may have a format of its own.
     """
     import torch
+    from torch.nn.parameter import is_lazy
 
     own = [p for p in model.parameters() if p.is_floating_point()]
-    weights = (p.dtype for p in own if p.dim() > 1)
+    # one that its first input builds has no dimensions yet
+    weights = (p.dtype for p in own if is_lazy(p) or p.dim() > 1)
     return next(weights, own[0].dtype if own else torch.float32)

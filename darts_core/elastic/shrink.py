@@ -118,6 +118,7 @@ def grow_family(
         NonFiniteLossError: a loss became NaN or infinite.
     """
     options, device = settings.options, clock.device
+    free_if_all_is_frozen(model)
     check_recipe(model, bundle, config, device, group)
     processes = group or Group.alone()
     # more than a step takes may not fit into the memory
@@ -125,7 +126,6 @@ def grow_family(
     batches = take_batches(bundle, device, most)
     primary = group is None or group.primary
     before = evaluate(model, bundle, "val") if primary else None
-    free_if_all_is_frozen(model)
     net = _made_elastic(model, bundle.task, settings, batches, folder, processes)
     for line in str(net).splitlines():
         log.info("%s", line)

@@ -35,8 +35,12 @@ class ShrinkOptions(Settings):
         high=100,
     )
     fine_tuning_rate: float | None = setting(
-        None, "learning rate of the fine-tuning; null: a third of shrink.learning_rate", above=0, high=100
-    )  # fmt: skip
+        None,
+        "learning rate of the fine-tuning; null: a third of shrink.learning_rate for one epoch, and the more "
+        "the longer it is (with the root of the epochs), up to all of it",
+        above=0,
+        high=100,
+    )
     least: float = setting(0.25, "smallest share of channels that a group keeps", above=0, high=1)
     round_to: int | None = setting(
         None, "widths of wide groups are multiples of it; null: what the device likes",

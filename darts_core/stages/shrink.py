@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import math
 import shutil
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
@@ -151,11 +152,12 @@ def _fine_tuning(settings: Shrink, trained: TrainConfig) -> TrainConfig | None:
     """The recipe of the points' fine-tuning; None where there is none.
 
     Steps as large as those of the elastic training throw away what it gave, and an epoch is too short to win
-    it back.
+    it back; a longer fine-tuning has the time.
     """
     if not settings.fine_tuning:
         return None
-    rate = settings.options.fine_tuning_rate or settings.learning_rate / 3
+    share = min(1.0, math.sqrt(settings.fine_tuning) / 3)
+    rate = settings.options.fine_tuning_rate or share * settings.learning_rate
     return replace(trained, epochs=settings.fine_tuning, learning_rate=rate)
 
 

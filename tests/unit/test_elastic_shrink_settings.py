@@ -145,11 +145,14 @@ def test_a_fine_tuning_may_learn_from_the_teacher_alone(plain):
         fine_tune(model, blind, one, teacher=_model(), distillation=1.5, device=CPU)
 
 
-def test_fine_tuning_takes_smaller_steps_than_the_elastic_training_did():
+def test_a_short_fine_tuning_takes_smaller_steps_than_the_elastic_training_did():
     trained = TrainConfig(epochs=15, learning_rate=0.3)
-    settings = Shrink(fine_tuning=2, learning_rate=0.3)
-    assert _fine_tuning(settings, trained) == replace(trained, epochs=2, learning_rate=0.3 / 3)
-    own = replace(settings, options=replace(settings.options, fine_tuning_rate=0.2))
+    settings = Shrink(learning_rate=0.3)
+    for epochs, rate in ((1, 0.1), (4, 0.2), (9, 0.3), (100, 0.3)):
+        found = _fine_tuning(replace(settings, fine_tuning=epochs), trained)
+        assert found == replace(trained, epochs=epochs, learning_rate=found.learning_rate)
+        assert found.learning_rate == pytest.approx(rate)
+    own = replace(settings, fine_tuning=2, options=replace(settings.options, fine_tuning_rate=0.2))
     assert _fine_tuning(own, trained) == replace(trained, epochs=2, learning_rate=0.2)
     assert _fine_tuning(replace(settings, fine_tuning=0), trained) is None
 

@@ -182,6 +182,7 @@ GIVEN_ALONE = "the same, taught by the given network alone as well"
 AIMS: tuple[Aim, ...] = (
     Aim("elastic training and all choosing, in trainings of the given network", "at most 3, better 2",
         TODAY, costs(3.0)),
+    Aim("the same trainings with less beside them", "at most 3, better 2", IN_PLACE, costs(3.0)),
     Aim("the same with the defaults (10 epochs)", "at most 3, better 2", DEFAULTS, costs(3.0)),
     Aim("points of the front, sub-networks judged", "8 of 200", TODAY, counts(8, 200)),
     Aim("a point against its network trained alone for as long, same teacher",
@@ -205,8 +206,12 @@ AIMS: tuple[Aim, ...] = (
     Aim("vision transformer: points", "5", "vit", counts(5)),
     Aim("vision transformer: half of the time", "- 1.5", "vit", half(-0.015)),
     Aim("spoken digits, half of the time, ten epochs of fine-tuning", "- 1.0",
+        "spoken-digits-ten-epochs", half_over_speakers),
+    Aim("the same at a third of the learning rate", "- 1.0", "spoken-digits-ten-epochs-at-a-third",
+        half_over_speakers),
+    Aim("ten epochs at all of it, taught by the given network alone", "- 1.0",
         "spoken-digits-half-six-speakers", half_over_speakers),
-    Aim("the same, one epoch of fine-tuning", "- 1.0", "spoken-digits-six-speakers", half_over_speakers),
+    Aim("one epoch of fine-tuning, taught so", "- 1.0", "spoken-digits-six-speakers", half_over_speakers),
     Aim("time of a step over plain steps of its sub-networks", "at most 1.25", "step-memory-again", step),
     Aim("memory of the process over plain training's", "at most 1.3", "step-memory-again", memory),
 )  # fmt: skip

@@ -108,7 +108,8 @@ def test_pages_between_kept_pieces_go_back_to_the_system():
     before = resident._resident()
     freed.clear()
     memory.passed()
-    assert before - resident._resident() > 50 * MIB
+    # none without it; fewer than 100 MiB where earlier tests have left the heap in pieces
+    assert before - resident._resident() > 20 * MIB
     assert memory.trims == 2
 
 

@@ -6,7 +6,7 @@ One built with another activation, or by code that has changed since, takes the 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 __all__ = ["answers_of", "differ"]
@@ -67,20 +67,12 @@ def _twice(model: Any, x: Any, unmoved: Callable[[Any], Any]) -> list[float] | N
 def _numbers(output: Any) -> list[float]:
     import torch
 
-    rows = [part.flatten() for part in _tensors(output) if part.is_floating_point()]
+    from darts_core.supernet.choices_build import all_tensors
+
+    rows = [part.flatten() for part in all_tensors(output) if part.is_floating_point()]
     flat = torch.cat([row.double().cpu() for row in rows]) if rows else torch.zeros(0)
     places = torch.linspace(0, max(len(flat) - 1, 0), min(len(flat), _NUMBERS)).long()
     return [float(number) for number in flat[places]]
-
-
-def _tensors(output: Any) -> Iterator[Any]:
-    if isinstance(output, dict):
-        output = list(output.values())
-    if isinstance(output, (list, tuple)):
-        for part in output:
-            yield from _tensors(part)
-    elif hasattr(output, "is_floating_point"):
-        yield output
 
 
 def differ(now: Sequence[float], then: Sequence[float]) -> bool:

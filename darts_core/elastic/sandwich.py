@@ -26,7 +26,7 @@ from darts_core.errors import ConfigError, DeviceError, NonFiniteLossError, Resu
 from darts_core.prune.graph import let_go
 from darts_core.runlog import config_hash
 from darts_core.tasks import Classification, Task, make_task
-from darts_core.train.teacher import Teacher, other_outputs
+from darts_core.train.teacher import Teacher
 
 __all__ = ["Sandwich", "weights_mark"]
 
@@ -89,7 +89,6 @@ class Sandwich:
         self.step = 0
         self._sum: Tensor | float = 0.0
         self._compared = self.group.processes == 1
-        self._alike = False
         self._memory = ResidentMemory()
 
     def _named(self, depths: Mapping[str, Sequence[Any]]) -> str:
@@ -247,17 +246,14 @@ class Sandwich:
 
     def _check_alike(self, output: Tensor, taught: Tensor) -> None:
         """Refuse a network whose outputs are others in evaluation mode, in which the teacher answers."""
-        if self._alike and output.shape == taught.shape:
-            return
-        self._alike = True  # their numbers are looked at once, as it waits for the device
-        what = other_outputs(self.task, output, taught)
-        if what is None:
-            return
-        raise ConfigError(
-            f"{type(self.net.model).__name__} gives outputs {what}: the teacher, which answers in "
-            "evaluation mode, would teach something else. Let its forward give the same in both, or learn "
-            "from the targets alone with share=0."
-        )
+        assert self.teacher is not None
+        what = self.teacher.other_outputs(self.task, output, taught)
+        if what is not None:
+            raise ConfigError(
+                f"{type(self.net.model).__name__} gives outputs {what}: the teacher, which answers in "
+                "evaluation mode, would teach something else. Let its forward give the same in both, or "
+                "learn from the targets alone with share=0."
+            )
 
     def check_finite(self) -> None:
         """Nothing, while all losses since the last look were finite.

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from darts_core.errors import PruneError
 from darts_core.settings.trained import Prune
 from darts_core.train.config import TrainConfig
-from darts_core.train.teacher import Teacher, other_outputs
+from darts_core.train.teacher import Teacher
 from darts_core.train.trainer import Trainer
 
 __all__ = ["fine_tune", "free_if_all_is_frozen", "share_of_epochs"]
@@ -25,7 +25,6 @@ class _Distilling(Trainer):
 
     teacher: Teacher | None = None
     weight = 0.5
-    _alike = False
 
     def _loss_of(self, x_BCHW: Tensor, y_B: Tensor) -> tuple[Tensor, Tensor]:
         if self.teacher is None:
@@ -35,25 +34,18 @@ class _Distilling(Trainer):
             self.device.type, dtype=self.autocast, enabled=self.autocast is not None
         ):
             taught = self.teacher(x_BCHW)
-        self._check_alike(output.detach(), taught)
-        soft = self.task.distillation_loss(output, taught)
-        if self.weight == 1.0:
-            return soft, output.detach()
-        hard = self._hard_loss(output, auxiliary, y_B)
-        return (1 - self.weight) * hard + self.weight * soft, output.detach()
-
-    def _check_alike(self, output: Tensor, taught: Tensor) -> None:
-        """Refuse a teacher whose outputs, in evaluation mode, are others than those of the training."""
-        if self._alike and output.shape == taught.shape:
-            return
-        self._alike = True  # their numbers are looked at once, as it waits for the device
-        what = other_outputs(self.task, output, taught)
+        what = self.teacher.other_outputs(self.task, output.detach(), taught)
         if what is not None:
             raise PruneError(
                 f"{type(self.model).__name__} gives outputs {what}, in which its teacher answers: it would "
                 "teach something else. Let its forward give the same in both, or learn from the labels alone "
                 "with distillation=0 (in commands prune.options.distillation, shrink.options.distillation)."
             )
+        soft = self.task.distillation_loss(output, taught)
+        if self.weight == 1.0:
+            return soft, output.detach()
+        hard = self._hard_loss(output, auxiliary, y_B)
+        return (1 - self.weight) * hard + self.weight * soft, output.detach()
 
 
 def fine_tune(

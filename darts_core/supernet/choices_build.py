@@ -24,7 +24,7 @@ from darts_core.supernet.choices import (
 )
 from darts_core.supernet.tied import kept_tied
 
-__all__ = ["check_widths", "plain_module"]
+__all__ = ["all_tensors", "check_widths", "plain_module"]
 
 
 class Choosing(Protocol):
@@ -185,7 +185,7 @@ def _tensors(output: Any) -> list[Tensor]:
     Raises:
         ConfigError: there is none that the channels could be followed to.
     """
-    found = list(_all_tensors(output))
+    found = list(all_tensors(output))
     if not found:
         raise ConfigError(
             f"The model gives a {type(output).__name__} in which no tensor is found; widths are cut out of "
@@ -194,16 +194,17 @@ def _tensors(output: Any) -> list[Tensor]:
     return found
 
 
-def _all_tensors(output: Any) -> Iterator[Tensor]:
+def all_tensors(output: Any) -> Iterator[Tensor]:
+    """The tensors of an output: one, or those in tuples, lists, dictionaries and dataclasses."""
     if isinstance(output, Tensor):
         yield output
     elif isinstance(output, dict):
-        yield from _all_tensors(list(output.values()))
+        yield from all_tensors(list(output.values()))
     elif isinstance(output, (list, tuple)):
         for part in output:
-            yield from _all_tensors(part)
+            yield from all_tensors(part)
     elif is_dataclass(output):
-        yield from _all_tensors([getattr(output, part.name) for part in fields(output)])
+        yield from all_tensors([getattr(output, part.name) for part in fields(output)])
 
 
 def _agree(found: list[Tensor], expected: list[Tensor]) -> bool:

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.utils._python_dispatch import is_in_torch_dispatch_mode
+from torch.utils._pytree import tree_leaves, tree_map_only
 
 from darts_core.copies import copy_of
 
@@ -40,7 +40,7 @@ class Untouched:
         if key not in self._writes and not compiling and not is_in_torch_dispatch_mode():
             self._writes[key] = _writes(module, inputs, named)
         if compiling or self._writes.get(key, True):
-            inputs, named = _mapped(torch.clone, inputs), _mapped(torch.clone, named)
+            inputs, named = tree_map_only(Tensor, torch.clone, (inputs, named))
         return module(*inputs, **named)
 
 
@@ -53,7 +53,7 @@ def _writes(module: nn.Module, inputs: tuple[Any, ...], named: dict[str, Any]) -
             for part in twin.modules():  # a hook of the user's may collect what passes
                 part._forward_hooks.clear()
                 part._forward_pre_hooks.clear()
-            own = _mapped(lambda x: x.detach().clone(), (inputs, named))
+            own = tree_map_only(Tensor, lambda x: x.detach().clone(), (inputs, named))
             before = [(tensor, tensor._version) for tensor in _tensors(own)]
             twin(*own[0], **own[1])
         except Exception:  # whatever a foreign module raises; the pass that counts will tell
@@ -61,22 +61,5 @@ def _writes(module: nn.Module, inputs: tuple[Any, ...], named: dict[str, Any]) -
     return any(tensor._version != version for tensor, version in before)
 
 
-def _mapped(change: Callable[[Tensor], Tensor], held: Any) -> Any:
-    """`held` with its tensors changed, in lists, tuples and dictionaries, too."""
-    if isinstance(held, Tensor):
-        return change(held)
-    if type(held) in (list, tuple):
-        return type(held)(_mapped(change, part) for part in held)
-    if type(held) is dict:
-        return {key: _mapped(change, part) for key, part in held.items()}
-    return held
-
-
-def _tensors(held: Any) -> Iterator[Tensor]:
-    if isinstance(held, Tensor):
-        yield held
-    elif type(held) in (list, tuple):
-        for part in held:
-            yield from _tensors(part)
-    elif type(held) is dict:
-        yield from _tensors(list(held.values()))
+def _tensors(held: Any) -> list[Tensor]:
+    return [leaf for leaf in tree_leaves(held) if isinstance(leaf, Tensor)]

@@ -17,7 +17,7 @@ from darts_core.distributed import Group
 from darts_core.modes import in_evaluation
 from darts_core.tasks import Classification, Task
 
-__all__ = ["Teacher", "other_outputs"]
+__all__ = ["Teacher"]
 
 _BITS = {8: torch.int64, 4: torch.int32, 2: torch.int16, 1: torch.uint8}
 # what Python takes for a kept output beside its numbers: a key, a place, and theirs in a dictionary
@@ -26,31 +26,6 @@ _BESIDE = 200
 _BLOCK = 2**18
 # after so many batches of inputs that were all new, inputs do not come back: no more outputs are kept
 _IN_VAIN = 5000
-
-
-def other_outputs(task: Task, output: Tensor, taught: Tensor) -> str | None:
-    """In what a teacher's outputs, of evaluation mode, are others than those of a training; None: in nothing.
-
-    It waits for the device where the task is a classification.
-
-    Args:
-        task: what both are outputs for.
-        output: of the network in training mode, [B, ...].
-        taught: of the teacher for the same inputs.
-
-    Returns:
-        The end of "gives outputs ...".
-    """
-    if output.shape != taught.shape:
-        return (
-            f"of shape {list(output.shape)} in training and {list(taught.shape)} in evaluation mode"
-        )
-    if not isinstance(task, Classification) or not _are_shares(taught):
-        return None
-    # shares of half precision, as autocast leaves them, sum to 1 but roughly
-    if _are_shares(output.to(taught.dtype), off=0.02):
-        return None
-    return "before a softmax in training and behind it in evaluation mode"
 
 
 def _are_shares(output: Tensor, off: float = 1e-3) -> bool:
@@ -81,6 +56,7 @@ class Teacher:
         self.cache_mib, self.group = cache_mib, group or Group.alone()
         self.asked = 0  # batches that the network itself answered
         self._kept = _Outputs()
+        self._alike = False  # whether its answers were seen to be as the training's outputs
         self._in_vain = 0  # batches since one held an input that was kept
 
     @torch.no_grad()
@@ -101,6 +77,29 @@ class Teacher:
             elif self._room(found[place]):
                 self._kept.put(key, found[place])
         return found
+
+    def other_outputs(self, task: Task, output: Tensor, taught: Tensor) -> str | None:
+        """In what its answers, of evaluation mode, are others than a training's; None: in nothing.
+
+        Numbers are looked at once, as that waits for the device.
+
+        Args:
+            task: what both are outputs for.
+            output: of the network in training mode, [B, ...].
+            taught: its answers for the same inputs.
+
+        Returns:
+            The end of "gives outputs ...".
+        """
+        if output.shape != taught.shape:
+            return f"of shape {list(output.shape)} in training and {list(taught.shape)} in evaluation mode"
+        if self._alike or not isinstance(task, Classification):
+            return None
+        # shares of half precision, as autocast leaves them, sum to 1 but roughly
+        self._alike = not _are_shares(taught) or _are_shares(output.to(taught.dtype), off=0.02)
+        return (
+            None if self._alike else "before a softmax in training and behind it in evaluation mode"
+        )
 
     def _answer(self, x: Tensor) -> Tensor:
         self.asked += 1

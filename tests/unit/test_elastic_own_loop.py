@@ -10,7 +10,7 @@ from darts_core.elastic import Sandwich, elastic
 from darts_core.errors import ConfigError, PruneError, ResumeError
 from darts_core.tasks import Classification, make_task
 from darts_core.train.save import fit_to
-from darts_core.train.teacher import Teacher, _fingerprints, other_outputs
+from darts_core.train.teacher import Teacher, _fingerprints
 
 LOSS = functional.cross_entropy
 
@@ -358,4 +358,6 @@ def test_shares_of_half_precision_are_shares():
     logits = 3 * drawn(64, 10)
     output, taught = logits.softmax(1).bfloat16(), logits.softmax(1)
     assert (output.float().sum(1) - 1).abs().max() > 1e-3
-    assert other_outputs(Classification(), output, taught) is None
+    teacher = Teacher(nn.Identity())
+    assert teacher.other_outputs(Classification(), output, taught) is None
+    assert "softmax" in Teacher(nn.Identity()).other_outputs(Classification(), logits, taught)

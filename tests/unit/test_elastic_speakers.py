@@ -10,14 +10,15 @@ from darts_core.bench.results import read_results
 
 
 @pytest.fixture
-def recordings(tmp_path):
+def words(tmp_path):
+    """Of the command line, for recordings of three speakers."""
     random = np.random.default_rng(0)
     path = tmp_path / "spoken_digits.npz"
     np.savez(
         path, x=random.integers(-9999, 9999, (6, 1, 3200), dtype=np.int16), y=np.arange(6) % 2,
         group=np.arange(6) % 3, groups=np.array(["ann", "bob", "cay"]), classes=np.array(["0", "1"]),
     )  # fmt: skip
-    return path
+    return ["--recordings", str(path), "--runs", str(tmp_path / "runs"), "--out", str(tmp_path)]
 
 
 @pytest.fixture
@@ -33,15 +34,7 @@ def rows(monkeypatch):
     return seen
 
 
-def test_every_speaker_is_left_out_in_turn(recordings, rows, tmp_path):
-    words = [
-        "--recordings",
-        str(recordings),
-        "--runs",
-        str(tmp_path / "runs"),
-        "--out",
-        str(tmp_path),
-    ]
+def test_every_speaker_is_left_out_in_turn(words, rows, tmp_path):
     words += ["--front", "0.75", "0.5", "--fine-tuning", "10", "--name", "spoken"]
     elastic_speakers.main(words)
     assert list(rows) == ["ann", "bob", "cay"]
@@ -55,15 +48,7 @@ def test_every_speaker_is_left_out_in_turn(recordings, rows, tmp_path):
     assert (reached.text, reached.met) == ("- 1.0 ± 0.6, the mean of 3", True)
 
 
-def test_other_settings_need_a_folder_of_their_own(recordings, rows, tmp_path):
-    words = [
-        "--recordings",
-        str(recordings),
-        "--runs",
-        str(tmp_path / "runs"),
-        "--out",
-        str(tmp_path),
-    ]
+def test_other_settings_need_a_folder_of_their_own(words, rows):
     elastic_speakers.main([*words, "--speakers", "cay"])
     assert list(rows) == ["cay"]
     with pytest.raises(SystemExit, match="fine_tuning=1, not 10"):

@@ -239,31 +239,22 @@ def test_what_is_only_aimed_at_and_out_of_reach_ends_nothing(
         run.run(pipeline(), asked)
 
 
+@pytest.mark.parametrize(("stage", "error"), [("prune", PruneError), ("shrink", LatencyError)])
 def test_a_set_budget_that_is_out_of_reach_says_where_the_trained_network_is(
-    tmp_path: Path, told: Calls, monkeypatch: pytest.MonkeyPatch
+    stage: str,
+    error: type[DartsError],
+    tmp_path: Path,
+    told: Calls,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    def prune(config: Any, folder: Path) -> dict[str, Any]:
-        raise PruneError("The budget is below the fastest.")
+    def reduced(config: Any, folder: Path) -> dict[str, Any]:
+        raise error("The budget is below the fastest.")
 
-    monkeypatch.setattr(reduce, "prune", prune)
-    with pytest.raises(PruneError) as ended:
-        run.run(pipeline(), tmp_path)
-    command = f"darts-core prune model={tmp_path / 'searched'} goes on from it"
+    monkeypatch.setattr(reduce, stage, reduced)
+    with pytest.raises(error) as ended:
+        run.run(pipeline(f"reduce={stage}"), tmp_path)
+    command = f"darts-core {stage} model={tmp_path / 'searched'} goes on from it"
     assert str(ended.value).startswith("The budget is below the fastest. What was searched")
-    assert command in str(ended.value)
-
-
-def test_a_budget_of_shrink_out_of_reach_says_where_the_trained_network_is(
-    tmp_path: Path, told: Calls, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    def shrink(config: Any, folder: Path) -> dict[str, Any]:
-        raise LatencyError("The budget 5% is below the smallest sub-network.")
-
-    monkeypatch.setattr(reduce, "shrink", shrink)
-    with pytest.raises(LatencyError) as ended:
-        run.run(pipeline("reduce=shrink"), tmp_path)
-    command = f"darts-core shrink model={tmp_path / 'searched'} goes on from it"
-    assert str(ended.value).startswith("The budget 5% is below the smallest sub-network. What was")
     assert command in str(ended.value)
 
 

@@ -25,6 +25,7 @@ from darts_core.commands.jobname import (
     refuse_taking_up,
 )
 from darts_core.commands.logs import configure_logging
+from darts_core.commands.measured_again import measured_again, measures_version
 from darts_core.commands.mistakes import refuse_several_places
 from darts_core.commands.overrides import expand, key_of, parse, quoted, without_password
 from darts_core.commands.ranks import Ranks, current_ranks, lost_process_told
@@ -121,8 +122,9 @@ def _lead(args: argparse.Namespace, config: Stage, place: Session, ranks: Ranks 
         return _stamp(one, words, ranks.count if ranks else 1, launcher=launcher)
 
     stamp = stamp_of(config, args.overrides if args.multirun else ())
-    # a timing asked for again is taken again
-    if isinstance(config, BenchStage) and config.what in ("step", "kernels"):
+    # a timing asked for again is taken again: of models in their version, else in one of its own
+    anew = measures_version(config, multirun=args.multirun)
+    if anew or (isinstance(config, BenchStage) and config.what in ("step", "kernels")):
         stamp = f"{stamp}-{time.time_ns()}"
     command = config.STAGE
     wanted = config.version or previous_version(config, job)
@@ -144,7 +146,7 @@ def _lead(args: argparse.Namespace, config: Stage, place: Session, ranks: Ranks 
         stamp=stamp,
         version=wanted,
         details=_details(command, args, ranks),
-        begins=beginning(config, args, place, stamp_of),
+        begins=(lambda known: True) if anew else beginning(config, args, place, stamp_of),
     )
     try:
         return _run(args, config, place, claimed, ranks)
@@ -246,6 +248,9 @@ def _call(args: argparse.Namespace, config: Stage, place: Session, version: Path
     """The stage itself, or a multirun of it through Hydra's sweeper and launcher."""
     if args.multirun:
         _multirun(config.STAGE, args.overrides, place, version)
+    elif measures_version(config):
+        with measured_again(version):
+            _run_stage(config, version)
     else:
         _run_stage(config, version)
 

@@ -28,8 +28,9 @@ from darts_core.study.ledger import Ledger
 from darts_core.study.metric_names import less_is_better
 from darts_core.study.records import StudyResult
 from darts_core.study.resources import device_share
+from darts_core.study.samplers import check_named
 from darts_core.study.space import parse_space
-from darts_core.study.spec import StudySpec
+from darts_core.study.spec import StudySpec, enqueued
 from darts_core.study.study import announce, open_study, summarize
 from darts_core.study.table import log_hparams, write_tables
 from hydra_plugins.darts_ray_launcher._config import RAY_TARGET, cluster_of_launcher
@@ -228,6 +229,7 @@ def _chosen(kind: str, given: Any, of_app: Any, usual: str) -> dict[str, Any]:
     own = _named(given)
     if own.get("name") != usual or of_app is None:
         return own
+    check_named(kind, of_app)
     other = _named(of_app)
     if other.get("name") == usual:
         return {**other, **own}
@@ -276,7 +278,7 @@ def _spec(plain: Mapping[str, Any], space: Mapping[str, Any], config: DictConfig
     space = _as_begun(space, folder / "study.json")
     first = [
         {_full(str(name), space): value for name, value in entry.items()}
-        for entry in plain.get("enqueue") or ()
+        for entry in enqueued(plain.get("enqueue") or ())
     ]
     length = [name for name in space if name.lstrip("+") == plain.get("epochs_setting")]
     options = ("sampler", "pruner", "seed", "metric", "direction", "objectives", "constraints")

@@ -146,6 +146,17 @@ def test_only_trials_of_this_machine_share_its_devices(tmp_path, monkeypatch, ta
     assert spec(settings(tmp_path, {"workers": 8}), target).device_share == share
 
 
+@pytest.mark.parametrize("given", [{"train.momentum": 0.5}, ["train.momentum"]])
+def test_settings_to_be_tried_that_are_no_list_of_settings_are_refused(tmp_path, given):
+    with pytest.raises(TuneError, match="give a list of settings"):
+        spec(settings(tmp_path, enqueue=given))
+
+
+def test_a_sampler_of_the_app_that_is_no_name_is_refused(tmp_path):
+    with pytest.raises(TuneError, match=r"sampler is \['gp'\]; give a name"):
+        settings(tmp_path, {"sampler": ["gp"]})
+
+
 def test_a_sweep_knows_the_device_that_its_app_names():
     for node, device in (
         ({"device": "cuda:1"}, "cuda:1"),

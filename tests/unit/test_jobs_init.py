@@ -80,6 +80,28 @@ print(f"final test rmse {0.4:.4f}")
 """
 
 
+@pytest.mark.parametrize(
+    ("kind", "name", "default"),
+    [
+        ("float", "momentum", 0.9), ("float", "gamma", 0.99), ("float", "gamma", 0.999),
+        ("float", "ema-momentum", 0.99996), ("float", "dropout", 0.9999999), ("float", "lr", 0.0123456789),
+        ("int", "hidden", 1234567),
+    ],
+)  # fmt: skip
+def test_the_proposal_holds_the_default_as_it_is_and_a_range_around_it(
+    tmp_path, kind, name, default
+):
+    option = f'parser.add_argument("--{name}", type={kind}, default={default!r})'
+    (tmp_path / "train.py").write_text(
+        f"import argparse\nparser = argparse.ArgumentParser()\n{option}\n"
+        "parser.parse_args()\nprint(f'val_acc {0.5:.2f}')\n"
+    )
+    job = tmp_path / "job.yaml"
+    job.write_text(proposal(read_script(tmp_path)))
+    step = build_plan([job]).steps[0]
+    assert step.baseline_configuration() == {name.replace("-", "_"): default}
+
+
 def test_options_that_take_some_values_alone_are_proposed_with_these(tmp_path):
     """A number between them is refused by the script's own parser."""
     lines = [

@@ -51,7 +51,11 @@ def _range(name: str, default: float) -> dict[str, Any] | None:
             "stop": round(high) if whole else high,
             **kind,
         }
-    return {"start": default / 2, "stop": min((1.0 + default) / 2, 0.99)} if default < 1 else None
+    if default >= 1:
+        return None
+    between = (1.0 + default) / 2
+    # a decay of 0.999 lies in its range, too
+    return {"start": default / 2, "stop": between if default > 0.99 else min(between, 0.99)}
 
 
 def _rank(metric: Suggestion) -> tuple[int, int]:
@@ -179,6 +183,13 @@ def _metrics(good: Sequence[Suggestion], names: Mapping[str, str]) -> list[str]:
     return lines
 
 
+def _number(value: float) -> str:
+    """An end of a range, or a truth value, as YAML has it: without the rounding error of a product."""
+    if isinstance(value, bool):
+        return str(value).lower()
+    return str(value) if isinstance(value, int) else f"{value:.12g}"
+
+
 def _space(
     script: Script,
     ranges: Mapping[str, Mapping[str, Any]],
@@ -186,11 +197,9 @@ def _space(
 ) -> list[str]:
     lines = ["search_space:", "  - params:"]
     for name, kept in ranges.items():
-        shown = ", ".join(
-            f"{k}: {str(v).lower() if v is True else f'{v:g}'}" for k, v in kept.items()
-        )
+        shown = ", ".join(f"{key}: {_number(value)}" for key, value in kept.items())
         lines.append(
-            f"      - {{type: continuous_param, name: {name}, {shown}, default: {script.options[name]:g}}}"
+            f"      - {{type: continuous_param, name: {name}, {shown}, default: {script.options[name]!r}}}"
         )
     for name, allowed in chosen.items():
         # a list of JSON is one of YAML

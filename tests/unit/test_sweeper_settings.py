@@ -239,6 +239,26 @@ def test_the_users_own_choice_of_a_swept_group_is_its_name(tmp_path):
     assert all(parse_space(space)[name].contains(value) for name, value in own.items())
 
 
+def test_a_configuration_that_lacks_a_swept_setting_is_tried_first_and_is_no_baseline(
+    tmp_path, caplog
+):
+    space = {**SPACE, "+train.nesterov": {"choices": [True, False]}}
+    app = OmegaConf.create({"train": {"momentum": 0.9}, "hydra": {"launcher": {"_target_": BASIC}}})
+    with caplog.at_level(logging.WARNING):
+        made = _spec(settings(tmp_path, enqueue=[{"momentum": 0.5}]), space, app)
+    assert made.baseline is None
+    assert made.enqueue == ({"train.momentum": 0.9}, {"train.momentum": 0.5})
+    assert "has no value of +train.nesterov" in caplog.text
+    # one that lies outside the space is run as it is, without what it lacks
+    app.train.momentum = 0.99
+    outside = _spec(settings(tmp_path), space, app)
+    assert (outside.baseline, outside.enqueue) == ({"train.momentum": 0.99}, ())
+    # what its condition leaves out is not lacking
+    space["+train.nesterov"]["when"] = {"train.momentum": 0.5}
+    app.train.momentum = 0.9
+    assert _spec(settings(tmp_path), space, app).baseline == {"train.momentum": 0.9}
+
+
 def test_a_sweep_that_goes_on_with_other_settings_says_which(tmp_path, caplog):
     def goes_on(**changes):
         caplog.clear()

@@ -262,3 +262,13 @@ def test_packages_beside_the_script_are_not_read(tmp_path, name):
         )
     assert read_script(tmp_path) == alone
     assert "Net" in alone.networks
+
+
+def test_the_lock_of_an_editor_or_a_folder_called_like_a_script_is_none(tmp_path):
+    """Emacs links `.#train.py` to nowhere while the script is edited."""
+    (tmp_path / "train.py").write_text(SCRIPT)
+    (tmp_path / ".#train.py").symlink_to("me@host.4711:1796087467")
+    (tmp_path / "._main.py").write_text("__main__")
+    (tmp_path / "gone.py").symlink_to("nowhere.py")
+    (tmp_path / "main.py").mkdir()
+    assert read_script(tmp_path).boot_file == "train.py"

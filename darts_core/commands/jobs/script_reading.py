@@ -76,6 +76,9 @@ def _boot_file(folder: Path) -> Path:
     names = ("main.py", "train.py", "run.py")
     found = []
     for path in sorted(folder.glob("*.py")):
+        # an editor's lock is a hidden link to nowhere
+        if path.name[0] == "." or not path.is_file():
+            continue
         text = read_bytes(path, JobError).decode("utf-8", "replace")
         if (
             "__main__" in text

@@ -36,7 +36,7 @@ from darts_core.study.table import log_hparams, write_tables
 from hydra_plugins.darts_ray_launcher._config import RAY_TARGET, cluster_of_launcher
 from hydra_plugins.darts_slurm_launcher._config import SLURM_TARGET, queue_of_launcher
 from hydra_plugins.darts_sweeper._described import describe
-from hydra_plugins.darts_sweeper._overrides import split, with_numbers, words
+from hydra_plugins.darts_sweeper._overrides import joined, split, with_numbers, words
 from hydra_plugins.darts_sweeper._trial import HydraTrial, WorkerTask, device_in
 
 __all__ = ["run_sweep"]
@@ -82,7 +82,7 @@ def run_sweep(
     for name in ("storage", "warm_start", "artifacts"):
         refuse_password(plain.get(name), f"hydra.sweeper.{name}")
     fixed, space = split(arguments)
-    space = {**space, **_yaml_space(plain.pop("space", None))}
+    space = joined(space, _yaml_space(plain.pop("space", None)))
     spec = _spec(plain, space, config)
     Path(str(config.hydra.sweep.dir)).mkdir(parents=True, exist_ok=True)
     trial = HydraTrial.pack(task_function, config, hydra_context, fixed, tuple(spec.objectives))

@@ -17,7 +17,7 @@ from hydra_plugins.darts_ray_launcher._config import RAY_TARGET
 from hydra_plugins.darts_slurm_launcher._config import SLURM_TARGET
 from hydra_plugins.darts_sweeper._config import DartsSweeperConfig
 from hydra_plugins.darts_sweeper._described import describe
-from hydra_plugins.darts_sweeper._overrides import split
+from hydra_plugins.darts_sweeper._overrides import joined, split
 from hydra_plugins.darts_sweeper._sweep import _as_begun, _defaults, _settings, _spec, _yaml_space
 from hydra_plugins.darts_sweeper._trial import HydraTrial
 
@@ -257,6 +257,15 @@ def test_a_configuration_that_lacks_a_swept_setting_is_tried_first_and_is_no_bas
     space["+train.nesterov"]["when"] = {"train.momentum": 0.5}
     app.train.momentum = 0.9
     assert _spec(settings(tmp_path), space, app).baseline == {"train.momentum": 0.9}
+
+
+@pytest.mark.parametrize("name", ["train.momentum", "+train.momentum"])
+def test_a_setting_that_is_swept_twice_is_refused(name):
+    _, swept = split(["train.momentum=interval(0.1,0.2)", "train.layers=2,3"])
+    with pytest.raises(TuneError, match=r"train\.momentum is swept on the command line and in hyd"):
+        joined(swept, {name: {"low": 0.5, "high": 0.9}})
+    more = {"train.drop_path": {"low": 0.0, "high": 0.3}}
+    assert joined(swept, more) == {**swept, **more}
 
 
 def test_a_sweep_that_goes_on_with_other_settings_says_which(tmp_path, caplog):

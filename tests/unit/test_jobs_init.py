@@ -272,3 +272,21 @@ def test_the_lock_of_an_editor_or_a_folder_called_like_a_script_is_none(tmp_path
     (tmp_path / "gone.py").symlink_to("nowhere.py")
     (tmp_path / "main.py").mkdir()
     assert read_script(tmp_path).boot_file == "train.py"
+
+
+LOGGING = """
+import argparse, logging
+logger = logging.getLogger(__name__)
+parser = argparse.ArgumentParser()
+parser.add_argument("--lr", type=float, default=0.1)
+parser.add_argument("--warmup-epochs", type=int, default=5)
+parser.add_argument("--epochs", type=int, default=300)
+parser.parse_args()
+for epoch in range(300):
+    logger.info("epoch %d: val_acc %.3f, %d%% done", epoch, 0.9, 50)
+"""
+
+
+def test_what_a_logger_is_left_to_fill_in_is_read_as_printed(tmp_path):
+    (tmp_path / "train.py").write_text(LOGGING)
+    assert [item.name for item in read_script(tmp_path).metrics] == ["val_acc"]

@@ -23,7 +23,7 @@ from darts_core.store.code import python_files
 __all__ = ["Network", "Script", "read_script"]
 
 _FILES = 50
-_PLACE = re.compile(r"%[-+#0 ]*\d*(?:\.\d+)?([diufeEgGs])")
+_PLACE = re.compile(r"%%|%[-+#0 ]*\d*(?:\.\d+)?[diufeEgGs]")
 
 
 @dataclass
@@ -102,7 +102,7 @@ def _text(node: ast.expr) -> str | None:
     if isinstance(node, ast.JoinedStr):
         return "".join(_text(part) or "0.5" for part in node.values)
     if isinstance(node, ast.BinOp) and isinstance(node.op, ast.Mod):
-        return _PLACE.sub("0.5", _text(node.left) or "").replace("%%", "%")
+        return _filled(_text(node.left) or "")
     if isinstance(node, ast.BinOp) and isinstance(node.op, ast.Add):
         return f"{_text(node.left) or '0.5'}{_text(node.right) or '0.5'}"
     if (
@@ -114,11 +114,22 @@ def _text(node: ast.expr) -> str | None:
     return None
 
 
+def _filled(text: str) -> str:
+    """A text with 0.5 in each place of the `%` kind."""
+    return _PLACE.sub(lambda found: "%" if found[0] == "%%" else "0.5", text)
+
+
 def _printed(tree: ast.Module) -> list[str]:
     lines = []
     for node in ast.walk(tree):
         if isinstance(node, ast.Call) and _called(node) in ("print", "write", "info"):
             parts = [_text(argument) or "0.5" for argument in node.args]
+            if (
+                _called(node) == "info"
+                and len(parts) > 1
+                and isinstance(node.args[0], ast.Constant)
+            ):
+                parts = [_filled(parts[0])]  # a logger fills the others in
             lines += " ".join(parts).splitlines()
     return lines
 

@@ -290,3 +290,21 @@ for epoch in range(300):
 def test_what_a_logger_is_left_to_fill_in_is_read_as_printed(tmp_path):
     (tmp_path / "train.py").write_text(LOGGING)
     assert [item.name for item in read_script(tmp_path).metrics] == ["val_acc"]
+
+
+@pytest.mark.parametrize(
+    ("name", "epochs"),
+    [
+        ("warmup-epochs", 300),
+        ("lr-decay-epochs", 300),
+        ("swa_start_epochs", 300),
+        ("max-epochs", 5),
+    ],
+)
+def test_the_epochs_of_a_training_are_not_those_of_its_warm_up(tmp_path, name, epochs):
+    text = LOGGING.replace("warmup-epochs", name)
+    (tmp_path / "train.py").write_text(text)
+    assert read_script(tmp_path).epochs == epochs
+    # nothing says how long a training is
+    (tmp_path / "train.py").write_text(text.replace("--epochs", "--steps"))
+    assert read_script(tmp_path).epochs == (None if epochs == 300 else epochs)

@@ -24,6 +24,9 @@ __all__ = ["Network", "Script", "read_script"]
 
 _FILES = 50
 _PLACE = re.compile(r"%%|%[-+#0 ]*\d*(?:\.\d+)?[diufeEgGs]")
+# an option that ends in `epochs` and has one of these words counts others than those of a training
+_OTHER_EPOCHS = {"warmup", "warm", "decay", "cooldown", "patience", "start", "freeze", "swa", "lr", "restart",
+                 "save", "log", "eval", "val", "test", "check", "between", "per"}  # fmt: skip
 
 
 @dataclass
@@ -134,6 +137,15 @@ def _printed(tree: ast.Module) -> list[str]:
     return lines
 
 
+def _epochs(options: Mapping[str, float]) -> int | None:
+    """The default of the option that says how many epochs a training has."""
+    for name, value in options.items():
+        words = re.split(r"[\W_]+", name.lower())
+        if name.endswith("epochs") and value >= 1 and _OTHER_EPOCHS.isdisjoint(words):
+            return int(value)
+    return None
+
+
 def _options(tree: ast.Module, script: Script) -> None:
     for node in ast.walk(tree):
         if not isinstance(node, ast.Call):
@@ -187,9 +199,7 @@ def read_script(folder: Path, log: Path | None = None) -> Script:
         trees = [_tree(path) for path in _sources(folder)]
         lines = [line for found in trees if found for line in _printed(found)]
     script.metrics = suggest(lines)
-    script.epochs = next(
-        (int(v) for k, v in script.options.items() if k.endswith("epochs") and v >= 1), None
-    )
+    script.epochs = _epochs(script.options)
     script.networks = _networks(folder)
     script.model_file = _saved(tree)
     return script

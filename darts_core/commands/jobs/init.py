@@ -30,6 +30,10 @@ _TIMES = ("latency", "inference", "ms")
 # what is read off a network before its loss, which most scripts print of the training
 _GOOD = ("acc", "accuracy", "top1", "f1", "auc", "r2", "rmse", "mae", "mape", "mse", "perplexity", "ppl",
          "wer", "cer", "loss")  # fmt: skip
+# of numbers that a training only tells of itself
+_ASIDE = {"lr", "learning", "wd", "momentum", "grad", "time", "elapsed", "eta", "seconds", "secs", "sec",
+          "s", "it", "speed", "throughput", "samples", "images", "memory", "mem", "gpu", "params",
+          "parameters"}  # fmt: skip
 
 
 def _words(name: str) -> list[str]:
@@ -59,12 +63,16 @@ def _range(name: str, default: float) -> dict[str, Any] | None:
 
 
 def _rank(metric: Suggestion) -> tuple[int, int]:
-    """What to optimise: held-out figures first, training figures late, test figures last."""
+    """What to optimise: held-out figures first, training figures late, test figures last.
+
+    Behind them what is no figure of a network, such as the learning rate.
+    """
     words = _words(metric.name)
     kind = (
         0 if set(words) & set(_HELD_OUT) else 3 if "test" in words else 2 if "train" in words else 1
     )
-    return kind, next((i for i, good in enumerate(_GOOD) if good in words), len(_GOOD))
+    good = next((i for i, good in enumerate(_GOOD) if good in words), len(_GOOD))
+    return (4 if good == len(_GOOD) and not _ASIDE.isdisjoint(words) else kind), good
 
 
 def _names(metrics: Sequence[Suggestion]) -> dict[str, str]:

@@ -311,3 +311,18 @@ def test_the_epochs_of_a_training_are_not_those_of_its_warm_up(tmp_path, name, e
     # nothing says how long a training is
     (tmp_path / "train.py").write_text(text.replace("--epochs", "--steps"))
     assert read_script(tmp_path).epochs == (None if epochs == 300 else epochs)
+
+
+def test_a_default_without_a_point_is_a_real_number_where_its_option_takes_one(tmp_path):
+    (tmp_path / "train.py").write_text(
+        "import argparse\nparser = argparse.ArgumentParser()\n"
+        'parser.add_argument("--lr", type=float, default=1)\n'
+        'parser.add_argument("--hidden", type=int, default=8)\nparser.parse_args()\n'
+    )
+    job = tmp_path / "job.yaml"
+    job.write_text(proposal(read_script(tmp_path)))
+    space = build_plan([job]).steps[0].space
+    assert (space["lr"].low, space["lr"].high, space["lr"].integer, space["lr"].log) == (
+        0.1, 10.0, False, True,
+    )  # fmt: skip
+    assert (space["hidden"].low, space["hidden"].high, space["hidden"].integer) == (4, 16, True)

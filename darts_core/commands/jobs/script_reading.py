@@ -162,6 +162,9 @@ def _options(tree: ast.Module, script: Script) -> None:
             continue
         name = long[0][2:].replace("-", "_")
         allowed = _allowed(values.get("choices"), value)
+        kind = values.get("type")
+        if is_number(value) and isinstance(kind, ast.Name) and kind.id == "float":
+            value = float(value)  # type=float, default=1
         if is_number(value):
             script.options[name], script.flags[name] = value, long[0]
         if "choices" in values:

@@ -36,7 +36,7 @@ from darts_core.study.table import log_hparams, write_tables
 from hydra_plugins.darts_ray_launcher._config import RAY_TARGET, cluster_of_launcher
 from hydra_plugins.darts_slurm_launcher._config import SLURM_TARGET, queue_of_launcher
 from hydra_plugins.darts_sweeper._described import describe
-from hydra_plugins.darts_sweeper._overrides import joined, split, with_numbers, words
+from hydra_plugins.darts_sweeper._overrides import chosen, joined, split, with_numbers, words
 from hydra_plugins.darts_sweeper._trial import HydraTrial, WorkerTask, device_in
 
 __all__ = ["run_sweep"]
@@ -150,8 +150,10 @@ def _settings(settings: Mapping[str, Any], config: DictConfig) -> dict[str, Any]
             plain[key] = value
     if plain.get("direction") is None:
         plain["direction"] = _usual_direction(plain)
+    typed = OmegaConf.select(config, "hydra.overrides.hydra") or ()
     for kind, usual in (("sampler", "tpe"), ("pruner", "default")):
-        plain[kind] = _chosen(kind, plain.get(kind) or usual, tune.get(kind), usual)
+        named = chosen(typed, f"hydra/sweeper/{kind}")
+        plain[kind] = _chosen(kind, plain.get(kind) or usual, tune.get(kind), usual, named=named)
     return plain
 
 
@@ -224,8 +226,8 @@ def _usual_direction(plain: Mapping[str, Any]) -> str:
     return "maximize"
 
 
-def _chosen(kind: str, given: Any, of_app: Any, usual: str) -> dict[str, Any]:
-    """The sampler or pruner: the group's own default gives way to what the app's node names."""
+def _chosen(kind: str, given: Any, of_app: Any, usual: str, *, named: bool) -> dict[str, Any]:
+    """The sampler or pruner: the group's default, if not `named`, gives way to what the app's node names."""
     own = _named(given)
     if own.get("name") != usual or of_app is None:
         return own
@@ -233,6 +235,8 @@ def _chosen(kind: str, given: Any, of_app: Any, usual: str) -> dict[str, Any]:
     other = _named(of_app)
     if other.get("name") == usual:
         return {**other, **own}
+    if named:
+        return own
     options = [f"hydra.sweeper.{kind}.{key}" for key in own if key != "name"]
     if options:
         raise TuneError(
@@ -359,11 +363,7 @@ def _defaults(space: Mapping[str, Any], config: DictConfig) -> dict[str, Any] | 
 def _whole(
     own: dict[str, Any] | None, space: Mapping[str, SearchDimension]
 ) -> tuple[dict[str, Any] | None, list[dict[str, Any]]]:
-    """The configuration as the baseline, or, where it lacks what is swept, as a setting to be tried first.
-
-    The values that it lacks are drawn, and with these it is not what the user has. One that lies outside of
-    the space is run as it is.
-    """
+    """The configuration as the baseline; as a setting to be tried first where what it lacks is drawn."""
     lacking = [n for n, d in space.items() if own and n not in own and d.active(own)]
     inside = all(space[name].contains(value) for name, value in (own or {}).items())
     if own is None or not lacking or not inside:

@@ -27,12 +27,12 @@ JOBLIB = "hydra_plugins.hydra_joblib_launcher.joblib_launcher.JoblibLauncher"
 SUBMITIT = "hydra_plugins.hydra_submitit_launcher.submitit_launcher."
 
 
-def settings(folder, tune=None, target=BASIC, **own):
+def settings(folder, tune=None, target=BASIC, typed=(), **own):
     """Those of a sweep of our own command, whose node `tune` holds `tune`."""
     given = {**asdict(DartsSweeperConfig()), "folder": str(folder), **own}
     node = {
         "tune": {**to_plain(Tune()), **(tune or {})},
-        "hydra": {"launcher": {"_target_": target}},
+        "hydra": {"launcher": {"_target_": target}, "overrides": {"hydra": list(typed)}},
     }
     return _settings(given, OmegaConf.create(node))
 
@@ -52,6 +52,21 @@ def test_options_of_the_usual_sampler_are_not_lost(tmp_path):
     assert settings(tmp_path, app, sampler=chosen)["sampler"] == both
     with pytest.raises(TuneError, match=r"an option of tpe, but tune\.sampler names gp"):
         settings(tmp_path, {"sampler": "gp"}, sampler=chosen)
+
+
+@pytest.mark.parametrize(
+    ("kind", "usual", "of_app"), [("sampler", "tpe", "gp"), ("pruner", "default", "none")]
+)
+def test_what_is_chosen_on_the_command_line_goes_before_what_the_app_names(
+    tmp_path, kind, usual, of_app
+):
+    own, typed = {kind: {"name": usual}}, ["hydra/sweeper=darts", f"hydra/sweeper/{kind}={usual}"]
+    assert settings(tmp_path, {kind: of_app}, typed=typed, **own)[kind] == {"name": usual}
+    # the group's own default, of which nobody spoke, gives way
+    assert settings(tmp_path, {kind: of_app}, typed=typed[:1], **own)[kind] == {"name": of_app}
+    # as the sentence about options of another one advises
+    more = {kind: {"name": usual, "n_startup_trials": 20}}
+    assert settings(tmp_path, {kind: of_app}, typed=typed, **more)[kind] == more[kind]
 
 
 def test_what_the_apps_options_say_of_the_study_counts(tmp_path):

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from darts_core.report.read import STAGES, flatten, read_settings, read_stages, stage_order
+from darts_core.report.read import STAGES, flatten, judged_stages, read_settings, stage_order
 
 __all__ = ["OVERRIDES", "best_element", "elements", "first_settings", "labels", "parts_of"]
 
@@ -62,7 +62,7 @@ def best_element(folder: Path) -> Path:
 
 def _on_val(element: Path) -> float | None:
     """How good its last judged network is on val, better ones higher; of several seeds their mean."""
-    found = read_stages(element)
+    found = judged_stages(element)
     if not found:
         rated = [v for part in elements(element) if (v := _on_val(part)) is not None]
         return sum(rated) / len(rated) if rated else None

@@ -6,7 +6,7 @@ import contextlib
 import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 from darts_core.errors import JobError
 from darts_core.report.elements import elements
@@ -24,18 +24,38 @@ __all__ = [
 ]  # fmt: skip
 
 TAIL_LINES = 10
+# what is read of a log's end at first, and at most
+_BLOCK, _MOST = 2**16, 2**20
 
 
-def tail(path: Path, lines: int) -> list[str]:
-    """The last lines of a log, made harmless."""
+def tail(path: Path, lines: int, *, most: int | None = _MOST) -> list[str]:
+    """The last lines of a log, made harmless.
+
+    Args:
+        path: of the log; none is like an empty one.
+        lines: how many.
+        most: bytes that are looked at, as a line may have no end; None: as many as the lines take.
+    """
     try:
         with path.open("rb") as stream:
-            stream.seek(0, os.SEEK_END)
-            stream.seek(max(0, stream.tell() - 64 * 1024))
-            text = stream.read().decode("utf-8", "replace")
+            text = _end(stream, lines, most).decode("utf-8", "replace")
     except OSError:
         return []
     return [neutral(line, 500) for line in text.splitlines()[-lines:]]
+
+
+def _end(stream: BinaryIO, lines: int, most: int | None) -> bytes:
+    """As much of a file's end as its last lines take, within `most` bytes."""
+    size = stream.seek(0, os.SEEK_END)
+    limit = size if most is None else min(size, most)
+    block = min(_BLOCK, limit)
+    while True:
+        stream.seek(size - block)
+        found = stream.read(block)
+        # one more than is asked for: the first one may be half a line. Each state of a progress bar is one
+        if block == limit or len(found.splitlines()) > lines:
+            return found
+        block = min(4 * block, limit)
 
 
 def _mean_cores(resources: Sequence[Mapping[str, Any]]) -> float | None:

@@ -58,8 +58,10 @@ def result(run: VersionRun | None, metric: str) -> float | None:
 
 
 def knowing(run: VersionRun | None, metric: str) -> StageRun | None:
-    """The last stage that knows the metric."""
+    """The last stage that knows the metric, but for an export of a network that is not the one to ship."""
     stages = list(run.stages.values()) if run is not None else []
+    if run is not None and run.export_left_behind is not None:
+        stages = [stage for stage in stages if stage.name != "export"]
     return next((stage for stage in reversed(stages) if stage.number(metric) is not None), None)
 
 

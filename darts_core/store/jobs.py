@@ -248,6 +248,7 @@ class Store:
 
     def edit_job(self, job: str, description: str) -> None:
         """Change a job's description."""
+        self.job_record(job)  # the lock would make the folder of a mistyped root
         with self.lock.held(30.0):
             known = self.job_record(job)
             self._write_job(job, known["kind"], description, created=known.get("created"))

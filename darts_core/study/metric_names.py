@@ -17,8 +17,11 @@ SAME_METRIC = {**dict.fromkeys(ACCURACY, ACCURACY), **dict.fromkeys(_LATENCY, _L
 # words of the names of numbers of which less is better
 _LESS = {
     "loss", "err", "error", "perplexity", "ppl", "nll", "mae", "mse", "rmse", "mape", "wer", "cer", "latency",
-    "seconds", "params", "macs",
+    "seconds", "params", "macs", "logloss", "mlogloss", "merror", "crossentropy", "xent", "bce", "msle",
+    "rmsle", "nrmse", "smape", "mase", "ece", "eer", "crps", "bpb", "bpc", "bpd",
 }  # fmt: skip
+# of these, too, where they are called a score
+_LESS_AS_A_SCORE = {"brier", "fid", "lpips"}
 # words that say so at the end alone: `latency_ms`, but not `ms_ssim` or `inference_fps`
 _LESS_AT_THE_END = {"ms", "time", "inference"}
 # the other way round: `neg_mean_squared_error`
@@ -36,12 +39,15 @@ def less_is_better(metric: str) -> bool:
     words = [word for word in re.split(r"[\W_]+", metric.lower()) if word]
     if not words or not _TURNED.isdisjoint(words):
         return False
+    if not _LESS_AS_A_SCORE.isdisjoint(words):
+        return True
     last = words[-1]
     if not _MORE.isdisjoint(words):
         return last in _MADE_OF
     # our own tables have `time_total_s`
     seconds = last == "s" and "time" in words
-    return seconds or last in _LESS_AT_THE_END or not _LESS.isdisjoint(words)
+    crossed = "cross entropy" in " ".join(words)
+    return seconds or crossed or last in _LESS_AT_THE_END or not _LESS.isdisjoint(words)
 
 
 def names_of(metric: str) -> tuple[str, ...]:

@@ -8,6 +8,7 @@ import os
 import socket
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, fields
+from numbers import Real
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -74,8 +75,16 @@ class RayCluster:
     def __post_init__(self) -> None:
         for name in ("num_cpus", "num_gpus"):
             value = getattr(self, name)
-            if not 0 <= value <= 100_000:
-                raise TuneError(f"Ray's {name}={value} must lie between 0 and 100000.")
+            if not isinstance(value, Real) or not 0 <= float(value) <= 100_000:
+                raise TuneError(
+                    f"Ray's {name}={value!r} is not allowed; give a number from 0 to 100000."
+                )
+        if not isinstance(self.address, (str, type(None))):
+            raise TuneError(f"Ray's address={self.address!r} is no text; give auto or HOST:PORT.")
+        if not isinstance(self.runtime_env, (Mapping, type(None))):
+            raise TuneError(
+                f"Ray's runtime_env={self.runtime_env!r} is no mapping; give one such as {{working_dir: .}}."
+            )
 
     @contextlib.contextmanager
     def connected(self) -> Iterator[Any]:
@@ -122,6 +131,8 @@ def cluster_of(given: RayCluster | Mapping[str, Any]) -> RayCluster:
     """
     if isinstance(given, RayCluster):
         return given
+    if not isinstance(given, Mapping):
+        raise TuneError(f"The Ray cluster is {given!r}; give a mapping such as {{address: auto}}.")
     known = [item.name for item in fields(RayCluster)]
     for name in given:
         if name not in known:

@@ -209,6 +209,10 @@ def parse_constraints(given: Mapping[str, Any] | None) -> tuple[Constraint, ...]
     Raises:
         TuneError: malformed.
     """
+    if given and not isinstance(given, Mapping):
+        raise TuneError(
+            f"The constraints are {given!r}; give each metric with a bound, such as {{params: '<= 5e5'}}."
+        )
     found = []
     for name, text in (given or {}).items():
         sign, bound = "<=", text

@@ -61,6 +61,8 @@ class SearchDimension:
             return any(value == c and type(value) is type(c) for c in self.choices)
         if not is_number(value):
             return False
+        if not math.isfinite(value):
+            return False
         if self.integer and int(value) != value:
             return False
         assert self.low is not None
@@ -214,6 +216,11 @@ def _parse(name: str, entry: Any) -> SearchDimension:
         if key not in _KEYS:
             raise TuneError(f"{unknown_name('key', str(key), _KEYS)} (in the dimension {name})")
     when = entry.get("when") or {}
+    if not isinstance(when, Mapping):
+        raise TuneError(
+            f"The dimension {name} has when: {when!r}; name the other dimension and its values, as in "
+            "when: {NAME: [VALUE, VALUE]}."
+        )
     conditions = tuple((str(k), _listed(v)) for k, v in when.items())
     if entry.get("choices") is not None:
         ends = [key for key in ("low", "high", "step") if entry.get(key) is not None]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import lru_cache
 from numbers import Integral
@@ -27,7 +27,7 @@ from darts_core.study.samplers import (
 from darts_core.study.space import SearchDimension, check_params, parse_space, space_to_dict
 from darts_core.study.trial import unboxed
 
-__all__ = ["StudySpec"]
+__all__ = ["StudySpec", "enqueued"]
 
 log = logging.getLogger("darts_core")
 
@@ -100,6 +100,21 @@ def _unboxed(params: Mapping[str, Any]) -> dict[str, Any]:
     return {name: unboxed(value) for name, value in params.items()}
 
 
+def enqueued(given: Any) -> tuple[Mapping[str, Any], ...]:
+    """The settings of a list, each a mapping of names to values.
+
+    Raises:
+        TuneError: it is none, such as one setting alone.
+    """
+    alone = isinstance(given, (str, Mapping)) or not isinstance(given, Iterable)
+    found = () if alone else tuple(given)
+    if alone or not all(isinstance(params, Mapping) for params in found):
+        raise TuneError(
+            f"enqueue is {given!r}; give a list of settings, such as [{{NAME: VALUE, NAME: VALUE}}]."
+        )
+    return found
+
+
 @dataclass(frozen=True)
 class StudySpec:
     """A study's description. `make` checks and fills it in.
@@ -164,6 +179,11 @@ class StudySpec:
         Raises:
             TuneError: anything that could not work, before any trial starts.
         """
+        if objectives and not isinstance(objectives, Mapping):
+            raise TuneError(
+                f"The objectives are {objectives!r}; give each with its direction, such as "
+                "{val_accuracy: maximize, params: minimize}."
+            )
         goals = dict(objectives or {metric: direction})
         for name, goal in goals.items():
             if goal not in _DIRECTIONS:
@@ -184,7 +204,7 @@ class StudySpec:
             sampler=named("sampler", sampler, SAMPLERS),
             pruner=named("pruner", pruner, PRUNERS),
             constraints=parse_constraints(constraints),
-            enqueue=tuple(_unboxed(params) for params in enqueue),
+            enqueue=tuple(_unboxed(params) for params in enqueued(enqueue)),
             baseline=None if baseline is None else _unboxed(baseline),
             storage=storage,
             study_name=study_name or _name_for(place, storage),

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 import shlex
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from decimal import Decimal
 from typing import Any
 
@@ -21,7 +21,7 @@ from hydra.core.override_parser.types import (
 
 from darts_core.errors import TuneError
 
-__all__ = ["spell", "split", "with_numbers", "words"]
+__all__ = ["chosen", "joined", "spell", "split", "with_numbers", "words"]
 
 _TAGS = ("log",)
 # a text to YAML, a number to Hydra and to whoever writes it
@@ -47,6 +47,26 @@ def split(arguments: Sequence[str]) -> tuple[list[str], dict[str, dict[str, Any]
         else:
             fixed.append(override.input_line)
     return fixed, space
+
+
+def chosen(typed: Iterable[str], group: str) -> bool:
+    """Whether a group is chosen among the overrides that were typed."""
+    return any(text.lstrip("+").startswith(f"{group}=") for text in typed)
+
+
+def joined(swept: Mapping[str, Any], more: Mapping[str, Any]) -> dict[str, Any]:
+    """The space of the command line with the dimensions of `hydra.sweeper.space` behind it.
+
+    Raises:
+        TuneError: a setting is in both, which say what to draw for it.
+    """
+    named = {name.lstrip("+") for name in more}
+    twice = [name for name in swept if name.lstrip("+") in named]
+    if twice:
+        raise TuneError(
+            f"{', '.join(twice)} is swept on the command line and in hydra.sweeper.space; keep one of them."
+        )
+    return {**swept, **more}
 
 
 def _dimension(override: Override) -> dict[str, Any]:

@@ -28,14 +28,15 @@ from darts_core.study.ledger import Ledger
 from darts_core.study.metric_names import less_is_better
 from darts_core.study.records import StudyResult
 from darts_core.study.resources import device_share
-from darts_core.study.space import parse_space
-from darts_core.study.spec import StudySpec
+from darts_core.study.samplers import check_named
+from darts_core.study.space import SearchDimension, parse_space
+from darts_core.study.spec import StudySpec, enqueued
 from darts_core.study.study import announce, open_study, summarize
 from darts_core.study.table import log_hparams, write_tables
 from hydra_plugins.darts_ray_launcher._config import RAY_TARGET, cluster_of_launcher
 from hydra_plugins.darts_slurm_launcher._config import SLURM_TARGET, queue_of_launcher
 from hydra_plugins.darts_sweeper._described import describe
-from hydra_plugins.darts_sweeper._overrides import split, with_numbers, words
+from hydra_plugins.darts_sweeper._overrides import chosen, joined, split, with_numbers, words
 from hydra_plugins.darts_sweeper._trial import HydraTrial, WorkerTask, device_in
 
 __all__ = ["run_sweep"]
@@ -81,7 +82,7 @@ def run_sweep(
     for name in ("storage", "warm_start", "artifacts"):
         refuse_password(plain.get(name), f"hydra.sweeper.{name}")
     fixed, space = split(arguments)
-    space = {**space, **_yaml_space(plain.pop("space", None))}
+    space = joined(space, _yaml_space(plain.pop("space", None)))
     spec = _spec(plain, space, config)
     Path(str(config.hydra.sweep.dir)).mkdir(parents=True, exist_ok=True)
     trial = HydraTrial.pack(task_function, config, hydra_context, fixed, tuple(spec.objectives))
@@ -149,8 +150,10 @@ def _settings(settings: Mapping[str, Any], config: DictConfig) -> dict[str, Any]
             plain[key] = value
     if plain.get("direction") is None:
         plain["direction"] = _usual_direction(plain)
+    typed = OmegaConf.select(config, "hydra.overrides.hydra") or ()
     for kind, usual in (("sampler", "tpe"), ("pruner", "default")):
-        plain[kind] = _chosen(kind, plain.get(kind) or usual, tune.get(kind), usual)
+        named = chosen(typed, f"hydra/sweeper/{kind}")
+        plain[kind] = _chosen(kind, plain.get(kind) or usual, tune.get(kind), usual, named=named)
     return plain
 
 
@@ -223,14 +226,17 @@ def _usual_direction(plain: Mapping[str, Any]) -> str:
     return "maximize"
 
 
-def _chosen(kind: str, given: Any, of_app: Any, usual: str) -> dict[str, Any]:
-    """The sampler or pruner: the group's own default gives way to what the app's node names."""
+def _chosen(kind: str, given: Any, of_app: Any, usual: str, *, named: bool) -> dict[str, Any]:
+    """The sampler or pruner: the group's default, if not `named`, gives way to what the app's node names."""
     own = _named(given)
     if own.get("name") != usual or of_app is None:
         return own
+    check_named(kind, of_app)
     other = _named(of_app)
     if other.get("name") == usual:
         return {**other, **own}
+    if named:
+        return own
     options = [f"hydra.sweeper.{kind}.{key}" for key in own if key != "name"]
     if options:
         raise TuneError(
@@ -276,8 +282,10 @@ def _spec(plain: Mapping[str, Any], space: Mapping[str, Any], config: DictConfig
     space = _as_begun(space, folder / "study.json")
     first = [
         {_full(str(name), space): value for name, value in entry.items()}
-        for entry in plain.get("enqueue") or ()
+        for entry in enqueued(plain.get("enqueue") or ())
     ]
+    own = _defaults(space, config) if plain["defaults_first"] else None
+    baseline, tried = _whole(own, parse_space(space))
     length = [name for name in space if name.lstrip("+") == plain.get("epochs_setting")]
     options = ("sampler", "pruner", "seed", "metric", "direction", "objectives", "constraints")
     more = (
@@ -292,8 +300,8 @@ def _spec(plain: Mapping[str, Any], space: Mapping[str, Any], config: DictConfig
         space,
         Budget(**{key: plain.get(key) for key in _BUDGET}),
         folder=folder,
-        enqueue=first,
-        baseline=_defaults(space, config) if plain["defaults_first"] else None,
+        enqueue=[*tried, *first],
+        baseline=baseline,
         device_share=_share(plain["workers"], config),
         epochs_setting=length[0] if length else None,
         **{key: plain[key] for key in (*options, *more)},
@@ -350,6 +358,21 @@ def _defaults(space: Mapping[str, Any], config: DictConfig) -> dict[str, Any] | 
         if value is not _ABSENT and dimension.active(params):
             params[name] = value
     return params or None
+
+
+def _whole(
+    own: dict[str, Any] | None, space: Mapping[str, SearchDimension]
+) -> tuple[dict[str, Any] | None, list[dict[str, Any]]]:
+    """The configuration as the baseline; as a setting to be tried first where what it lacks is drawn."""
+    lacking = [n for n, d in space.items() if own and n not in own and d.active(own)]
+    inside = all(space[name].contains(value) for name, value in (own or {}).items())
+    if own is None or not lacking or not inside:
+        return own, []
+    log.warning(
+        "the configuration has no value of %s, so there is no baseline to compare with; give it one",
+        ", ".join(lacking),
+    )
+    return None, [own]
 
 
 def _run(

@@ -80,6 +80,28 @@ print(f"final test rmse {0.4:.4f}")
 """
 
 
+@pytest.mark.parametrize(
+    ("kind", "name", "default"),
+    [
+        ("float", "momentum", 0.9), ("float", "gamma", 0.99), ("float", "gamma", 0.999),
+        ("float", "ema-momentum", 0.99996), ("float", "dropout", 0.9999999), ("float", "lr", 0.0123456789),
+        ("int", "hidden", 1234567),
+    ],
+)  # fmt: skip
+def test_the_proposal_holds_the_default_as_it_is_and_a_range_around_it(
+    tmp_path, kind, name, default
+):
+    option = f'parser.add_argument("--{name}", type={kind}, default={default!r})'
+    (tmp_path / "train.py").write_text(
+        f"import argparse\nparser = argparse.ArgumentParser()\n{option}\n"
+        "parser.parse_args()\nprint(f'val_acc {0.5:.2f}')\n"
+    )
+    job = tmp_path / "job.yaml"
+    job.write_text(proposal(read_script(tmp_path)))
+    step = build_plan([job]).steps[0]
+    assert step.baseline_configuration() == {name.replace("-", "_"): default}
+
+
 def test_options_that_take_some_values_alone_are_proposed_with_these(tmp_path):
     """A number between them is refused by the script's own parser."""
     lines = [
@@ -131,7 +153,10 @@ def test_held_out_figures_are_proposed_before_training_and_test_figures(tmp_path
 @pytest.mark.parametrize(
     ("line", "name", "mode"),
     [("loss 0.5 acc 0.9", "acc", "max"), ("loss 0.5 mae 3.1", "mae", "min"), ("loss 1 r2 0.9", "r2", "max"),
-     ("loss 4.2 ppl 66.7", "ppl", "min"), ("loss 0.5 lr 0.1", "loss", "min")],
+     ("loss 4.2 ppl 66.7", "ppl", "min"), ("loss 0.5 lr 0.1", "loss", "min"),
+     ("train_loss 0.5 train_acc 0.9 lr 0.1", "train_acc", "max"), ("train_loss 0.5 dice 0.8", "dice", "max"),
+     ("Train Loss: 0.5 LR: 0.001 Time: 3.2 grad_norm: 1.5", "Train_Loss", "min"),
+     ("test_acc 0.9 samples/s 812.5 learning_rate 0.1 GPU mem 3.1", "test_acc", "max")],
 )  # fmt: skip
 def test_what_a_task_is_judged_by_is_proposed_before_its_loss(line, name, mode):
     text = proposal(Script("train.py", metrics=suggest([line])))
@@ -240,3 +265,64 @@ def test_packages_beside_the_script_are_not_read(tmp_path, name):
         )
     assert read_script(tmp_path) == alone
     assert "Net" in alone.networks
+
+
+def test_the_lock_of_an_editor_or_a_folder_called_like_a_script_is_none(tmp_path):
+    """Emacs links `.#train.py` to nowhere while the script is edited."""
+    (tmp_path / "train.py").write_text(SCRIPT)
+    (tmp_path / ".#train.py").symlink_to("me@host.4711:1796087467")
+    (tmp_path / "._main.py").write_text("__main__")
+    (tmp_path / "gone.py").symlink_to("nowhere.py")
+    (tmp_path / "main.py").mkdir()
+    assert read_script(tmp_path).boot_file == "train.py"
+
+
+LOGGING = """
+import argparse, logging
+logger = logging.getLogger(__name__)
+parser = argparse.ArgumentParser()
+parser.add_argument("--lr", type=float, default=0.1)
+parser.add_argument("--warmup-epochs", type=int, default=5)
+parser.add_argument("--epochs", type=int, default=300)
+parser.parse_args()
+for epoch in range(300):
+    logger.info("epoch %d: val_acc %.3f, %d%% done", epoch, 0.9, 50)
+"""
+
+
+def test_what_a_logger_is_left_to_fill_in_is_read_as_printed(tmp_path):
+    (tmp_path / "train.py").write_text(LOGGING)
+    assert [item.name for item in read_script(tmp_path).metrics] == ["val_acc"]
+
+
+@pytest.mark.parametrize(
+    ("name", "epochs"),
+    [
+        ("warmup-epochs", 300),
+        ("lr-decay-epochs", 300),
+        ("swa_start_epochs", 300),
+        ("max-epochs", 5),
+    ],
+)
+def test_the_epochs_of_a_training_are_not_those_of_its_warm_up(tmp_path, name, epochs):
+    text = LOGGING.replace("warmup-epochs", name)
+    (tmp_path / "train.py").write_text(text)
+    assert read_script(tmp_path).epochs == epochs
+    # nothing says how long a training is
+    (tmp_path / "train.py").write_text(text.replace("--epochs", "--steps"))
+    assert read_script(tmp_path).epochs == (None if epochs == 300 else epochs)
+
+
+def test_a_default_without_a_point_is_a_real_number_where_its_option_takes_one(tmp_path):
+    (tmp_path / "train.py").write_text(
+        "import argparse\nparser = argparse.ArgumentParser()\n"
+        'parser.add_argument("--lr", type=float, default=1)\n'
+        'parser.add_argument("--hidden", type=int, default=8)\nparser.parse_args()\n'
+    )
+    job = tmp_path / "job.yaml"
+    job.write_text(proposal(read_script(tmp_path)))
+    space = build_plan([job]).steps[0].space
+    assert (space["lr"].low, space["lr"].high, space["lr"].integer, space["lr"].log) == (
+        0.1, 10.0, False, True,
+    )  # fmt: skip
+    assert (space["hidden"].low, space["hidden"].high, space["hidden"].integer) == (4, 16, True)

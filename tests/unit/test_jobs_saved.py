@@ -285,3 +285,9 @@ def test_only_what_lies_in_a_version_goes_with_it(tmp_path):
     for folder in (made.path / "code", made.path / "code/deep", tmp_path / ".params/mine/code"):
         assert store.keeps(folder), folder
     assert not store.keeps("/elsewhere/a/V001/code")
+
+
+def test_a_job_that_is_not_there_is_not_edited_and_its_root_not_made(tmp_path):
+    with pytest.raises(JobError, match="There is no job 'x'"):
+        Store(tmp_path / "typo").edit_job("x", "text")
+    assert not (tmp_path / "typo").exists()

@@ -100,3 +100,12 @@ def test_what_is_piped_in_may_hold_bytes_that_are_no_text(monkeypatch, capsys):
     monkeypatch.setattr("sys.stdin", piped)
     assert run_suggest(None, SimpleNamespace(log="-", form="csv")) == 0
     assert "acc,1,0.5,0.5,max" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("sign", ["/", "-", ".", "@"])
+def test_a_name_does_not_take_the_figure_of_a_longer_one_behind_a_sign(sign):
+    """Lightning's bar: `loss=0.31, v_num=0, val/loss=0.42`."""
+    lines = [f"Epoch 3: loss=0.31, v_num=0, val{sign}loss=0.42", f"val{sign}loss=0.4"]
+    found = {item.name: (item.lines, item.first, item.last) for item in suggest(lines)}
+    assert found["loss"] == (1, 0.31, 0.31)
+    assert found["val_loss"] == (2, 0.42, 0.4)

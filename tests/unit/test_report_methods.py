@@ -201,3 +201,22 @@ def test_the_seconds_of_a_training_add_up_over_its_epochs(tmp_path):
         (folder / "result.json").write_text(json.dumps({"schema_version": 1, "val_accuracy": 0.4}))
     page = write_multirun_report(version).read_text()
     assert "train.layers=2: 40 % at 9" in page
+
+
+def test_an_export_of_the_network_before_it_was_pruned_is_not_what_a_run_ended_with(tmp_path):
+    """It keeps the accuracy of what it exported, and stands behind `prune` in the order of the stages."""
+    version = tmp_path / "job" / "V001"
+    for number, pruned in enumerate((0.6, 0.7)):
+        element = version / str(number)
+        whole = {"val_accuracy": 0.9 - 0.1 * number, "model": str(element / "train" / "model.pt")}
+        for stage, result in (
+            ("train", whole), ("prune", {"val_accuracy": pruned}), ("export", whole),
+        ):  # fmt: skip
+            (element / stage).mkdir(parents=True)
+            (element / stage / "result.json").write_text(json.dumps(result))
+        (element / "overrides.yaml").write_text(yaml.safe_dump([f"train.layers={number + 1}"]))
+    page = write_multirun_report(version).read_text()
+    lines = (version / "methods.md").read_text().splitlines()
+    assert [line.split(" | ")[1] for line in lines[2:4]] == ["0.6", "0.7"]
+    assert best_element(version) == version / "1"
+    assert "on val is element 1 (train.layers=2): 70.00 %" in page

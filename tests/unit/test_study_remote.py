@@ -127,6 +127,21 @@ def test_what_of_a_cluster_a_trial_takes():
         replace(RayCluster(), num_gpus=-1)
 
 
+@pytest.mark.parametrize(
+    ("given", "words"),
+    [
+        ({"num_cpus": "two"}, "num_cpus='two' is not allowed; give a number"),
+        ({"num_gpus": None}, "num_gpus=None is not allowed"),
+        ({"address": 6379}, "address=6379 is no text; give auto or HOST:PORT"),
+        ({"runtime_env": "."}, r"runtime_env='\.' is no mapping"),
+        (["auto"], r"cluster is \['auto'\]; give a mapping"),
+    ],
+)
+def test_a_cluster_described_by_values_of_the_wrong_kind_is_refused_in_a_sentence(given, words):
+    with pytest.raises(TuneError, match=words):
+        cluster_of(given)
+
+
 def test_an_address_where_nothing_answers_is_said_within_a_bounded_time():
     with socket.create_server(("127.0.0.1", 0)) as silent:
         address = f"127.0.0.1:{silent.getsockname()[1]}"

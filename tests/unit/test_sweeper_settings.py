@@ -17,7 +17,7 @@ from hydra_plugins.darts_ray_launcher._config import RAY_TARGET
 from hydra_plugins.darts_slurm_launcher._config import SLURM_TARGET
 from hydra_plugins.darts_sweeper._config import DartsSweeperConfig
 from hydra_plugins.darts_sweeper._described import describe
-from hydra_plugins.darts_sweeper._overrides import split
+from hydra_plugins.darts_sweeper._overrides import joined, split
 from hydra_plugins.darts_sweeper._sweep import _as_begun, _defaults, _settings, _spec, _yaml_space
 from hydra_plugins.darts_sweeper._trial import HydraTrial
 
@@ -27,12 +27,12 @@ JOBLIB = "hydra_plugins.hydra_joblib_launcher.joblib_launcher.JoblibLauncher"
 SUBMITIT = "hydra_plugins.hydra_submitit_launcher.submitit_launcher."
 
 
-def settings(folder, tune=None, target=BASIC, **own):
+def settings(folder, tune=None, target=BASIC, typed=(), **own):
     """Those of a sweep of our own command, whose node `tune` holds `tune`."""
     given = {**asdict(DartsSweeperConfig()), "folder": str(folder), **own}
     node = {
         "tune": {**to_plain(Tune()), **(tune or {})},
-        "hydra": {"launcher": {"_target_": target}},
+        "hydra": {"launcher": {"_target_": target}, "overrides": {"hydra": list(typed)}},
     }
     return _settings(given, OmegaConf.create(node))
 
@@ -52,6 +52,21 @@ def test_options_of_the_usual_sampler_are_not_lost(tmp_path):
     assert settings(tmp_path, app, sampler=chosen)["sampler"] == both
     with pytest.raises(TuneError, match=r"an option of tpe, but tune\.sampler names gp"):
         settings(tmp_path, {"sampler": "gp"}, sampler=chosen)
+
+
+@pytest.mark.parametrize(
+    ("kind", "usual", "of_app"), [("sampler", "tpe", "gp"), ("pruner", "default", "none")]
+)
+def test_what_is_chosen_on_the_command_line_goes_before_what_the_app_names(
+    tmp_path, kind, usual, of_app
+):
+    own, typed = {kind: {"name": usual}}, ["hydra/sweeper=darts", f"hydra/sweeper/{kind}={usual}"]
+    assert settings(tmp_path, {kind: of_app}, typed=typed, **own)[kind] == {"name": usual}
+    # the group's own default, of which nobody spoke, gives way
+    assert settings(tmp_path, {kind: of_app}, typed=typed[:1], **own)[kind] == {"name": of_app}
+    # as the sentence about options of another one advises
+    more = {kind: {"name": usual, "n_startup_trials": 20}}
+    assert settings(tmp_path, {kind: of_app}, typed=typed, **more)[kind] == more[kind]
 
 
 def test_what_the_apps_options_say_of_the_study_counts(tmp_path):
@@ -146,6 +161,17 @@ def test_only_trials_of_this_machine_share_its_devices(tmp_path, monkeypatch, ta
     assert spec(settings(tmp_path, {"workers": 8}), target).device_share == share
 
 
+@pytest.mark.parametrize("given", [{"train.momentum": 0.5}, ["train.momentum"]])
+def test_settings_to_be_tried_that_are_no_list_of_settings_are_refused(tmp_path, given):
+    with pytest.raises(TuneError, match="give a list of settings"):
+        spec(settings(tmp_path, enqueue=given))
+
+
+def test_a_sampler_of_the_app_that_is_no_name_is_refused(tmp_path):
+    with pytest.raises(TuneError, match=r"sampler is \['gp'\]; give a name"):
+        settings(tmp_path, {"sampler": ["gp"]})
+
+
 def test_a_sweep_knows_the_device_that_its_app_names():
     for node, device in (
         ({"device": "cuda:1"}, "cuda:1"),
@@ -226,6 +252,35 @@ def test_the_users_own_choice_of_a_swept_group_is_its_name(tmp_path):
     own = {"augment": "none", "+db/engine": "lite", "optimizer": None, "train.momentum": 0.9}
     assert _defaults(space, config) == own
     assert all(parse_space(space)[name].contains(value) for name, value in own.items())
+
+
+def test_a_configuration_that_lacks_a_swept_setting_is_tried_first_and_is_no_baseline(
+    tmp_path, caplog
+):
+    space = {**SPACE, "+train.nesterov": {"choices": [True, False]}}
+    app = OmegaConf.create({"train": {"momentum": 0.9}, "hydra": {"launcher": {"_target_": BASIC}}})
+    with caplog.at_level(logging.WARNING):
+        made = _spec(settings(tmp_path, enqueue=[{"momentum": 0.5}]), space, app)
+    assert made.baseline is None
+    assert made.enqueue == ({"train.momentum": 0.9}, {"train.momentum": 0.5})
+    assert "has no value of +train.nesterov" in caplog.text
+    # one that lies outside the space is run as it is, without what it lacks
+    app.train.momentum = 0.99
+    outside = _spec(settings(tmp_path), space, app)
+    assert (outside.baseline, outside.enqueue) == ({"train.momentum": 0.99}, ())
+    # what its condition leaves out is not lacking
+    space["+train.nesterov"]["when"] = {"train.momentum": 0.5}
+    app.train.momentum = 0.9
+    assert _spec(settings(tmp_path), space, app).baseline == {"train.momentum": 0.9}
+
+
+@pytest.mark.parametrize("name", ["train.momentum", "+train.momentum"])
+def test_a_setting_that_is_swept_twice_is_refused(name):
+    _, swept = split(["train.momentum=interval(0.1,0.2)", "train.layers=2,3"])
+    with pytest.raises(TuneError, match=r"train\.momentum is swept on the command line and in hyd"):
+        joined(swept, {name: {"low": 0.5, "high": 0.9}})
+    more = {"train.drop_path": {"low": 0.0, "high": 0.3}}
+    assert joined(swept, more) == {**swept, **more}
 
 
 def test_a_sweep_that_goes_on_with_other_settings_says_which(tmp_path, caplog):

@@ -95,6 +95,8 @@ def test_the_metric_on_val_is_the_best_trials_whatever_came_first():
     [
         "val_loss", "perplexity", "rmse", "val/mse", "latency_ms", "error_rate", "word_error_rate", "nll",
         "mape", "train_seconds", "inference_time", "params", "Test Err", "val_ssim_loss", "time_total_s",
+        "validation_0-logloss", "val_cross_entropy", "crossentropy", "bce", "val_rmsle", "smape",
+        "brier_score", "ece", "fid", "LPIPS", "eer", "val_bpb", "crps",
     ],
 )  # fmt: skip
 def test_of_these_less_is_better(name):
@@ -105,7 +107,8 @@ def test_of_these_less_is_better(name):
     "name",
     [
         "val_accuracy", "f1", "glossiness", "ms_ssim", "neg_mean_squared_error", "negative_loss",
-        "survival_time", "time_to_failure", "error_detection_score", "inference_fps", "_",
+        "survival_time", "time_to_failure", "error_detection_score", "inference_fps", "_", "entropy",
+        "neg_log_loss", "cross_validation_score",
     ],
 )  # fmt: skip
 def test_of_these_nobody_guesses_that_less_is_better(name):

@@ -110,6 +110,11 @@ def test_the_last_value_is_drawn_though_the_step_carries_a_rounding_error():
         ({"x": {"low": 1, "high": 9, "when": {"z": 1}}}, "Unknown dimension 'z'"),
         ({"x": [1], "y": {"low": 1, "high": 9, "when": {"x": 2}}}, "never happens"),
         (
+            {"x": [1], "y": {"low": 1, "high": 9, "when": "x=1"}},
+            r"has when: 'x=1'; .* when: \{NAME",
+        ),
+        ({"x": [1], "y": {"choices": [1, 2], "when": ["x", 1]}}, r"has when: \['x', 1\]"),
+        (
             {"x": {"choices": [1], "when": {"y": 1}}, "y": {"choices": [1], "when": {"x": 1}}},
             "wait for each other",
         ),
@@ -118,6 +123,33 @@ def test_the_last_value_is_drawn_though_the_step_carries_a_rounding_error():
 def test_malformed_spaces_are_sentences(space, words):
     with pytest.raises(TuneError, match=words):
         parse_space(space)
+
+
+@pytest.mark.parametrize("value", [float("inf"), float("-inf"), float("nan")])
+def test_no_whole_number_is_infinite_or_nan(value):
+    assert not parse_space({"patience": {"low": 1, "high": 9}})["patience"].contains(value)
+
+
+@pytest.mark.parametrize(
+    ("given", "words"),
+    [
+        (
+            {"objectives": ["accuracy", "params"]},
+            r"objectives are \['accuracy', 'params'\]; .* maximize",
+        ),
+        ({"objectives": "accuracy"}, "objectives are 'accuracy'; give each with its direction"),
+        ({"constraints": ["params <= 5"]}, r"constraints are \['params <= 5'\]; give each metric"),
+        ({"enqueue": {"x": 2}}, r"enqueue is \{'x': 2\}; give a list of settings"),
+        ({"enqueue": ["x"]}, r"enqueue is \['x'\]; give a list of settings"),
+        ({"sampler": ["tpe"]}, r"sampler is \['tpe'\]; give a name"),
+        ({"pruner": 3}, "pruner is 3; give a name"),
+    ],
+)
+def test_a_study_described_by_values_of_the_wrong_kind_is_refused_in_a_sentence(
+    tmp_path, given, words
+):
+    with pytest.raises(TuneError, match=words):
+        StudySpec.make({"x": {"low": 1, "high": 9}}, Budget(3), folder=tmp_path, **given)
 
 
 def test_whole_numbers_may_be_written_with_a_point():

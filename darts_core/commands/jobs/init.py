@@ -30,6 +30,10 @@ _TIMES = ("latency", "inference", "ms")
 # what is read off a network before its loss, which most scripts print of the training
 _GOOD = ("acc", "accuracy", "top1", "f1", "auc", "r2", "rmse", "mae", "mape", "mse", "perplexity", "ppl",
          "wer", "cer", "loss")  # fmt: skip
+# of numbers that a training only tells of itself
+_ASIDE = {"lr", "learning", "wd", "momentum", "grad", "time", "elapsed", "eta", "seconds", "secs", "sec",
+          "s", "it", "speed", "throughput", "samples", "images", "memory", "mem", "gpu", "params",
+          "parameters"}  # fmt: skip
 
 
 def _words(name: str) -> list[str]:
@@ -51,16 +55,24 @@ def _range(name: str, default: float) -> dict[str, Any] | None:
             "stop": round(high) if whole else high,
             **kind,
         }
-    return {"start": default / 2, "stop": min((1.0 + default) / 2, 0.99)} if default < 1 else None
+    if default >= 1:
+        return None
+    between = (1.0 + default) / 2
+    # a decay of 0.999 lies in its range, too
+    return {"start": default / 2, "stop": between if default > 0.99 else min(between, 0.99)}
 
 
 def _rank(metric: Suggestion) -> tuple[int, int]:
-    """What to optimise: held-out figures first, training figures late, test figures last."""
+    """What to optimise: held-out figures first, training figures late, test figures last.
+
+    Behind them what is no figure of a network, such as the learning rate.
+    """
     words = _words(metric.name)
     kind = (
         0 if set(words) & set(_HELD_OUT) else 3 if "test" in words else 2 if "train" in words else 1
     )
-    return kind, next((i for i, good in enumerate(_GOOD) if good in words), len(_GOOD))
+    good = next((i for i, good in enumerate(_GOOD) if good in words), len(_GOOD))
+    return (4 if good == len(_GOOD) and not _ASIDE.isdisjoint(words) else kind), good
 
 
 def _names(metrics: Sequence[Suggestion]) -> dict[str, str]:
@@ -179,6 +191,13 @@ def _metrics(good: Sequence[Suggestion], names: Mapping[str, str]) -> list[str]:
     return lines
 
 
+def _number(value: float) -> str:
+    """An end of a range, or a truth value, as YAML has it: without the rounding error of a product."""
+    if isinstance(value, bool):
+        return str(value).lower()
+    return str(value) if isinstance(value, int) else f"{value:.12g}"
+
+
 def _space(
     script: Script,
     ranges: Mapping[str, Mapping[str, Any]],
@@ -186,11 +205,9 @@ def _space(
 ) -> list[str]:
     lines = ["search_space:", "  - params:"]
     for name, kept in ranges.items():
-        shown = ", ".join(
-            f"{k}: {str(v).lower() if v is True else f'{v:g}'}" for k, v in kept.items()
-        )
+        shown = ", ".join(f"{key}: {_number(value)}" for key, value in kept.items())
         lines.append(
-            f"      - {{type: continuous_param, name: {name}, {shown}, default: {script.options[name]:g}}}"
+            f"      - {{type: continuous_param, name: {name}, {shown}, default: {script.options[name]!r}}}"
         )
     for name, allowed in chosen.items():
         # a list of JSON is one of YAML

@@ -23,7 +23,10 @@ from darts_core.store.code import python_files
 __all__ = ["Network", "Script", "read_script"]
 
 _FILES = 50
-_PLACE = re.compile(r"%[-+#0 ]*\d*(?:\.\d+)?([diufeEgGs])")
+_PLACE = re.compile(r"%%|%[-+#0 ]*\d*(?:\.\d+)?[diufeEgGs]")
+# an option that ends in `epochs` and has one of these words counts others than those of a training
+_OTHER_EPOCHS = {"warmup", "warm", "decay", "cooldown", "patience", "start", "freeze", "swa", "lr", "restart",
+                 "save", "log", "eval", "val", "test", "check", "between", "per"}  # fmt: skip
 
 
 @dataclass
@@ -76,6 +79,9 @@ def _boot_file(folder: Path) -> Path:
     names = ("main.py", "train.py", "run.py")
     found = []
     for path in sorted(folder.glob("*.py")):
+        # an editor's lock is a hidden link to nowhere
+        if path.name[0] == "." or not path.is_file():
+            continue
         text = read_bytes(path, JobError).decode("utf-8", "replace")
         if (
             "__main__" in text
@@ -99,7 +105,7 @@ def _text(node: ast.expr) -> str | None:
     if isinstance(node, ast.JoinedStr):
         return "".join(_text(part) or "0.5" for part in node.values)
     if isinstance(node, ast.BinOp) and isinstance(node.op, ast.Mod):
-        return _PLACE.sub("0.5", _text(node.left) or "").replace("%%", "%")
+        return _filled(_text(node.left) or "")
     if isinstance(node, ast.BinOp) and isinstance(node.op, ast.Add):
         return f"{_text(node.left) or '0.5'}{_text(node.right) or '0.5'}"
     if (
@@ -111,13 +117,33 @@ def _text(node: ast.expr) -> str | None:
     return None
 
 
+def _filled(text: str) -> str:
+    """A text with 0.5 in each place of the `%` kind."""
+    return _PLACE.sub(lambda found: "%" if found[0] == "%%" else "0.5", text)
+
+
 def _printed(tree: ast.Module) -> list[str]:
     lines = []
     for node in ast.walk(tree):
         if isinstance(node, ast.Call) and _called(node) in ("print", "write", "info"):
             parts = [_text(argument) or "0.5" for argument in node.args]
+            if (
+                _called(node) == "info"
+                and len(parts) > 1
+                and isinstance(node.args[0], ast.Constant)
+            ):
+                parts = [_filled(parts[0])]  # a logger fills the others in
             lines += " ".join(parts).splitlines()
     return lines
+
+
+def _epochs(options: Mapping[str, float]) -> int | None:
+    """The default of the option that says how many epochs a training has."""
+    for name, value in options.items():
+        words = re.split(r"[\W_]+", name.lower())
+        if name.endswith("epochs") and value >= 1 and _OTHER_EPOCHS.isdisjoint(words):
+            return int(value)
+    return None
 
 
 def _options(tree: ast.Module, script: Script) -> None:
@@ -136,6 +162,9 @@ def _options(tree: ast.Module, script: Script) -> None:
             continue
         name = long[0][2:].replace("-", "_")
         allowed = _allowed(values.get("choices"), value)
+        kind = values.get("type")
+        if is_number(value) and isinstance(kind, ast.Name) and kind.id == "float":
+            value = float(value)  # type=float, default=1
         if is_number(value):
             script.options[name], script.flags[name] = value, long[0]
         if "choices" in values:
@@ -173,9 +202,7 @@ def read_script(folder: Path, log: Path | None = None) -> Script:
         trees = [_tree(path) for path in _sources(folder)]
         lines = [line for found in trees if found for line in _printed(found)]
     script.metrics = suggest(lines)
-    script.epochs = next(
-        (int(v) for k, v in script.options.items() if k.endswith("epochs") and v >= 1), None
-    )
+    script.epochs = _epochs(script.options)
     script.networks = _networks(folder)
     script.model_file = _saved(tree)
     return script

@@ -76,7 +76,10 @@ def _pattern(words: str, separator: str, others: Iterable[str]) -> str:
         between = rf"\s*{separator.partition('/')[0].strip()}\s*\d+/\d+ ?\("
     # `accuracy` is not `val accuracy`: where both are printed, no word may stand before the shorter
     alone = r"(?<![A-Za-z_] )" if any(other.endswith(f" {words}") for other in others) else ""
-    return rf"{alone}\b{re.escape(words)}{between}{_NUMBER}".replace("\\ ", " ")
+    # nor is `loss` what stands in `val/loss`
+    longer = tuple(f"{sign}{words}" for sign in "@./-")
+    begins = r"(?<![\w@./-])" if any(other.endswith(longer) for other in others) else r"\b"
+    return rf"{alone}{begins}{re.escape(words)}{between}{_NUMBER}".replace("\\ ", " ")
 
 
 def _values(pattern: re.Pattern[str], lines: Iterable[str]) -> list[float]:

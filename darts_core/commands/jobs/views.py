@@ -206,7 +206,7 @@ def run_logs(store: Store, args: argparse.Namespace) -> int:
         path = _trial_folder(version, args.trial) / "log.txt"
     offset = 0
     if args.tail is not None:
-        for line in tail(path, args.tail) if args.tail > 0 else ():
+        for line in tail(path, args.tail, most=None) if args.tail > 0 else ():
             print(line)
         offset = path.stat().st_size if path.exists() else 0
     while True:

@@ -26,6 +26,7 @@ __all__ = [
     "SAMPLERS",
     "Drawing",
     "build",
+    "check_named",
     "check_sampler",
     "grid_size",
     "make_sampler",
@@ -272,14 +273,28 @@ def named(kind: str, given: str | Mapping[str, Any], known: Mapping[str, Any]) -
     """`given` (a name, or a mapping with `name` and options) as a mapping with a known name.
 
     Raises:
-        TuneError: unknown name.
+        TuneError: unknown name, or neither a name nor a mapping.
     """
+    check_named(kind, given)
     entry = {"name": given} if isinstance(given, str) else dict(given)
     entry.pop("description", None)
     name = entry.get("name")
-    if name not in known:
+    if not isinstance(name, str) or name not in known:
         raise TuneError(unknown_name(kind, str(name), known))
     return entry
+
+
+def check_named(kind: str, given: Any) -> None:
+    """Refuse what is neither a name nor a mapping.
+
+    Raises:
+        TuneError: it is another kind of value, such as a list.
+    """
+    if not isinstance(given, (str, Mapping)):
+        raise TuneError(
+            f"The {kind} is {given!r}; give a name, or a mapping with that name and its options, such as "
+            "{name: NAME, OPTION: 3}."
+        )
 
 
 def make_sampler(given: str | Mapping[str, Any], draw: Drawing) -> Any:

@@ -1,0 +1,41 @@
+"""`jobs logs`: what it prints of a log."""
+
+import argparse
+
+from darts_core.commands.jobs.cli import configure
+from darts_core.commands.jobs.views import run_logs
+from darts_core.report.job_details import tail
+from darts_core.store.jobs import Store
+from darts_core.store.record import SCRIPT, new_record
+
+
+def printed(folder, capsys, text, *options):
+    """What the command prints of a script's log that holds `text`."""
+    store = Store(folder)
+    store.create_job("a", kind=SCRIPT)
+    with store.new_version("a", new_record(SCRIPT)) as path:
+        (path / "job.log").write_text(text)
+    parser = argparse.ArgumentParser()
+    configure(parser)
+    assert run_logs(store, parser.parse_args(["logs", "a", *options])) == 0
+    return capsys.readouterr().out.splitlines()
+
+
+def test_as_many_last_lines_of_a_long_log_are_printed_as_were_asked_for(tmp_path, capsys):
+    lines = [f"epoch {number} {'.' * 90}" for number in range(3000)]
+    text = "\n".join(lines) + "\n"
+    assert printed(tmp_path, capsys, text, "--tail", "2500") == lines[-2500:]
+
+
+def test_the_states_of_a_progress_bar_are_lines_of_a_log(tmp_path):
+    log = tmp_path / "log.txt"
+    log.write_text("\r".join(f"{number}/9999 {'#' * 90}" for number in range(9999)))
+    assert tail(log, 3, most=2**16) == [f"{n}/9999 {'#' * 90}" for n in (9996, 9997, 9998)]
+    assert len(tail(log, 9000, most=None)) == 9000
+
+
+def test_the_end_of_a_log_of_few_lines_is_read_within_a_limit(tmp_path):
+    log = tmp_path / "log.txt"
+    log.write_text("x" * 300_000 + "\nlast\n")
+    assert tail(log, 10)[-1] == "last"
+    assert len(tail(log, 10, most=1000)) == 2

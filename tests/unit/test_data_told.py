@@ -237,6 +237,20 @@ def test_a_class_called_train(tmp_path):
         load_data("image_folder", tmp_path / "b")
 
 
+@pytest.mark.parametrize(("train", "test"), [("Training", "Testing"), ("seg_train", "seg_VAL")])
+def test_a_training_and_a_test_set_of_other_names_are_no_two_classes(tmp_path, train, test):
+    for name in (train, test, "other"):
+        write_images(tmp_path / "a" / name)
+    with pytest.raises(DataError, match=f"a holds {train} and {test}, .* call them train and test"):
+        load_data("image_folder", tmp_path / "a")
+    # images right in them make them classes, as does one name alone
+    write_images(tmp_path / "b", classes=(train, test))
+    assert load_data("image_folder", tmp_path / "b").num_classes == 2
+    for name in (train, "bus"):
+        write_images(tmp_path / "c" / name)
+    assert load_data("image_folder", tmp_path / "c").class_names == tuple(sorted((train, "bus")))
+
+
 def test_an_input_called_val_is_one_where_there_are_no_targets_of_val(tmp_path, rng):
     arrays = {"x_image": pictures(rng), "x_val": rng.normal(size=40), "y": np.arange(40) % 2}
     names = {one.name for one in saved(tmp_path / "a.npz", **arrays).named}

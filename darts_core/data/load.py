@@ -13,6 +13,7 @@ import numpy as np
 import torch
 
 from darts_core.data.bundle import DataBundle
+from darts_core.data.checks import check_channels_first
 from darts_core.data.encoded import EncodedImages
 from darts_core.data.make import check_types, make_bundle
 from darts_core.data.source import MIN_SIZE, SOURCES, Loader, RawData, check_memory
@@ -156,6 +157,7 @@ def _resized(raw: RawData, size: int) -> RawData:
                 f"data.image_size={size} resizes images of uint8; {raw.origin} holds {images.dtype} of "
                 f"shape {images.shape}. Leave it out."
             )
+        check_channels_first(images.shape, f"The images of {raw.origin}")
         if images.shape[2:] == (size, size):
             return images
         check_memory(images.shape[0] * images.shape[1] * size * size, f"data.image_size={size}")

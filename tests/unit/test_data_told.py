@@ -9,8 +9,9 @@ from PIL import Image
 from test_data_shapes import saved
 from test_data_sources import write_images, write_parquet
 
-from darts_core.data import load_data
+from darts_core.data import SOURCES, RawData, load_data
 from darts_core.errors import DataError
+from darts_core.registry import Entry
 from darts_core.tasks import make_task
 
 
@@ -235,6 +236,19 @@ def test_a_class_called_train(tmp_path):
     write_images(tmp_path / "b", classes=("test", "train"))
     with pytest.raises(DataError, match="train has 0 class sub-folders"):
         load_data("image_folder", tmp_path / "b")
+
+
+@pytest.mark.parametrize(("sides", "size"), [((9, 9, 3), 9), ((9, 10, 4), None), ((9, 9, 6), 16)])
+def test_images_whose_channels_stand_last_are_not_enlarged(monkeypatch, rng, sides, size):
+    x = rng.integers(0, 256, (40, *sides), dtype=np.uint8)
+    for name, images in {"last": x, "first": x.transpose(0, 3, 1, 2)}.items():
+        made = RawData(images, np.arange(40) % 2, (), "somewhere")
+        entry = Entry(name, lambda path=None, made=made: made, "made here")
+        monkeypatch.setitem(SOURCES._entries, name, entry)
+    with pytest.raises(DataError, match=r"in which channels seem to stand last; .*transpose\(0, 3"):
+        load_data("last", image_size=size)
+    height, width = (size, size) if size else sides[:2]
+    assert load_data("first", image_size=size).input_shape == (sides[2], height, width)
 
 
 @pytest.mark.parametrize(("train", "test"), [("Training", "Testing"), ("seg_train", "seg_VAL")])

@@ -251,6 +251,34 @@ def test_images_whose_channels_stand_last_are_not_enlarged(monkeypatch, rng, sid
     assert load_data("first", image_size=size).input_shape == (sides[2], height, width)
 
 
+@pytest.mark.parametrize(
+    ("shape", "kind", "told"),
+    [
+        ((16, 16, 12), "f4", "images of 16 channels; if channels stand last"),
+        ((12, 16, 16), "f4", None),
+        ((16, 9, 12), "f4", None),
+        ((128, 9), "f4", "series of 128 channels and 9 positions; if positions stand first"),
+        ((9, 128), "f4", None),
+        ((128, 1), "f4", None),  # a table's columns as channels
+        ((28, 28), "u1", "series of 28 channels; grey images have one channel: x[:, None]"),
+        ((3, 28), "u1", None),
+    ],
+)
+def test_shapes_that_look_like_another_layout_are_told(tmp_path, rng, caplog, shape, kind, told):
+    x = rng.integers(0, 256, (40, *shape)).astype(kind)
+    for name in ("npz", "npy"):
+        caplog.clear()
+        if name == "npz":
+            bundle = saved(tmp_path / "a.npz", x=x, y=np.arange(40) % 2)
+        else:
+            np.save(tmp_path / "x.npy", x)
+            np.save(tmp_path / "y.npy", np.arange(40) % 2)
+            bundle = load_data("npy", tmp_path / "x.npy", targets=str(tmp_path / "y.npy"))
+        assert bundle.input_shape == shape  # as documented
+        assert ("is read as" in caplog.text) == (told is not None)
+        assert (told or "") in caplog.text
+
+
 @pytest.mark.parametrize(("train", "test"), [("Training", "Testing"), ("seg_train", "seg_VAL")])
 def test_a_training_and_a_test_set_of_other_names_are_no_two_classes(tmp_path, train, test):
     for name in (train, test, "other"):

@@ -126,6 +126,19 @@ def test_a_number_that_does_not_count_leaves_loss_and_gradient_alone():
     assert output.grad.tolist() == [[-2.0], [0.0]]
 
 
+def test_a_column_of_which_a_split_knows_nothing_does_not_lower_r2(rng):
+    target = torch.from_numpy(rng.normal(size=(40, 3))).float()
+    output = target + torch.from_numpy(rng.normal(0, 0.3, (40, 3))).float()
+    task = Regression(outputs=3, names=("a", "b", "c"), mean=(0.0,) * 3, std=(1.0,) * 3)
+    target[:, 1] = math.nan
+    known = r2_score(target[:, ::2].numpy(), output[:, ::2].numpy())
+    assert metered(task, output, target)["r2"] == pytest.approx(known, abs=1e-5)
+    # a column that is known and never varies counts as 0, as before
+    target[:, 1] = 5.0
+    assert float(task.score(output, target)) == pytest.approx(2 * known / 3, abs=1e-5)
+    assert float(task.score(output, torch.full_like(target, math.nan))) == 0.0
+
+
 def test_perplexity_is_the_exponential_of_the_mean_over_positions():
     torch.manual_seed(1)
     task = NextToken().fitted(np.zeros((2, 2), np.int64), tuple("abc"))

@@ -194,6 +194,25 @@ def test_equal_outputs_share_their_precision_whatever_order_they_stand_in(rng):
     assert average_precision(output, target).tolist() == pytest.approx(expected, abs=1e-6)
 
 
+def test_outputs_that_are_no_numbers_are_no_right_answers():
+    # in the order of a folder: all of the first class, then the others
+    target = torch.arange(40) // 20
+    output = torch.full((40, 2), math.nan)
+    task = Classification(outputs=2, names=("a", "b"))
+    assert metered(task, output, target) == {"accuracy": 0.0}
+    assert float(task.score(output, target)) == 0.0
+    labels = MultiLabel(outputs=1, names=("a",))
+    found = metered(labels, output[:, :1], 1.0 - target[:, None])
+    assert math.isnan(found["mean_average_precision"])
+    assert found["label_accuracy"] == 0.0
+    # where no target counts nothing is asked
+    some, unknown = (
+        torch.tensor([[1.0], [-1.0], [math.nan]]),
+        torch.tensor([[1.0], [0.0], [math.nan]]),
+    )
+    assert float(labels.score(some, unknown)) == 1.0
+
+
 def test_a_batch_in_which_no_position_counts_has_no_loss_and_no_gradient():
     task = NextToken().fitted(np.zeros((2, 2), np.int64), tuple("abc"))
     output, target = torch.randn(2, 4, 3, requires_grad=True), torch.full((2, 4), IGNORED)

@@ -16,7 +16,9 @@ from darts_core.data.images import (
     frames_of,
     open_image,
     pixels_of,
+    transparent,
     warn_of_frames,
+    warn_of_transparency,
 )
 
 __all__ = ["EncodedImages"]
@@ -87,6 +89,9 @@ class EncodedImages:
                         label,
                     )
                 found[place] = pixels_of(image, (self.size, self.size), self.channels, label)
+                if "transparency" not in self._told and transparent(image):
+                    self._told.add("transparency")
+                    warn_of_transparency([label])
         return found
 
     def subset(self, index: np.ndarray) -> EncodedImages:

@@ -2,9 +2,9 @@
 
 What is read: JPEG, PNG, BMP, PPM, WebP, TIFF and GIF, by their content, whatever the file's name. Rules:
 8 bits a channel only (16-bit, 32-bit and float images are refused: which values mean black and white is
-not in the file); CMYK and YCbCr become RGB by the plain formulas, without colour profiles; transparency
-and EXIF rotation are left out; of several frames the first is taken, and that is said; at most
-64 million pixels.
+not in the file); CMYK and YCbCr become RGB by the plain formulas, without colour profiles; EXIF rotation
+and transparency are left out, and the second is said; of several frames the first is taken, and that is
+said; at most 64 million pixels.
 """
 
 from __future__ import annotations
@@ -29,7 +29,9 @@ __all__ = [
     "open_image",
     "pixels_of",
     "quietly",
+    "transparent",
     "warn_of_frames",
+    "warn_of_transparency",
 ]
 
 log = logging.getLogger("darts_core")
@@ -105,6 +107,32 @@ def warn_of_frames(labels: list[str]) -> None:
     if labels:
         more = f" and {len(labels) - 1} more" if len(labels) > 1 else ""
         log.warning("%s%s: several frames in a file; the first is taken", labels[0], more)
+
+
+def transparent(image: Any) -> bool:
+    """Whether something of an image, whose pixels were read, is seen through: what lies under it is read."""
+    if "A" in image.getbands():
+        alpha = image.getchannel("A")
+    elif "transparency" in image.info:
+        try:
+            alpha = image.convert("RGBA").getchannel("A")
+        except Exception:  # a damaged note beside pixels that are sound
+            return False
+    else:
+        return False
+    return bool(alpha.getextrema()[0] < 255)
+
+
+def warn_of_transparency(labels: list[str]) -> None:
+    """Say of the files called `labels` what became of their transparency."""
+    if labels:
+        more = f" and {len(labels) - 1} more" if len(labels) > 1 else ""
+        log.warning(
+            "%s%s: transparent parts are read in the colour that lies under them, often black; paint them on "
+            "a ground where that is not meant",
+            labels[0],
+            more,
+        )
 
 
 def pixels_of(image: Any, size: tuple[int, int], channels: int, label: str) -> np.ndarray:

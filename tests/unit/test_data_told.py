@@ -11,6 +11,7 @@ from test_data_sources import write_images, write_parquet
 
 from darts_core.data import SOURCES, RawData, load_data
 from darts_core.errors import DataError
+from darts_core.export.predict import read_image
 from darts_core.registry import Entry
 from darts_core.tasks import make_task
 
@@ -348,6 +349,27 @@ def test_parquet_files_of_no_part_are_told(tmp_path, caplog):
     write_parquet(tmp_path / "eval-0.parquet")
     assert sum(load_data("parquet", tmp_path).sizes.values()) == 40
     assert f"of {tmp_path} are not read: eval-0.parquet" in caplog.text
+
+
+@pytest.mark.parametrize("stream", [False, True])
+def test_transparency_that_is_left_out_is_told(tmp_path, caplog, stream):
+    write_images(tmp_path)
+    opaque = Image.new("RGBA", (10, 10), (9, 9, 9, 255))
+    opaque.save(tmp_path / "cat" / "000.png")
+    load_data("image_folder", tmp_path, image_size=10, stream=stream)
+    assert "transparent parts" not in caplog.text
+    icon = tmp_path / "cat" / "001.png"
+    Image.new("RGBA", (10, 10), (0, 0, 0, 0)).save(icon)
+    palette = Image.new("P", (10, 10), 0)
+    palette.save(tmp_path / "dog" / "001.png", transparency=0)
+    bundle = load_data("image_folder", tmp_path, image_size=10, stream=stream)
+    for name in bundle.parts if stream else ():
+        _ = bundle.split(name).inputs
+    (told,) = [r.message for r in caplog.records if "transparent parts are read" in r.message]
+    assert stream or told.startswith(f"{icon} and 1 more: ")
+    caplog.clear()
+    assert read_image(icon, (3, 10, 10)).max() == 0
+    assert f"{icon}: transparent parts are read in the colour that lies under them" in caplog.text
 
 
 @pytest.mark.parametrize("channels", [None, 1])

@@ -71,7 +71,9 @@ def make_bundle(
     inputs, values = _joined(raw), targets.values
     named = _fitted(raw, inputs, parts["params"])
     # named inputs are normalised a channel by what takes the row apart
-    mean, std = ((0.0,), (1.0,)) if named else channel_statistics(inputs, parts["params"])
+    mean, std = (
+        ((0.0,), (1.0,)) if named else channel_statistics(inputs, parts["params"], raw.origin)
+    )
     known = targets.task.fitted(values[parts["params"]], targets.names)
     used = np.concatenate(list(parts.values()))
     if len(used) < len(values):  # what a limit cuts away needs no memory

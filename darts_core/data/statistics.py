@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import logging
+
 import numpy as np
 
 from darts_core.data.encoded import EncodedImages
@@ -15,33 +17,50 @@ _DECODED = 2_000
 _BLOCK = 1000
 _BYTES = 100
 
+log = logging.getLogger("darts_core")
 Pair = tuple[tuple[float, ...], tuple[float, ...]]
 
 
-def channel_statistics(inputs: np.ndarray | EncodedImages, index: np.ndarray) -> Pair:
+def channel_statistics(
+    inputs: np.ndarray | EncodedImages, index: np.ndarray, origin: str = "the data"
+) -> Pair:
     """(mean, std) a channel of evenly chosen samples: images of uint8 on the scale 0..1, others as they are.
 
     Token rows [N, T] have neither. A channel that never changes has std 1: it is left at its scale instead
-    of being divided by nothing.
+    of being divided by nothing. Where that is so of all of them, the log tells of `origin`.
     """
     most = _DECODED if isinstance(inputs, EncodedImages) else _SAMPLES
     chosen = index[:: max(1, len(index) // most)]
     if inputs.ndim == 2:
         return (), ()
     if isinstance(inputs, EncodedImages) or inputs.dtype == np.uint8:
-        pairs = _of_bytes(inputs, chosen)
+        pairs = _of_bytes(inputs, chosen, origin)
     else:
         pairs = [_of_numbers(inputs, chosen, channel) for channel in range(inputs.shape[1])]
+    if not any(s for _, s in pairs):
+        log.warning(
+            "%s: its inputs are one number everywhere, in each channel, so that nothing can be learned from "
+            "them; look at what was saved",
+            origin,
+        )
     return tuple(m for m, _ in pairs), tuple(s or 1.0 for _, s in pairs)
 
 
-def _of_bytes(inputs: np.ndarray | EncodedImages, chosen: np.ndarray) -> list[tuple[float, float]]:
+def _of_bytes(
+    inputs: np.ndarray | EncodedImages, chosen: np.ndarray, origin: str
+) -> list[tuple[float, float]]:
     values = np.arange(256) / 255
     counts = np.zeros((inputs.shape[1], 256))
     for start in range(0, len(chosen), _BYTES):
         block = inputs[chosen[start : start + _BYTES]]
         for channel, own in enumerate(counts):
             own += np.bincount(block[:, channel].reshape(-1), minlength=256)
+    if counts[:, 1].any() and not counts[:, 2:].any():
+        log.warning(
+            "%s: its bytes are 0 and 1 alone; if they were numbers from 0 to 1, most was lost by the cast: "
+            "np.rint(255 * x).astype(np.uint8)",
+            origin,
+        )
     shares = counts / counts.sum(1, keepdims=True)
     centres = shares @ values
     spreads = [float(np.sqrt(s @ (values - c) ** 2)) for s, c in zip(shares, centres, strict=True)]

@@ -351,6 +351,22 @@ def test_parquet_files_of_no_part_are_told(tmp_path, caplog):
     assert f"of {tmp_path} are not read: eval-0.parquet" in caplog.text
 
 
+def test_inputs_in_which_nothing_is_left_are_told(tmp_path, rng, caplog):
+    y, shares = np.arange(40) % 2, rng.random((40, 8, 8))
+    shares[:, 0, 0] = 1.0
+    for images, told in (
+        (shares.astype(np.uint8), "its bytes are 0 and 1 alone; if they were numbers from 0 to 1"),
+        (np.full((40, 8, 8), 7, np.uint8), "its inputs are one number everywhere, in each channel"),
+        (np.rint(255 * shares).astype(np.uint8), None),
+    ):
+        caplog.clear()
+        saved(tmp_path / "a.npz", images=images, labels=y)
+        assert (told or "") in caplog.text
+        assert ("alone;" in caplog.text or "one number" in caplog.text) == (told is not None)
+    saved(tmp_path / "b.npz", x=np.stack([shares, 0 * shares], 1), y=y)  # one channel is known
+    assert "one number" not in caplog.text
+
+
 @pytest.mark.parametrize("stream", [False, True])
 def test_transparency_that_is_left_out_is_told(tmp_path, caplog, stream):
     write_images(tmp_path)

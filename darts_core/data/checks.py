@@ -179,6 +179,11 @@ def _check_arrays(
             f"The {part} labels of {raw.origin} have dtype {targets.dtype} and shape {targets.shape}; "
             f"needed are numbers, one or more a sample.{numbered * (targets.dtype.kind in 'US')}"
         )
+    if 0 in targets.shape[1:]:
+        raise DataError(
+            f"The {part} targets of {raw.origin} have shape {targets.shape}: no values. Give one or more a "
+            "sample (was a column lost when they were cut out?)."
+        )
     if len(inputs) != len(targets):
         raise DataError(
             f"{raw.origin} holds {len(inputs):,} {part} {what} but {len(targets):,} labels; their "

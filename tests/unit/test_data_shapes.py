@@ -333,6 +333,7 @@ def test_what_does_not_fit_is_a_sentence(tmp_path, rng):
         ({"x": series.astype(str), "y": np.arange(40) % 2}, "needed are numbers"),
         ({"x": series, "y": rng.normal(size=40), "class_names": ["a", "b"]}, "names 2 targets"),
         ({"x": series, "y": np.full(40, np.inf)}, "hold infinity"),
+        ({"x": series, "y": np.zeros((40, 0))}, r"targets of .* have shape \(40, 0\): no values"),
         ({"x": series, "y": np.full(40, np.nan)}, "no number that counts"),
         ({"x": series, "y": np.arange(40) % 2, "group": np.arange(40) - 1}, "group holds -1"),
         ({"x": rng.integers(0, 9, (40, 6)) - 1, "y": np.arange(40) % 2}, "hold -1.*as floats"),

@@ -67,7 +67,10 @@ class Classification(Task):
         if self.class_weights is None:
             return known
         counts = np.bincount(targets, minlength=len(names))
-        weights = len(targets) / (len(names) * np.maximum(counts, 1))
+        # whole groups may leave a class to the alpha split, which is trained on, too: counted as one sample
+        # it would weigh hundreds of times what others do
+        counts = np.where(counts > 0, counts, counts[counts > 0].min(initial=len(targets)))
+        weights = len(targets) / (len(names) * counts)
         return replace(known, weights=tuple(float(w) for w in weights))
 
     def loss(self, output: Tensor, target: Tensor, *, label_smoothing: float = 0.0) -> Tensor:

@@ -64,6 +64,14 @@ def test_balanced_classes_weigh_by_the_inverse_of_their_share():
     assert torch.allclose(task.summed_loss(output, target)[0], each.sum())
 
 
+def test_a_class_that_params_lacks_weighs_as_the_rarest_there():
+    task = Classification(class_weights="balanced")
+    found = task.fitted(
+        np.repeat([0, 1], [30, 10]), ("a", "b", "c")
+    )  # c is in the alpha split alone
+    assert found.weights == pytest.approx((40 / 90, 40 / 30, 40 / 30))
+
+
 def test_mean_average_precision_is_scikit_learn_s(rng):
     output = torch.from_numpy(rng.normal(size=(50, 4)))
     target = torch.from_numpy((rng.random((50, 4)) < 0.3).astype(np.float32))

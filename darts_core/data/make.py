@@ -21,7 +21,7 @@ from darts_core.data.pool import Pool
 from darts_core.data.repeats import tell_repeats
 from darts_core.data.source import RawData
 from darts_core.data.splits import check_fraction, check_limit, cut, divide
-from darts_core.data.statistics import channel_statistics
+from darts_core.data.statistics import channel_statistics, tell_other_scale
 from darts_core.data.targets import MOST_NAMES, Targets, read_targets
 from darts_core.device import require_device
 from darts_core.errors import ConfigError, DataError, unknown_name
@@ -74,6 +74,9 @@ def make_bundle(
     mean, std = (
         ((0.0,), (1.0,)) if named else channel_statistics(inputs, parts["params"], raw.origin)
     )
+    official = raw.test_inputs is not None and not named
+    if official and isinstance(inputs, np.ndarray) and inputs.ndim > 2:
+        tell_other_scale(inputs, parts["test"], (mean, std), raw.origin)
     known = targets.task.fitted(values[parts["params"]], targets.names)
     used = np.concatenate(list(parts.values()))
     if len(used) < len(values):  # what a limit cuts away needs no memory

@@ -8,7 +8,7 @@ import numpy as np
 
 from darts_core.data.encoded import EncodedImages
 
-__all__ = ["channel_statistics"]
+__all__ = ["channel_statistics", "tell_other_scale"]
 
 # enough samples that both are exact to well below a grey level
 _SAMPLES = 10_000
@@ -16,6 +16,8 @@ _SAMPLES = 10_000
 _DECODED = 2_000
 _BLOCK = 1000
 _BYTES = 100
+# of a test set: values that are looked at, how many times as large is another scale, samples it takes
+_LOOKED_AT, _TIMES, _LEAST = 2**22, 10, 10
 
 log = logging.getLogger("darts_core")
 Pair = tuple[tuple[float, ...], tuple[float, ...]]
@@ -44,6 +46,35 @@ def channel_statistics(
             origin,
         )
     return tuple(m for m, _ in pairs), tuple(s or 1.0 for _, s in pairs)
+
+
+def tell_other_scale(inputs: np.ndarray, index: np.ndarray, fitted: Pair, origin: str) -> None:
+    """A warning where a test set of its own is normalised by statistics that are not nearly its own.
+
+    Args:
+        inputs: [N, C, ...], of all samples.
+        index: of the test samples.
+        fitted: (mean, std) a channel.
+        origin: what the data are called.
+    """
+    count = max(_LEAST, _LOOKED_AT // int(np.prod(inputs.shape[1:])))
+    block = inputs[index[:: max(1, len(index) // count)]].astype(np.float64)
+    if len(block) < _LEAST:
+        return
+    axes = (0, *range(2, block.ndim))
+    unit = 255 if inputs.dtype == np.uint8 else 1
+    own_mean, own_std = block.mean(axes) / unit, block.std(axes) / unit
+    mean, std = (np.array(values) for values in fitted)
+    other = (np.abs(own_mean - mean) > _TIMES * std) | (own_std > _TIMES * std)
+    # a channel that never changes in the test set has no scale
+    other |= (own_std > 0) & (own_std * _TIMES < std)
+    if 2 * int(other.sum()) > len(other):
+        first = int(other.argmax())
+        log.warning(
+            "%s: its test inputs are on another scale than the training ones, by which they are normalised "
+            "(channel %d: mean %.3g and deviation %.3g, not %.3g and %.3g); save both alike",
+            origin, first, own_mean[first], own_std[first], mean[first], std[first],
+        )  # fmt: skip
 
 
 def _of_bytes(

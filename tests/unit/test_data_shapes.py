@@ -323,6 +323,20 @@ def test_pairs_of_npy_files(tmp_path, rng):
         load_data("npy", tmp_path / "o.npy", targets=str(tmp_path / "y.npy"))
 
 
+def test_a_test_set_on_another_scale_is_told(tmp_path, rng, caplog):
+    x, y = rng.normal(2, 1, (60, 2, 9, 8)), np.arange(60) % 2
+    for test, told in ((x / 255, True), (x * 255, True), (x - 100, True), (1 + 2 * x, False)):
+        caplog.clear()
+        saved(tmp_path / "a.npz", x=x, y=y, x_test=test, y_test=y)
+        assert ("its test inputs are on another scale" in caplog.text) == told
+    pixels = rng.integers(0, 256, (60, 8, 8), dtype=np.uint8)
+    for test, told in ((pixels // 64, True), (pixels // 2, False), (pixels[:5] // 64, False)):
+        caplog.clear()
+        arrays = {"test_images": test, "test_labels": y[: len(test)]}
+        saved(tmp_path / "b.npz", train_images=pixels, train_labels=y, **arrays)
+        assert ("channel 0: mean 0.00" in caplog.text) == told
+
+
 def test_what_does_not_fit_is_a_sentence(tmp_path, rng):
     series = rng.normal(size=(40, 1, 9))
     for arrays, text in (

@@ -43,6 +43,15 @@ def test_an_evaluation_takes_as_many_samples_at_once_as_the_memory_holds():
         evaluate(Starving(), TinyBundle())
 
 
+def test_a_network_that_gives_more_than_its_outputs_in_evaluation_is_a_sentence():
+    class Telling(TinyNet):
+        def forward(self, x):
+            return super().forward(x), x
+
+    with pytest.raises(ConfigError, match="In evaluation mode the network gives a tuple; it must"):
+        evaluate(Telling(), TinyBundle())
+
+
 class OfNumpy(Classification):
     """A task whose further metric is a number of numpy's, as scikit-learn gives it."""
 

@@ -28,7 +28,7 @@ from darts_core.errors import ConfigError, DataError, unknown_name
 from darts_core.memory import free_bytes
 from darts_core.named_inputs import NamedInput
 from darts_core.settings.field import check_value, type_of_hint
-from darts_core.tasks import Task
+from darts_core.tasks import IGNORED, Task
 
 __all__ = ["check_types", "make_bundle"]
 
@@ -78,6 +78,7 @@ def make_bundle(
     if official and isinstance(inputs, np.ndarray) and inputs.ndim > 2:
         tell_other_scale(inputs, parts["test"], (mean, std), raw.origin)
     known = targets.task.fitted(values[parts["params"]], targets.names)
+    _check_counted(parts, values, raw)
     used = np.concatenate(list(parts.values()))
     if len(used) < len(values):  # what a limit cuts away needs no memory
         inputs = inputs.subset(used) if isinstance(inputs, EncodedImages) else inputs[used]
@@ -231,6 +232,25 @@ def _divided(
         return parts
     parts = divide_stretches(len(targets.values), official_test=official, seed=seed, **fractions)
     return _limited(parts, targets.strata, limits, seed)
+
+
+def _check_counted(parts: dict[str, np.ndarray], values: np.ndarray, raw: RawData) -> None:
+    """Refuse a split without a target that counts: its R2 would be 0, and its errors, too, as of the best."""
+    floats = values.dtype.kind == "f"
+    if not floats and raw.mask is None:
+        return
+    for name, index in parts.items():
+        some = values[index]
+        if not (~np.isnan(some) if floats else some != IGNORED).any():
+            own = name == "test" and raw.test_targets is not None
+            raise DataError(
+                f"No target counts in the split {name!r} of {raw.origin}: all are NaN or masked. "
+                + (
+                    "Leave that test set out, and a part of the others is held out."
+                    if own
+                    else "Leave out samples that have none, or divide by another data.seed."
+                )
+            )
 
 
 def _tell_absent(parts: dict[str, np.ndarray], targets: Targets, origin: str) -> None:

@@ -337,6 +337,21 @@ def test_a_test_set_on_another_scale_is_told(tmp_path, rng, caplog):
         assert ("channel 0: mean 0.00" in caplog.text) == told
 
 
+def test_a_split_in_which_no_target_counts_is_refused(tmp_path, rng):
+    x, nan = rng.normal(size=(60, 1, 9)), np.full((20, 2), np.nan)
+    for y in (rng.normal(size=(60, 2)), rng.integers(0, 2, (60, 2)).astype(float)):
+        with pytest.raises(
+            DataError, match=r"counts in the split 'test' .*Leave that test set out"
+        ):
+            saved(tmp_path / "a.npz", x=x, y=y, x_test=x[:20], y_test=nan)
+        one = np.vstack([nan[1:], y[:1]])
+        assert saved(tmp_path / "a.npz", x=x, y=y, x_test=x[:20], y_test=one).sizes["test"] == 20
+        held = saved(tmp_path / "a.npz", x=x, y=y).parts["val"].numpy()
+        y[held] = np.nan
+        with pytest.raises(DataError, match=r"counts in the split 'val' .*another data\.seed"):
+            saved(tmp_path / "a.npz", x=x, y=y)
+
+
 def test_what_does_not_fit_is_a_sentence(tmp_path, rng):
     series = rng.normal(size=(40, 1, 9))
     for arrays, text in (

@@ -52,6 +52,12 @@ def test_a_network_that_gives_more_than_its_outputs_in_evaluation_is_a_sentence(
         evaluate(Telling(), TinyBundle())
 
 
+@pytest.mark.parametrize(("warmup", "told"), [(1.0, False), (2.0, True), (5.0, True)])
+def test_a_training_that_is_all_warm_up_is_told(caplog, warmup, told):
+    fit(make(), TinyBundle(), config(epochs=2, warmup_epochs=warmup))
+    assert (f"train.warmup_epochs={warmup:g} of train.epochs=2" in caplog.text) == told
+
+
 class OfNumpy(Classification):
     """A task whose further metric is a number of numpy's, as scikit-learn gives it."""
 

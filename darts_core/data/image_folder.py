@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import os
 import re
 from collections.abc import Collection
 from pathlib import Path
@@ -167,6 +168,7 @@ def load_image_folder(
             f"at least two: {_HOLDS}."
         )
     _refuse_parts(train)
+    _tell_levels(train)
 
     parts = {part: _files(part, classes) for part in (train, test) if part is not None}
     for part, (files, _) in parts.items():
@@ -220,6 +222,26 @@ def _refuse_parts(folder: Path) -> None:
             "classes. If they are a training and a test set, call them train and test, with one sub-folder a "
             "class right in each."
         )
+
+
+def _tell_levels(folder: Path) -> None:
+    """A warning where all classes hold the same folders, which may be the classes, or parts of the set."""
+    classes = _class_folders(folder)
+    inner = {_names_of_folders(path) for path in classes.values()}
+    below = inner.pop()
+    if inner or len(below) < 2 or not all(map(_holds_folders_alone, classes.values())):
+        return
+    log.warning(
+        "image_folder: the classes of %s are %s, and each holds the folders %s, which are read together; if "
+        "those are the classes, let them stand right in it (if they are parts of the set, above the classes)",
+        folder, ", ".join([*classes][:5]), ", ".join(below[:5]),
+    )  # fmt: skip
+
+
+def _names_of_folders(folder: Path) -> tuple[str, ...]:
+    """Without a look at each file: a class may hold a million."""
+    with os.scandir(folder) as entries:
+        return tuple(sorted(e.name for e in entries if not e.name.startswith(".") and e.is_dir()))
 
 
 def _holds_folders_alone(folder: Path) -> bool:

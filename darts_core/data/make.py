@@ -37,6 +37,7 @@ log = logging.getLogger("darts_core")
 # share of the free device memory that inputs may take; the rest is for the network
 _RESIDENT_SHARE = 0.5
 _SPLIT_BY = ("group",)
+_TEST_FRACTION = 0.2
 
 
 def make_bundle(
@@ -49,7 +50,7 @@ def make_bundle(
     test_limit: int | None = None,
     alpha_fraction: float = 0.5,
     val_fraction: float = 0.15,
-    test_fraction: float = 0.2,
+    test_fraction: float = _TEST_FRACTION,
     resident: bool | None = None,
     split_by: str | None = None,
     leave_out: Any = None,
@@ -196,6 +197,12 @@ def _divided(
     if seed < 0:
         raise ConfigError(f"seed={seed} is not allowed; choose a whole number from 0 up.")
     official = 0 if raw.test_inputs is None else len(raw.test_inputs)
+    if official and fractions["test_fraction"] != _TEST_FRACTION:
+        log.warning(
+            "data.test_fraction=%g is not used: %s has a test set of its own (data.test_limit takes some)",
+            fractions["test_fraction"],
+            raw.origin,
+        )
     if split_by is not None and split_by not in _SPLIT_BY:
         raise ConfigError(unknown_name("data.split_by", split_by, _SPLIT_BY))
     grouped = split_by is not None or leave_out is not None

@@ -337,6 +337,14 @@ def test_a_test_set_on_another_scale_is_told(tmp_path, rng, caplog):
         assert ("channel 0: mean 0.00" in caplog.text) == told
 
 
+def test_a_share_of_test_beside_a_test_set_is_told(tmp_path, rng, caplog):
+    x, y = rng.normal(size=(60, 1, 9)), np.arange(60) % 2
+    saved(tmp_path / "a.npz", x=x, y=y, x_test=x[:20] + 1, y_test=y[:20])
+    assert "test_fraction" not in caplog.text
+    load_data("npz", tmp_path / "a.npz", test_fraction=0.5)
+    assert "data.test_fraction=0.5 is not used" in caplog.text
+
+
 def test_a_split_in_which_no_target_counts_is_refused(tmp_path, rng):
     x, nan = rng.normal(size=(60, 1, 9)), np.full((20, 2), np.nan)
     for y in (rng.normal(size=(60, 2)), rng.integers(0, 2, (60, 2)).astype(float)):

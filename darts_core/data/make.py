@@ -30,7 +30,7 @@ from darts_core.named_inputs import NamedInput
 from darts_core.settings.field import check_value, type_of_hint
 from darts_core.tasks import IGNORED, Task
 
-__all__ = ["check_types", "make_bundle"]
+__all__ = ["check_task", "check_types", "make_bundle"]
 
 log = logging.getLogger("darts_core")
 
@@ -63,6 +63,7 @@ def make_bundle(
         "test_fraction": test_fraction,
     }
     check_types(make_bundle, seed=seed, limit=limit, test_limit=test_limit, **fractions)
+    check_task(task)
     classes = task is None or "class" in task.takes
     raw = _without_masked_rows(check_raw(_with_vocabulary(raw), classes=classes))
     targets = read_targets(raw, task)
@@ -124,6 +125,19 @@ def check_types(function: Callable[..., Any], **given: Any) -> None:
         # callers give numbers of numpy, too
         plain = value.item() if isinstance(value, np.generic) else value
         check_value(f"data.{name}", plain, kind, optional, None)
+
+
+def check_task(task: Any) -> None:
+    """Refuse a task's name, or its class, in its place: callers in Python may give what is typed.
+
+    Raises:
+        ConfigError: it is neither a task nor None.
+    """
+    if task is not None and not isinstance(task, Task):
+        name = task if isinstance(task, str) else getattr(task, "name", None) or "NAME"
+        raise ConfigError(
+            f"task={task!r} is no task; give make_task({name!r}), which darts_core.tasks has."
+        )
 
 
 def _with_vocabulary(raw: RawData) -> RawData:

@@ -294,6 +294,8 @@ def test_digits_are_those_of_scikit_learn(monkeypatch):
         ({"name": "synthetic", "size": 16.5}, ConfigError, "data.size=16.5 is not a whole number"),
         ({"name": "text", "length": "x"}, ConfigError, "data.length='x' is not a whole number"),
         ({"name": "npy", "targets": 3}, ConfigError, "data.targets=3 is not text"),
+        ({"name": "digits", "task": "regression"}, ConfigError, r"give make_task\('regression'\)"),
+        ({"name": "digits", "task": Classification}, ConfigError, "task=.* is no task; give make"),
         ({"name": "parquet", "label_column": 0}, ConfigError, "data.label_column=0 is not text"),
     ],
 )

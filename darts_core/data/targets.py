@@ -79,6 +79,8 @@ def read_targets(raw: RawData, task: Task | None) -> Targets:
     if kind in ("class", "token"):
         for part, values in parts:
             _check_numbers(kind, values, names, raw, part)
+        if kind == "token" and not raw.ordered:  # windows of a text are cut right
+            _tell_seen(raw)
     elif len(names) != (raw.targets.shape[1] if raw.targets.ndim == 2 else 1):
         raise DataError(
             f"{raw.origin} names {len(names)} targets ({', '.join(names[:5])}) for targets of shape "
@@ -115,6 +117,24 @@ def _tell_classes(raw: RawData, kind: str) -> None:
                 raw.origin,
                 len(values) - 1,
             )
+
+
+def _tell_seen(raw: RawData) -> None:
+    """A warning where the tokens to be predicted stand in the inputs, at their place or one behind it."""
+    inputs, targets = raw.inputs, raw.targets
+    assert isinstance(inputs, np.ndarray)
+    counted = np.ones(targets.shape, bool) if raw.mask is None else raw.mask.astype(bool)
+    for what, seen, some in (
+        ("its inputs themselves", inputs == targets, counted),
+        ("the tokens before its inputs", inputs[:, :-1] == targets[:, 1:], counted[:, 1:]),
+    ):
+        if some.any() and bool(seen[some].all()):
+            log.warning(
+                "%s: its targets are %s, which a network need only repeat; of rows t save x = t[:, :-1], "
+                "y = t[:, 1:]",
+                raw.origin, what,
+            )  # fmt: skip
+            return
 
 
 def _without_hidden(raw: RawData) -> RawData:

@@ -9,10 +9,9 @@ from PIL import Image
 from test_data_shapes import saved
 from test_data_sources import write_images, write_parquet
 
-from darts_core.data import SOURCES, RawData, load_data
+from darts_core.data import load_data
 from darts_core.errors import DataError
 from darts_core.export.predict import read_image
-from darts_core.registry import Entry
 from darts_core.tasks import make_task
 
 
@@ -237,47 +236,6 @@ def test_a_class_called_train(tmp_path):
     write_images(tmp_path / "b", classes=("test", "train"))
     with pytest.raises(DataError, match="train has 0 class sub-folders"):
         load_data("image_folder", tmp_path / "b")
-
-
-@pytest.mark.parametrize(("sides", "size"), [((9, 9, 3), 9), ((9, 10, 4), None), ((9, 9, 6), 16)])
-def test_images_whose_channels_stand_last_are_not_enlarged(monkeypatch, rng, sides, size):
-    x = rng.integers(0, 256, (40, *sides), dtype=np.uint8)
-    for name, images in {"last": x, "first": x.transpose(0, 3, 1, 2)}.items():
-        made = RawData(images, np.arange(40) % 2, (), "somewhere")
-        entry = Entry(name, lambda path=None, made=made: made, "made here")
-        monkeypatch.setitem(SOURCES._entries, name, entry)
-    with pytest.raises(DataError, match=r"in which channels seem to stand last; .*transpose\(0, 3"):
-        load_data("last", image_size=size)
-    height, width = (size, size) if size else sides[:2]
-    assert load_data("first", image_size=size).input_shape == (sides[2], height, width)
-
-
-@pytest.mark.parametrize(
-    ("shape", "kind", "told"),
-    [
-        ((16, 16, 12), "f4", "images of 16 channels; if channels stand last"),
-        ((12, 16, 16), "f4", None),
-        ((16, 9, 12), "f4", None),
-        ((128, 9), "f4", "series of 128 channels and 9 positions; if positions stand first"),
-        ((9, 128), "f4", None),
-        ((128, 1), "f4", None),  # a table's columns as channels
-        ((28, 28), "u1", "series of 28 channels; grey images have one channel: x[:, None]"),
-        ((3, 28), "u1", None),
-    ],
-)
-def test_shapes_that_look_like_another_layout_are_told(tmp_path, rng, caplog, shape, kind, told):
-    x = rng.integers(0, 256, (40, *shape)).astype(kind)
-    for name in ("npz", "npy"):
-        caplog.clear()
-        if name == "npz":
-            bundle = saved(tmp_path / "a.npz", x=x, y=np.arange(40) % 2)
-        else:
-            np.save(tmp_path / "x.npy", x)
-            np.save(tmp_path / "y.npy", np.arange(40) % 2)
-            bundle = load_data("npy", tmp_path / "x.npy", targets=str(tmp_path / "y.npy"))
-        assert bundle.input_shape == shape  # as documented
-        assert ("is read as" in caplog.text) == (told is not None)
-        assert (told or "") in caplog.text
 
 
 @pytest.mark.parametrize(("train", "test"), [("Training", "Testing"), ("seg_train", "seg_VAL")])

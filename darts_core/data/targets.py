@@ -21,6 +21,7 @@ __all__ = ["MOST_NAMES", "Targets", "read_targets", "target_kinds"]
 MOST_NAMES = 100_000
 # floats of so many different values may be meant as classes
 _MOST_CLASSES = 100
+_MASK = " What does not count is told by an array mask: y >= 0."
 log = logging.getLogger("darts_core")
 
 
@@ -154,7 +155,7 @@ def _names(kind: str, raw: RawData) -> tuple[str, ...]:
             raise DataError(
                 f"{raw.origin}: the labels hold {lowest if lowest < 0 else highest}; "
                 "labels are class numbers 0, 1, 2, ... up to "
-                f"{MOST_NAMES} (numbers to be predicted: task=regression)."
+                f"{MOST_NAMES} (numbers to be predicted: task=regression).{_MASK * (lowest < 0)}"
             )
         if kind == "token" and highest < len(raw.vocabulary):
             return told_apart(raw.vocabulary[: highest + 1], raw.origin)

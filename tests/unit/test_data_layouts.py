@@ -70,3 +70,13 @@ def test_tokens_to_be_predicted_that_the_network_sees_are_told(tmp_path, rng, ca
         assert saved(tmp_path / "a.npz", x=x, y=y, **hidden).task.name == "next_token"
         assert ("x = t[:, :-1], y = t[:, 1:]" in caplog.text) == (told is not None)
         assert (told or "") in caplog.text
+
+
+@pytest.mark.parametrize("tokens", [True, False])
+def test_marks_of_what_does_not_count_are_told_to_be_a_mask(tmp_path, rng, tokens):
+    x = rng.integers(0, 9, (60, 8))
+    y = np.where(rng.random((60, 8)) < 0.2, -100, x) if tokens else np.arange(60) % 3 - 1
+    with pytest.raises(DataError, match=r"hold -1(00)?; .* is told by an array mask: y >= 0"):
+        saved(tmp_path / "a.npz", x=x, y=y)
+    bundle = saved(tmp_path / "a.npz", x=x, y=np.abs(y), mask=y >= 0)
+    assert bundle.task.name == ("next_token" if tokens else "classification")

@@ -108,16 +108,29 @@ def _tell_classes(raw: RawData, kind: str) -> None:
                 raw.origin,
                 count,
             )
-    elif raw.targets.dtype.kind == "f" and raw.targets.size == len(raw.targets):
-        values = np.unique(raw.targets[np.isfinite(raw.targets)])
-        # as class numbers they would be taken: from 0 up without a gap
-        if 1 < len(values) <= _MOST_CLASSES and bool((values == np.arange(len(values))).all()):
-            log.warning(
-                "%s: its targets are the numbers 0 to %d, saved as floats, and are learned as numbers. For "
-                "classes save whole numbers: y.astype(int)",
-                raw.origin,
-                len(values) - 1,
-            )
+        return
+    columns, floats = raw.targets.size // max(len(raw.targets), 1), raw.targets.dtype.kind == "f"
+    if floats != (columns == 1):
+        return
+    values = np.unique(raw.targets[np.isfinite(raw.targets)])
+    # as class numbers they would be taken: from 0 up without a gap
+    if not 1 < len(values) <= _MOST_CLASSES or not bool((values == np.arange(len(values))).all()):
+        return
+    if floats:
+        log.warning(
+            "%s: its targets are the numbers 0 to %d, saved as floats, and are learned as numbers. For "
+            "classes save whole numbers: y.astype(int)",
+            raw.origin,
+            len(values) - 1,
+        )
+    else:
+        log.warning(
+            "%s: its targets are whole numbers from 0 to %d in %d columns, and are learned as numbers. "
+            "Classes are learned one a sample: y of shape [N]",
+            raw.origin,
+            len(values) - 1,
+            columns,
+        )
 
 
 def _tell_seen(raw: RawData) -> None:

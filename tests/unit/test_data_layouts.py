@@ -7,6 +7,7 @@ from test_data_shapes import saved
 from darts_core.data import SOURCES, RawData, load_data
 from darts_core.errors import DataError
 from darts_core.registry import Entry
+from darts_core.tasks import make_task
 
 
 @pytest.fixture
@@ -80,3 +81,15 @@ def test_marks_of_what_does_not_count_are_told_to_be_a_mask(tmp_path, rng, token
         saved(tmp_path / "a.npz", x=x, y=y)
     bundle = saved(tmp_path / "a.npz", x=x, y=np.abs(y), mask=y >= 0)
     assert bundle.task.name == ("next_token" if tokens else "classification")
+
+
+def test_classes_in_several_columns_that_are_learned_as_numbers_are_told(tmp_path, rng, caplog):
+    x, y = rng.normal(size=(60, 2, 9)), rng.integers(0, 4, (60, 9))
+    for targets, told in ((y, True), (y + 1, False), (y.astype(float), False), (y // 2, False)):
+        caplog.clear()
+        saved(tmp_path / "a.npz", x=x, y=targets)
+        assert ("its targets are whole numbers from 0 to 3 in 9 columns" in caplog.text) == told
+    caplog.clear()
+    saved(tmp_path / "a.npz", x=x, y=y)
+    load_data("npz", tmp_path / "a.npz", task=make_task("regression"))  # as she says
+    assert caplog.text.count("in 9 columns") == 1

@@ -12,12 +12,12 @@ import numpy as np
 from darts_core.data.images import (
     GREY_MODES,
     frames_of,
+    left_out,
     open_image,
     pixels_of,
     quietly,
-    transparent,
+    warn_left_out,
     warn_of_frames,
-    warn_of_transparency,
 )
 from darts_core.data.source import check_memory
 from darts_core.errors import DataError
@@ -75,7 +75,7 @@ def decode_images(
 
     several: list[int] = []
     colored: list[int] = []
-    through: list[int] = []
+    unread: dict[str, list[int]] = {}
 
     def fill(start: int) -> None:
         for position in range(start, min(start + _CHUNK, len(sources))):
@@ -91,8 +91,8 @@ def decode_images(
                 if channels == 1 and image.mode not in GREY_MODES:
                     colored.append(position)
                 result[position] = pixels_of(image, (width, height), channels, label)
-                if transparent(image):
-                    through.append(position)
+                for what in left_out(image):
+                    unread.setdefault(what, []).append(position)
 
     # Pillow decodes outside the interpreter lock, which pays for large images only
     with (
@@ -102,7 +102,8 @@ def decode_images(
         for _ in workers.map(fill, range(0, len(sources), _CHUNK)):
             pass
     warn_of_frames([label_of(position) for position in sorted(several)])
-    warn_of_transparency([label_of(position) for position in sorted(through)])
+    for what, found in sorted(unread.items()):
+        warn_left_out(what, [label_of(position) for position in sorted(found)])
     if colored and as_first:
         log.warning(
             "%d of %d images of %s are in colour (%s) and are read as grey, as the first one is; "

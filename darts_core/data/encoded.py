@@ -14,11 +14,11 @@ import numpy as np
 from darts_core.data.images import (
     GREY_MODES,
     frames_of,
+    left_out,
     open_image,
     pixels_of,
-    transparent,
+    warn_left_out,
     warn_of_frames,
-    warn_of_transparency,
 )
 
 __all__ = ["EncodedImages"]
@@ -89,9 +89,9 @@ class EncodedImages:
                         label,
                     )
                 found[place] = pixels_of(image, (self.size, self.size), self.channels, label)
-                if "transparency" not in self._told and transparent(image):
-                    self._told.add("transparency")
-                    warn_of_transparency([label])
+                for what in sorted(set(left_out(image)) - self._told):
+                    self._told.add(what)
+                    warn_left_out(what, [label])
         return found
 
     def subset(self, index: np.ndarray) -> EncodedImages:

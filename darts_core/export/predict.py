@@ -16,12 +16,12 @@ import torch
 from darts_core.data.arrays import read_array
 from darts_core.data.images import (
     frames_of,
+    left_out,
     open_image,
     pixels_of,
     quietly,
-    transparent,
+    warn_left_out,
     warn_of_frames,
-    warn_of_transparency,
 )
 from darts_core.errors import DataError, ExportError
 from darts_core.export.runtime import LoadedModel, load
@@ -258,8 +258,8 @@ def read_image(path: str | Path, input_shape: Sequence[int]) -> np.ndarray:
         if frames_of(image):
             warn_of_frames([str(path)])
         pixels = pixels_of(image, (width, height), channels, str(path))
-        if transparent(image):
-            warn_of_transparency([str(path)])
+        for what in left_out(image):
+            warn_left_out(what, [str(path)])
         return pixels
 
 

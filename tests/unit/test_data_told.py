@@ -346,6 +346,25 @@ def test_transparency_that_is_left_out_is_told(tmp_path, caplog, stream):
     assert f"{icon}: transparent parts are read in the colour that lies under them" in caplog.text
 
 
+@pytest.mark.parametrize("stream", [False, True])
+def test_photographs_that_are_stored_turned_are_told(tmp_path, caplog, stream):
+    write_images(tmp_path)
+    turned, upright = Image.Exif(), Image.Exif()
+    turned[0x0112], upright[0x0112] = 6, 1
+    photo = Image.new("RGB", (10, 10), (9, 99, 9))
+    photo.save(tmp_path / "cat" / "a.jpg", exif=upright)
+    load_data("image_folder", tmp_path, image_size=10, stream=stream)
+    assert "stored turned" not in caplog.text
+    photo.save(tmp_path / "dog" / "a.jpg", exif=turned)
+    bundle = load_data("image_folder", tmp_path, image_size=10, stream=stream)
+    for name in bundle.parts if stream else ():
+        _ = bundle.split(name).inputs
+    told = f"{tmp_path / 'dog' / 'a.jpg'}: stored turned (EXIF), and read as it is stored"
+    assert caplog.text.count(told) == 1
+    read_image(tmp_path / "dog" / "a.jpg", (3, 10, 10))
+    assert caplog.text.count(told) == 2
+
+
 @pytest.mark.parametrize("channels", [None, 1])
 def test_colour_of_a_test_set_that_is_lost_by_grey_training_images_is_told(
     tmp_path, monkeypatch, caplog, channels

@@ -52,6 +52,18 @@ def test_a_network_that_gives_more_than_its_outputs_in_evaluation_is_a_sentence(
         evaluate(Telling(), TinyBundle())
 
 
+def test_features_beside_the_outputs_are_no_auxiliary_head():
+    class Embedding(TinyNet):
+        def forward(self, x):
+            return (super().forward(x), x.flatten(1)) if self.training else super().forward(x)
+
+    # 16 values of an image would be taken for logits of 16 classes, of which two are right
+    with pytest.raises(ConfigError, match=r"of shape \[8, 2\] and \[8, 16\]; .*auxiliary_weight=0"):
+        fit(Embedding(), TinyBundle(), config(epochs=1))
+    found = fit(Embedding(), TinyBundle(), config(epochs=1, auxiliary_weight=0.0))
+    assert found.steps == 6
+
+
 @pytest.mark.parametrize(("warmup", "told"), [(1.0, False), (2.0, True), (5.0, True)])
 def test_a_training_that_is_all_warm_up_is_told(caplog, warmup, told):
     fit(make(), TinyBundle(), config(epochs=2, warmup_epochs=warmup))

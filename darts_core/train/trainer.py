@@ -49,6 +49,7 @@ from darts_core.train.schedule import (
     learning_rate_at,
     make_optimizer,
 )
+from darts_core.train.told import tell_activation
 
 __all__ = ["Trainer", "check_auxiliary", "outputs_of"]
 
@@ -187,6 +188,8 @@ class Trainer:
                 self._check_finite(losses, epoch)
         self._check_finite(losses, epoch)
         self._check_state(epoch)
+        if epoch == 0 and self.verbose and self.group.primary:
+            tell_activation(self.task, output)
         wait_for(self.device)
         seconds = time.perf_counter() - started
         self.result.train_seconds += seconds

@@ -7,8 +7,9 @@ from test_train_fit import TinyBundle, TinyNet, config, make
 from torch import nn
 
 from darts_core.errors import ConfigError, DataError
-from darts_core.tasks import Classification
+from darts_core.tasks import Classification, MultiLabel, NextToken, Regression
 from darts_core.train import evaluate, fit
+from darts_core.train.told import tell_activation
 
 
 def test_evaluate_counts_every_image_and_restores_the_mode():
@@ -62,6 +63,30 @@ def test_features_beside_the_outputs_are_no_auxiliary_head():
         fit(Embedding(), TinyBundle(), config(epochs=1))
     found = fit(Embedding(), TinyBundle(), config(epochs=1, auxiliary_weight=0.0))
     assert found.steps == 6
+
+
+@pytest.mark.parametrize("ends", [None, "softmax"])
+def test_a_network_that_ends_in_a_softmax_is_told(caplog, ends):
+    class Shares(TinyNet):
+        def forward(self, x):
+            return super().forward(x).softmax(1) if ends else super().forward(x)
+
+    fit(Shares(), TinyBundle(), config(epochs=2))
+    told = "and sum to 1, as behind a softmax, which the loss of task=classification"
+    assert caplog.text.count(told) == (ends is not None)
+
+
+def test_labels_behind_a_sigmoid_are_told(caplog):
+    task, logits = MultiLabel(outputs=4, names=tuple("abcd")), torch.randn(32, 4)
+    tell_activation(task, logits)
+    tell_activation(task, logits[:8].sigmoid())  # too few to say
+    tell_activation(Regression(), logits.sigmoid())
+    tell_activation(Classification(), logits.sigmoid())
+    assert "as behind" not in caplog.text
+    tell_activation(task, logits.sigmoid())
+    tell_activation(NextToken(), logits.reshape(8, 4, 4).softmax(-1))
+    assert "from 0 to 1, as behind a sigmoid" in caplog.text
+    assert "as behind a softmax, which the loss of task=next_token" in caplog.text
 
 
 @pytest.mark.parametrize(("warmup", "told"), [(1.0, False), (2.0, True), (5.0, True)])

@@ -72,21 +72,25 @@ def test_a_network_that_ends_in_a_softmax_is_told(caplog, ends):
             return super().forward(x).softmax(1) if ends else super().forward(x)
 
     fit(Shares(), TinyBundle(), config(epochs=2))
-    told = "and sum to 1, as behind a softmax, which the loss of task=classification"
+    told = "task=classification: the network's outputs sum to 1, as behind a softmax"
     assert caplog.text.count(told) == (ends is not None)
 
 
-def test_labels_behind_a_sigmoid_are_told(caplog):
+def test_labels_and_numbers_behind_an_activation_are_told(caplog):
     task, logits = MultiLabel(outputs=4, names=tuple("abcd")), torch.randn(32, 4)
     tell_activation(task, logits)
     tell_activation(task, logits[:8].sigmoid())  # too few to say
-    tell_activation(Regression(), logits.sigmoid())
+    tell_activation(Regression(), logits)
+    tell_activation(Regression(), logits.sigmoid())  # as of a network that has learned little
+    tell_activation(Regression(standardise=False), logits.relu())
     tell_activation(Classification(), logits.sigmoid())
     assert "as behind" not in caplog.text
     tell_activation(task, logits.sigmoid())
+    assert "task=multi_label: the network's outputs are never below 0, as behind a" in caplog.text
     tell_activation(NextToken(), logits.reshape(8, 4, 4).softmax(-1))
-    assert "from 0 to 1, as behind a sigmoid" in caplog.text
-    assert "as behind a softmax, which the loss of task=next_token" in caplog.text
+    assert "task=next_token: the network's outputs sum to 1, as behind a softmax" in caplog.text
+    tell_activation(Regression(), logits.relu())
+    assert "task=regression: the network's outputs are never below 0, as behind a" in caplog.text
 
 
 @pytest.mark.parametrize(("warmup", "told"), [(1.0, False), (2.0, True), (5.0, True)])

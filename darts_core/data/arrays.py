@@ -22,6 +22,8 @@ log = logging.getLogger("darts_core")
 _LOOKED_AT, _HIDDEN = 2**22, 1e-3
 # numbers of groups up to this are counted from 0; of larger ones, such as those of patients, few are there
 _MOST_COUNTED = 100_000
+# so many values on each side are a picture, and so many times as many channels as positions are doubtful
+_SIDE, _MANY = 8, 4
 
 
 def read_array(stream: IO[bytes], size_bytes: int, label: str) -> np.ndarray:
@@ -79,9 +81,28 @@ def numbers(inputs: np.ndarray, label: str, layout: str = "auto") -> np.ndarray:
         return inputs[:, None]
     if layout == "auto" and inputs.ndim == 4 and inputs.shape[3] in (1, 3):
         layout = "nchw" if inputs.shape[1] in (1, 3) else "nhwc"
+    if layout == "auto":
+        _tell_layout(inputs, label)
     if inputs.ndim == 4 and layout == "nhwc":
         return np.ascontiguousarray(inputs.transpose(0, 3, 1, 2))
     return np.ascontiguousarray(inputs)
+
+
+def _tell_layout(inputs: np.ndarray, label: str) -> None:
+    """A warning where the shape reads as ours and looks like another usual one."""
+    channels, *rest = inputs.shape[1:]
+    doubt = None
+    if inputs.ndim == 4 and channels == rest[0] > rest[1] >= _SIDE:
+        doubt = f"images of {channels} channels; if channels stand last: x.transpose(0, 3, 1, 2)"
+    elif inputs.ndim == 3 and inputs.dtype == np.uint8 and min(inputs.shape[1:]) >= _SIDE:
+        doubt = f"series of {channels} channels; grey images have one channel: x[:, None]"
+    elif inputs.ndim == 3 and channels >= _MANY * rest[0] > _MANY:
+        doubt = (
+            f"series of {channels} channels and {rest[0]} positions; if positions stand first: "
+            "x.transpose(0, 2, 1)"
+        )
+    if doubt is not None:
+        log.warning("%s: shape %s is read as %s", label, inputs.shape, doubt)
 
 
 def _tell_scales(rows_NF: np.ndarray, label: str) -> None:

@@ -19,11 +19,20 @@ from darts_core.data.source import MIN_SIZE, RawData
 from darts_core.errors import DataError
 from darts_core.reading import unusable
 
-__all__ = ["check_classes", "check_raw", "meant_as_numbers", "tell_rounded", "told_apart"]
+__all__ = [
+    "check_channels_first",
+    "check_classes",
+    "check_raw",
+    "meant_as_numbers",
+    "tell_rounded",
+    "told_apart",
+]
 
 log = logging.getLogger("darts_core")
 # values that are looked at for their rounding, and how many of its steps they may lie apart at least
 _LOOKED_AT, _STEPS = 2**22, 50
+# channels, up to those of colour with transparency, that are no width
+_FEW = 4
 
 
 def check_raw(raw: RawData, *, classes: bool = True) -> RawData:
@@ -170,6 +179,11 @@ def _check_arrays(
             f"The {part} labels of {raw.origin} have dtype {targets.dtype} and shape {targets.shape}; "
             f"needed are numbers, one or more a sample.{numbered * (targets.dtype.kind in 'US')}"
         )
+    if 0 in targets.shape[1:]:
+        raise DataError(
+            f"The {part} targets of {raw.origin} have shape {targets.shape}: no values. Give one or more a "
+            "sample (was a column lost when they were cut out?)."
+        )
     if len(inputs) != len(targets):
         raise DataError(
             f"{raw.origin} holds {len(inputs):,} {part} {what} but {len(targets):,} labels; their "
@@ -183,6 +197,8 @@ def _check_arrays(
         _check_tokens(inputs, raw, part)
     else:
         _check_finite(inputs, raw, part)
+    if kind.name == "image":
+        check_channels_first(inputs.shape, f"The {part} images of {raw.origin}")
     if kind.name == "image" and min(inputs.shape[2:]) < MIN_SIZE:
         height, width = inputs.shape[2:]
         raise DataError(
@@ -191,6 +207,25 @@ def _check_arrays(
         )
     if min(inputs.shape[1:]) < 1:
         raise DataError(f"The {part} {what} of {raw.origin} have shape {inputs.shape}: no values.")
+
+
+def check_channels_first(shape: tuple[int, ...], what: str) -> None:
+    """Refuse images [N, H, W, C], which would be images of H channels as narrow as C, and could be enlarged.
+
+    Args:
+        shape: of the set.
+        what: how the message calls it.
+
+    Raises:
+        DataError: channels stand last.
+    """
+    _, first, second, last = shape
+    # no image of so many channels is so narrow
+    if first >= MIN_SIZE and (last <= _FEW or (first == second and last < MIN_SIZE)):
+        raise DataError(
+            f"{what} have shape {shape}, in which channels seem to stand last; needed is [N, C, H, W]: "
+            "x.transpose(0, 3, 1, 2), or of a .npz file data.layout=nhwc."
+        )
 
 
 def _check_tokens(inputs: np.ndarray, raw: RawData, part: str) -> None:

@@ -12,9 +12,11 @@ import numpy as np
 from darts_core.data.images import (
     GREY_MODES,
     frames_of,
+    left_out,
     open_image,
     pixels_of,
     quietly,
+    warn_left_out,
     warn_of_frames,
 )
 from darts_core.data.source import check_memory
@@ -73,6 +75,7 @@ def decode_images(
 
     several: list[int] = []
     colored: list[int] = []
+    unread: dict[str, list[int]] = {}
 
     def fill(start: int) -> None:
         for position in range(start, min(start + _CHUNK, len(sources))):
@@ -88,6 +91,8 @@ def decode_images(
                 if channels == 1 and image.mode not in GREY_MODES:
                     colored.append(position)
                 result[position] = pixels_of(image, (width, height), channels, label)
+                for what in left_out(image):
+                    unread.setdefault(what, []).append(position)
 
     # Pillow decodes outside the interpreter lock, which pays for large images only
     with (
@@ -97,6 +102,8 @@ def decode_images(
         for _ in workers.map(fill, range(0, len(sources), _CHUNK)):
             pass
     warn_of_frames([label_of(position) for position in sorted(several)])
+    for what, found in sorted(unread.items()):
+        warn_left_out(what, [label_of(position) for position in sorted(found)])
     if colored and as_first:
         log.warning(
             "%d of %d images of %s are in colour (%s) and are read as grey, as the first one is; "

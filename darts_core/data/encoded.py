@@ -14,8 +14,10 @@ import numpy as np
 from darts_core.data.images import (
     GREY_MODES,
     frames_of,
+    left_out,
     open_image,
     pixels_of,
+    warn_left_out,
     warn_of_frames,
 )
 
@@ -87,6 +89,9 @@ class EncodedImages:
                         label,
                     )
                 found[place] = pixels_of(image, (self.size, self.size), self.channels, label)
+                for what in sorted(set(left_out(image)) - self._told):
+                    self._told.add(what)
+                    warn_left_out(what, [label])
         return found
 
     def subset(self, index: np.ndarray) -> EncodedImages:

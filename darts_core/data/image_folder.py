@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import logging
+import os
+import re
 from collections.abc import Collection
 from pathlib import Path
 
@@ -37,6 +39,9 @@ _SUFFIXES = frozenset(
 )
 # folders beside `train` that may be the test set: the first one is
 _TEST = ("test", "val", "valid", "validation")
+# words in names of folders that hold a part of a set, in anybody's spelling: Training, seg_train, TEST
+_TRAIN_WORDS = frozenset({"train", "training"})
+_TEST_WORDS = frozenset({*_TEST, "testing", "eval", "evaluation"})
 _MOST_WORKERS = 64
 # of free host memory, that decoded images may take before they are streamed
 _MEMORY_SHARE = 0.25
@@ -162,6 +167,8 @@ def load_image_folder(
             "needed are "
             f"at least two: {_HOLDS}."
         )
+    _refuse_parts(train)
+    _tell_levels(train)
 
     parts = {part: _files(part, classes) for part in (train, test) if part is not None}
     for part, (files, _) in parts.items():
@@ -196,6 +203,51 @@ def load_image_folder(
         return decoded, labels
 
     return RawData(*read(train), classes, str(folder), *(read(test) if test is not None else ()))
+
+
+def _refuse_parts(folder: Path) -> None:
+    """Refuse a training and a test set under other names than ours, which would be learned as two classes."""
+    found: list[str] = []
+    for words in (_TRAIN_WORDS, _TEST_WORDS):
+        named = (
+            (name, path)
+            for name, path in _class_folders(folder).items()
+            if words.intersection(re.findall("[a-z]+", name.lower()))
+        )
+        # a class of that name holds images itself
+        found += [name for name, path in named if _holds_folders_alone(path)][:1]
+    if len(set(found)) == 2:
+        raise DataError(
+            f"{folder} holds {found[0]} and {found[1]}, in which there are folders alone, and both would be "
+            "classes. If they are a training and a test set, call them train and test, with one sub-folder a "
+            "class right in each."
+        )
+
+
+def _tell_levels(folder: Path) -> None:
+    """A warning where all classes hold the same folders, which may be the classes, or parts of the set."""
+    classes = _class_folders(folder)
+    inner = {_names_of_folders(path) for path in classes.values()}
+    below = inner.pop()
+    if inner or len(below) < 2 or not all(map(_holds_folders_alone, classes.values())):
+        return
+    log.warning(
+        "image_folder: the classes of %s are %s, and each holds the folders %s, which are read together; if "
+        "those are the classes, let them stand right in it (if they are parts of the set, above the classes)",
+        folder, ", ".join([*classes][:5]), ", ".join(below[:5]),
+    )  # fmt: skip
+
+
+def _names_of_folders(folder: Path) -> tuple[str, ...]:
+    """Without a look at each file: a class may hold a million."""
+    with os.scandir(folder) as entries:
+        return tuple(sorted(e.name for e in entries if not e.name.startswith(".") and e.is_dir()))
+
+
+def _holds_folders_alone(folder: Path) -> bool:
+    inside = [path for path in folder.iterdir() if not path.name.startswith(".")]
+    images = any(path.suffix.lower() in _SUFFIXES and not path.is_dir() for path in inside)
+    return not images and any(path.is_dir() for path in inside)
 
 
 def _streams(wanted: bool | None, count: int, channels: int, size: int | None) -> bool:

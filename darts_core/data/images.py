@@ -2,9 +2,9 @@
 
 What is read: JPEG, PNG, BMP, PPM, WebP, TIFF and GIF, by their content, whatever the file's name. Rules:
 8 bits a channel only (16-bit, 32-bit and float images are refused: which values mean black and white is
-not in the file); CMYK and YCbCr become RGB by the plain formulas, without colour profiles; transparency
-and EXIF rotation are left out; of several frames the first is taken, and that is said; at most
-64 million pixels.
+not in the file); CMYK and YCbCr become RGB by the plain formulas, without colour profiles; EXIF rotation
+and transparency are left out, and that is said; of several frames the first is taken, and that is
+said; at most 64 million pixels.
 """
 
 from __future__ import annotations
@@ -26,9 +26,11 @@ __all__ = [
     "FORMATS",
     "GREY_MODES",
     "frames_of",
+    "left_out",
     "open_image",
     "pixels_of",
     "quietly",
+    "warn_left_out",
     "warn_of_frames",
 ]
 
@@ -39,7 +41,13 @@ FORMATS = ("JPEG", "PNG", "BMP", "PPM", "WEBP", "TIFF", "GIF")
 MAX_PIXELS = 64_000_000
 GREY_MODES = ("1", "L", "LA")
 _MODES = (*GREY_MODES, "P", "PA", "RGB", "RGBA", "RGBX", "CMYK", "YCbCr")
-_TIFF_BITS = 258
+_TIFF_BITS, _ORIENTATION = 258, 274
+_LEFT_OUT = {
+    "transparency": "transparent parts are read in the colour that lies under them, often black; paint them "
+    "on a ground where that is not meant",
+    "rotation": "stored turned (EXIF), and read as it is stored; turn the pixels where that is not meant "
+    "(PIL.ImageOps.exif_transpose)",
+}
 
 
 def open_image(source: Path | bytes, label: str) -> Any:
@@ -105,6 +113,24 @@ def warn_of_frames(labels: list[str]) -> None:
     if labels:
         more = f" and {len(labels) - 1} more" if len(labels) > 1 else ""
         log.warning("%s%s: several frames in a file; the first is taken", labels[0], more)
+
+
+def left_out(image: Any) -> tuple[str, ...]:
+    """What an image says that is not in its pixels, which were read: keys of `_LEFT_OUT`."""
+    try:
+        turned = image.getexif().get(_ORIENTATION) in range(2, 9)
+        keyed = "A" in image.getbands() or "transparency" in image.info
+        whole = image.convert("RGBA").getchannel("A").getextrema()[0] == 255 if keyed else True
+    except Exception:  # damaged notes beside pixels that are sound
+        return ()
+    return ("transparency",) * (not whole) + ("rotation",) * turned
+
+
+def warn_left_out(what: str, labels: list[str]) -> None:
+    """Say of the files called `labels` that it is left out, and what that means."""
+    if labels:
+        more = f" and {len(labels) - 1} more" if len(labels) > 1 else ""
+        log.warning("%s%s: %s", labels[0], more, _LEFT_OUT[what])
 
 
 def pixels_of(image: Any, size: tuple[int, int], channels: int, label: str) -> np.ndarray:

@@ -13,8 +13,9 @@ import numpy as np
 import torch
 
 from darts_core.data.bundle import DataBundle
+from darts_core.data.checks import check_channels_first
 from darts_core.data.encoded import EncodedImages
-from darts_core.data.make import check_types, make_bundle
+from darts_core.data.make import check_task, check_types, make_bundle
 from darts_core.data.source import MIN_SIZE, SOURCES, Loader, RawData, check_memory
 from darts_core.errors import ConfigError, DataError, unknown_name
 from darts_core.settings.field import check_value, kind_words, type_of_hint
@@ -86,6 +87,7 @@ def load_data(
     }
     # before a large set is read
     check_types(load_data, image_size=image_size, **numbers)
+    check_task(task)
     if image_size is not None and not MIN_SIZE <= image_size <= 1024:
         raise ConfigError(
             f"data.image_size={image_size} is not allowed; choose {MIN_SIZE}..1024 or null."
@@ -156,6 +158,7 @@ def _resized(raw: RawData, size: int) -> RawData:
                 f"data.image_size={size} resizes images of uint8; {raw.origin} holds {images.dtype} of "
                 f"shape {images.shape}. Leave it out."
             )
+        check_channels_first(images.shape, f"The images of {raw.origin}")
         if images.shape[2:] == (size, size):
             return images
         check_memory(images.shape[0] * images.shape[1] * size * size, f"data.image_size={size}")

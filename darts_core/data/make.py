@@ -21,22 +21,23 @@ from darts_core.data.pool import Pool
 from darts_core.data.repeats import tell_repeats
 from darts_core.data.source import RawData
 from darts_core.data.splits import check_fraction, check_limit, cut, divide
-from darts_core.data.statistics import channel_statistics
+from darts_core.data.statistics import channel_statistics, tell_other_scale
 from darts_core.data.targets import MOST_NAMES, Targets, read_targets
 from darts_core.device import require_device
 from darts_core.errors import ConfigError, DataError, unknown_name
 from darts_core.memory import free_bytes
 from darts_core.named_inputs import NamedInput
 from darts_core.settings.field import check_value, type_of_hint
-from darts_core.tasks import Task
+from darts_core.tasks import IGNORED, Task
 
-__all__ = ["check_types", "make_bundle"]
+__all__ = ["check_task", "check_types", "make_bundle"]
 
 log = logging.getLogger("darts_core")
 
 # share of the free device memory that inputs may take; the rest is for the network
 _RESIDENT_SHARE = 0.5
 _SPLIT_BY = ("group",)
+_TEST_FRACTION = 0.2
 
 
 def make_bundle(
@@ -49,7 +50,7 @@ def make_bundle(
     test_limit: int | None = None,
     alpha_fraction: float = 0.5,
     val_fraction: float = 0.15,
-    test_fraction: float = 0.2,
+    test_fraction: float = _TEST_FRACTION,
     resident: bool | None = None,
     split_by: str | None = None,
     leave_out: Any = None,
@@ -62,6 +63,7 @@ def make_bundle(
         "test_fraction": test_fraction,
     }
     check_types(make_bundle, seed=seed, limit=limit, test_limit=test_limit, **fractions)
+    check_task(task)
     classes = task is None or "class" in task.takes
     raw = _without_masked_rows(check_raw(_with_vocabulary(raw), classes=classes))
     targets = read_targets(raw, task)
@@ -71,8 +73,14 @@ def make_bundle(
     inputs, values = _joined(raw), targets.values
     named = _fitted(raw, inputs, parts["params"])
     # named inputs are normalised a channel by what takes the row apart
-    mean, std = ((0.0,), (1.0,)) if named else channel_statistics(inputs, parts["params"])
+    mean, std = (
+        ((0.0,), (1.0,)) if named else channel_statistics(inputs, parts["params"], raw.origin)
+    )
+    official = raw.test_inputs is not None and not named
+    if official and isinstance(inputs, np.ndarray) and inputs.ndim > 2:
+        tell_other_scale(inputs, parts["test"], (mean, std), raw.origin)
     known = targets.task.fitted(values[parts["params"]], targets.names)
+    _check_counted(parts, values, raw)
     used = np.concatenate(list(parts.values()))
     if len(used) < len(values):  # what a limit cuts away needs no memory
         inputs = inputs.subset(used) if isinstance(inputs, EncodedImages) else inputs[used]
@@ -117,6 +125,19 @@ def check_types(function: Callable[..., Any], **given: Any) -> None:
         # callers give numbers of numpy, too
         plain = value.item() if isinstance(value, np.generic) else value
         check_value(f"data.{name}", plain, kind, optional, None)
+
+
+def check_task(task: Any) -> None:
+    """Refuse a task's name, or its class, in its place: callers in Python may give what is typed.
+
+    Raises:
+        ConfigError: it is neither a task nor None.
+    """
+    if task is not None and not isinstance(task, Task):
+        name = task if isinstance(task, str) else getattr(task, "name", None) or "NAME"
+        raise ConfigError(
+            f"task={task!r} is no task; give make_task({name!r}), which darts_core.tasks has."
+        )
 
 
 def _with_vocabulary(raw: RawData) -> RawData:
@@ -190,6 +211,12 @@ def _divided(
     if seed < 0:
         raise ConfigError(f"seed={seed} is not allowed; choose a whole number from 0 up.")
     official = 0 if raw.test_inputs is None else len(raw.test_inputs)
+    if official and fractions["test_fraction"] != _TEST_FRACTION:
+        log.warning(
+            "data.test_fraction=%g is not used: %s has a test set of its own (data.test_limit takes some)",
+            fractions["test_fraction"],
+            raw.origin,
+        )
     if split_by is not None and split_by not in _SPLIT_BY:
         raise ConfigError(unknown_name("data.split_by", split_by, _SPLIT_BY))
     grouped = split_by is not None or leave_out is not None
@@ -226,6 +253,25 @@ def _divided(
         return parts
     parts = divide_stretches(len(targets.values), official_test=official, seed=seed, **fractions)
     return _limited(parts, targets.strata, limits, seed)
+
+
+def _check_counted(parts: dict[str, np.ndarray], values: np.ndarray, raw: RawData) -> None:
+    """Refuse a split without a target that counts: its R2 would be 0, and its errors, too, as of the best."""
+    floats = values.dtype.kind == "f"
+    if not floats and raw.mask is None:
+        return
+    for name, index in parts.items():
+        some = values[index]
+        if not (~np.isnan(some) if floats else some != IGNORED).any():
+            own = name == "test" and raw.test_targets is not None
+            raise DataError(
+                f"No target counts in the split {name!r} of {raw.origin}: all are NaN or masked. "
+                + (
+                    "Leave that test set out, and a part of the others is held out."
+                    if own
+                    else "Leave out samples that have none, or divide by another data.seed."
+                )
+            )
 
 
 def _tell_absent(parts: dict[str, np.ndarray], targets: Targets, origin: str) -> None:

@@ -21,6 +21,7 @@ __all__ = ["MOST_NAMES", "Targets", "read_targets", "target_kinds"]
 MOST_NAMES = 100_000
 # floats of so many different values may be meant as classes
 _MOST_CLASSES = 100
+_MASK = " What does not count is told by an array mask: y >= 0."
 log = logging.getLogger("darts_core")
 
 
@@ -79,6 +80,8 @@ def read_targets(raw: RawData, task: Task | None) -> Targets:
     if kind in ("class", "token"):
         for part, values in parts:
             _check_numbers(kind, values, names, raw, part)
+        if kind == "token" and not raw.ordered:  # windows of a text are cut right
+            _tell_seen(raw)
     elif len(names) != (raw.targets.shape[1] if raw.targets.ndim == 2 else 1):
         raise DataError(
             f"{raw.origin} names {len(names)} targets ({', '.join(names[:5])}) for targets of shape "
@@ -105,16 +108,47 @@ def _tell_classes(raw: RawData, kind: str) -> None:
                 raw.origin,
                 count,
             )
-    elif raw.targets.dtype.kind == "f" and raw.targets.size == len(raw.targets):
-        values = np.unique(raw.targets[np.isfinite(raw.targets)])
-        # as class numbers they would be taken: from 0 up without a gap
-        if 1 < len(values) <= _MOST_CLASSES and bool((values == np.arange(len(values))).all()):
+        return
+    columns, floats = raw.targets.size // max(len(raw.targets), 1), raw.targets.dtype.kind == "f"
+    if floats != (columns == 1):
+        return
+    values = np.unique(raw.targets[np.isfinite(raw.targets)])
+    # as class numbers they would be taken: from 0 up without a gap
+    if not 1 < len(values) <= _MOST_CLASSES or not bool((values == np.arange(len(values))).all()):
+        return
+    if floats:
+        log.warning(
+            "%s: its targets are the numbers 0 to %d, saved as floats, and are learned as numbers. For "
+            "classes save whole numbers: y.astype(int)",
+            raw.origin,
+            len(values) - 1,
+        )
+    else:
+        log.warning(
+            "%s: its targets are whole numbers from 0 to %d in %d columns, and are learned as numbers. "
+            "Classes are learned one a sample: y of shape [N]",
+            raw.origin,
+            len(values) - 1,
+            columns,
+        )
+
+
+def _tell_seen(raw: RawData) -> None:
+    """A warning where the tokens to be predicted stand in the inputs, at their place or one behind it."""
+    inputs, targets = raw.inputs, raw.targets
+    assert isinstance(inputs, np.ndarray)
+    counted = np.ones(targets.shape, bool) if raw.mask is None else raw.mask.astype(bool)
+    for what, seen, some in (
+        ("its inputs themselves", inputs == targets, counted),
+        ("the tokens before its inputs", inputs[:, :-1] == targets[:, 1:], counted[:, 1:]),
+    ):
+        if some.any() and bool(seen[some].all()):
             log.warning(
-                "%s: its targets are the numbers 0 to %d, saved as floats, and are learned as numbers. For "
-                "classes save whole numbers: y.astype(int)",
-                raw.origin,
-                len(values) - 1,
-            )
+                "%s: its targets are %s, which a network need only repeat; of rows t save x = t[:, :-1], "
+                "y = t[:, 1:]",
+                raw.origin, what,
+            )  # fmt: skip
+            return
 
 
 def _without_hidden(raw: RawData) -> RawData:
@@ -134,7 +168,7 @@ def _names(kind: str, raw: RawData) -> tuple[str, ...]:
             raise DataError(
                 f"{raw.origin}: the labels hold {lowest if lowest < 0 else highest}; "
                 "labels are class numbers 0, 1, 2, ... up to "
-                f"{MOST_NAMES} (numbers to be predicted: task=regression)."
+                f"{MOST_NAMES} (numbers to be predicted: task=regression).{_MASK * (lowest < 0)}"
             )
         if kind == "token" and highest < len(raw.vocabulary):
             return told_apart(raw.vocabulary[: highest + 1], raw.origin)

@@ -24,7 +24,7 @@ from darts_core.settings.shrink import Shrink
 from darts_core.train.config import TrainConfig
 from darts_core.train.evaluation import evaluate
 from darts_core.train.outcome import FitResult
-from darts_core.train.trainer import Trainer, outputs_of
+from darts_core.train.trainer import Trainer, check_auxiliary, outputs_of
 
 __all__ = ["SPLITS", "check_recipe", "check_uncompiled", "fit_elastic", "norm_batches"]
 
@@ -74,6 +74,7 @@ class _Trainer(Trainer):
         task, smoothing = self.sandwich.task, self.config.label_smoothing
         loss = task.loss(logits.float(), y_B, label_smoothing=smoothing)
         if auxiliary is not None and self.config.auxiliary_weight:
+            check_auxiliary(logits, auxiliary)
             loss = loss + self.config.auxiliary_weight * task.loss(
                 auxiliary.float(), y_B, label_smoothing=smoothing
             )

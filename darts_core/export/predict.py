@@ -14,7 +14,15 @@ import numpy as np
 import torch
 
 from darts_core.data.arrays import read_array
-from darts_core.data.images import frames_of, open_image, pixels_of, quietly, warn_of_frames
+from darts_core.data.images import (
+    frames_of,
+    left_out,
+    open_image,
+    pixels_of,
+    quietly,
+    warn_left_out,
+    warn_of_frames,
+)
 from darts_core.errors import DataError, ExportError
 from darts_core.export.runtime import LoadedModel, load
 from darts_core.export.saved import open_saved, saved_file
@@ -249,7 +257,10 @@ def read_image(path: str | Path, input_shape: Sequence[int]) -> np.ndarray:
     with quietly(), open_image(Path(path), str(path)) as image:
         if frames_of(image):
             warn_of_frames([str(path)])
-        return pixels_of(image, (width, height), channels, str(path))
+        pixels = pixels_of(image, (width, height), channels, str(path))
+        for what in left_out(image):
+            warn_left_out(what, [str(path)])
+        return pixels
 
 
 def prepare(sample: np.ndarray, model: LoadedModel) -> torch.Tensor:

@@ -43,6 +43,12 @@ TARGETS = {
 }
 # a whole-number target that does not count; among floats NaN says so
 IGNORED = -100
+# what to save for a task whose targets are of another kind
+_SAVE = {
+    "class": " Save class numbers as whole numbers: y.astype(int), or of one-hot rows y.argmax(1).",
+    "labels": " Save 0 or 1 in a column of its own for each label.",
+    "token": " Save token numbers as whole numbers, inputs and targets alike.",
+}
 
 
 class Meter:
@@ -269,7 +275,7 @@ def check_targets(task: Task, kinds: tuple[str, ...], origin: str) -> str:
             return kind
     raise DataError(
         f"task={task.name} needs {' or '.join(TARGETS[kind] for kind in task.takes)}; the targets of "
-        f"{origin} are {' or '.join(TARGETS[kind] for kind in kinds)}."
+        f"{origin} are {' or '.join(TARGETS[kind] for kind in kinds)}.{_SAVE.get(task.takes[0], '')}"
     )
 
 

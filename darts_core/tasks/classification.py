@@ -23,6 +23,11 @@ __all__ = ["Classification"]
 _TEMPERATURE = 4.0
 
 
+def _right(output: Tensor, target: Tensor) -> Tensor:
+    """Which samples [B] are answered right; NaN, which is the largest to `argmax`, is no answer."""
+    return (output.argmax(1) == target) & ~output.isnan().any(1)
+
+
 class _Right(Meter):
     """Counts right answers."""
 
@@ -33,7 +38,7 @@ class _Right(Meter):
 
     def update(self, output: Tensor, target: Tensor) -> None:
         """Count a batch's right answers."""
-        self._right += (output.argmax(1) == target).sum()
+        self._right += _right(output, target).sum()
         self._count += len(target)
 
     def result(self) -> dict[str, float]:
@@ -62,7 +67,10 @@ class Classification(Task):
         if self.class_weights is None:
             return known
         counts = np.bincount(targets, minlength=len(names))
-        weights = len(targets) / (len(names) * np.maximum(counts, 1))
+        # whole groups may leave a class to the alpha split, which is trained on, too: counted as one sample
+        # it would weigh hundreds of times what others do
+        counts = np.where(counts > 0, counts, counts[counts > 0].min(initial=len(targets)))
+        weights = len(targets) / (len(names) * counts)
         return replace(known, weights=tuple(float(w) for w in weights))
 
     def loss(self, output: Tensor, target: Tensor, *, label_smoothing: float = 0.0) -> Tensor:
@@ -89,7 +97,7 @@ class Classification(Task):
 
     def score(self, output: Tensor, target: Tensor) -> Tensor:
         """Share of right answers."""
-        return (output.detach().argmax(dim=1) == target).float().mean()
+        return _right(output.detach(), target).float().mean()
 
     def meter(self, device: torch.device) -> Meter:
         """One that counts right answers."""

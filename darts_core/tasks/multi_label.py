@@ -6,6 +6,7 @@ where a label does not count.
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, replace
 from typing import Self
 
@@ -113,13 +114,15 @@ class MultiLabel(Task):
         return (each - own).mean()
 
     def score(self, output: Tensor, target: Tensor) -> Tensor:
-        """Mean over the labels that some sample has."""
-        return average_precision(output, target).nanmean().nan_to_num(0.0)
+        """Mean over the labels that some sample has; NaN where outputs are, which nothing can rank."""
+        found = average_precision(output, target).nanmean().nan_to_num(0.0)
+        astray = (output.isnan() & ~target.isnan()).any()
+        return torch.where(astray, math.nan, found)
 
     def scores(self, output: Tensor, target: Tensor) -> dict[str, float]:
         """Mean average precision, and the share of right labels at probability 1/2."""
         counted = ~target.isnan()
-        right = ((output > 0) == (target > 0.5)) & counted
+        right = ((output > 0) == (target > 0.5)) & counted & ~output.isnan()
         found = super().scores(output, target)
         return {**found, "label_accuracy": float(right.sum() / counted.sum().clamp(min=1))}
 

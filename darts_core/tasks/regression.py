@@ -115,14 +115,19 @@ class Regression(Task):
         return error, target, counted
 
     def score(self, output: Tensor, target: Tensor) -> Tensor:
-        """R2 a column, averaged: 1 - squared error / squared distance from the column's mean."""
+        """R2 a column, averaged: 1 - squared error / squared distance from the column's mean.
+
+        A column of which nothing counts says nothing, so that it is none of those that are averaged.
+        """
         error, target, counted = self._errors(output, target)
+        known = counted.any(0)
         number = counted.sum(0).clamp(min=1)
         mean = target.nan_to_num(0.0).sum(0) / number
         spread = (torch.where(counted, target - mean, 0.0) ** 2).sum(0)
         # of a batch in which nothing varies there is no R2 to speak of
         ratio = (error**2).sum(0) / spread
-        return torch.where(spread > 0, 1 - ratio, 0.0).mean().float()
+        column = torch.where(spread > 0, 1 - ratio, 0.0)
+        return (column.sum() / known.sum().clamp(min=1)).float()
 
     def scores(self, output: Tensor, target: Tensor) -> dict[str, float]:
         """R2, and mean absolute and squared error in the targets' unit."""

@@ -14,7 +14,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from darts_core.errors import DataError, is_memory_shortage
+from darts_core.errors import ConfigError, DataError, is_memory_shortage
 from darts_core.modes import evaluating
 from darts_core.tasks.base import check_metric_names
 
@@ -75,7 +75,7 @@ def evaluate(
 
     Raises:
         DataError: the split is empty.
-        ConfigError: the task calls a metric `loss`.
+        ConfigError: the task calls a metric `loss`, or the network gives no tensor.
     """
     names = (split,) if isinstance(split, str) else tuple(split)
     with evaluating(model):
@@ -119,7 +119,13 @@ def _evaluated(
     )
     for x_B, y_B in batches:
         x_B, y_B = x_B.to(device), y_B.to(device)
-        output = model(x_B).float()
+        output = model(x_B)
+        if not isinstance(output, Tensor):
+            raise ConfigError(
+                f"In evaluation mode the network gives a {type(output).__name__}; it must give its outputs, "
+                "a tensor. Let it give what else there is, as those of an auxiliary head, in training alone."
+            )
+        output = output.float()
         meter.update(output, y_B)
         loss, number = task.summed_loss(output, y_B)
         loss_sum += loss.double()

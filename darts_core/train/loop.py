@@ -83,6 +83,13 @@ def fit(
     names = (train_on,) if isinstance(train_on, str) else tuple(train_on)
     trainer = Trainer(model, bundle, config, names, seed, torch.device(device), group)
     trainer.progress, trainer.verbose = progress, verbose
+    if verbose and config.warmup_epochs >= config.epochs:
+        log.warning(
+            "train.warmup_epochs=%g of train.epochs=%d: the learning rate rises to the end and never comes "
+            "down; give fewer",
+            config.warmup_epochs,
+            config.epochs,
+        )
     first = trainer.resume(checkpoint) if checkpoint is not None and checkpoint.exists() else 0
     if run is not None and trainer.group.primary:
         run.rewind(first)

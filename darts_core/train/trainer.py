@@ -49,8 +49,9 @@ from darts_core.train.schedule import (
     learning_rate_at,
     make_optimizer,
 )
+from darts_core.train.told import tell_activation
 
-__all__ = ["Trainer", "outputs_of"]
+__all__ = ["Trainer", "check_auxiliary", "outputs_of"]
 
 log = logging.getLogger("darts_core")
 
@@ -187,6 +188,8 @@ class Trainer:
                 self._check_finite(losses, epoch)
         self._check_finite(losses, epoch)
         self._check_state(epoch)
+        if epoch == 0 and self.verbose and self.group.primary:
+            tell_activation(self.task, output)
         wait_for(self.device)
         seconds = time.perf_counter() - started
         self.result.train_seconds += seconds
@@ -247,6 +250,7 @@ class Trainer:
         config = self.config
         loss = self.task.loss(output, y_B, label_smoothing=config.label_smoothing)
         if auxiliary is not None and config.auxiliary_weight:
+            check_auxiliary(output, auxiliary)
             loss = loss + config.auxiliary_weight * self.task.loss(
                 auxiliary, y_B, label_smoothing=config.label_smoothing
             )
@@ -421,3 +425,17 @@ def outputs_of(out: Any) -> tuple[Tensor, Tensor | None]:
             "tensor, or a tuple of them and those of one auxiliary head."
         )
     return output, auxiliary
+
+
+def check_auxiliary(output: Tensor, auxiliary: Tensor) -> None:
+    """Refuse features beside the outputs, of which a loss would take the first for classes.
+
+    Raises:
+        ConfigError: the second tensor is not of the first one's shape.
+    """
+    if auxiliary.shape != output.shape:
+        raise ConfigError(
+            f"In training mode the network gives tensors of shape {[*output.shape]} and "
+            f"{[*auxiliary.shape]}; the second is taken for an auxiliary head's outputs, and must be of the "
+            "first one's shape. Let it give its outputs alone, or set train.auxiliary_weight=0."
+        )

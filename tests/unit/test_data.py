@@ -294,6 +294,8 @@ def test_digits_are_those_of_scikit_learn(monkeypatch):
         ({"name": "synthetic", "size": 16.5}, ConfigError, "data.size=16.5 is not a whole number"),
         ({"name": "text", "length": "x"}, ConfigError, "data.length='x' is not a whole number"),
         ({"name": "npy", "targets": 3}, ConfigError, "data.targets=3 is not text"),
+        ({"name": "digits", "task": "regression"}, ConfigError, r"give make_task\('regression'\)"),
+        ({"name": "digits", "task": Classification}, ConfigError, "task=.* is no task; give make"),
         ({"name": "parquet", "label_column": 0}, ConfigError, "data.label_column=0 is not text"),
     ],
 )
@@ -320,7 +322,10 @@ def test_absent_device_is_a_sentence():
         ({"inputs": np.zeros((80, 8), np.int64) - 1}, "tokens of made hold -1"),
         ({"inputs": np.zeros((80, 1, 4, 4), np.uint8)}, "are 4x4; at least 8x8"),
         ({"inputs": np.zeros((79, 1, 8, 8), np.uint8)}, "79 training images but 80 labels"),
-        ({"targets": np.zeros(80)}, "task=classification needs one class number a sample"),
+        (
+            {"targets": np.zeros(80)},
+            r"needs one class number a sample.*y.astype.int., or of one-hot",
+        ),
         ({"targets": np.arange(80) % 5}, r"hold 4; allowed are 0\.\.3"),
         ({"targets": np.arange(80) % 4 - 1}, "hold -1"),
         ({"targets": np.zeros(80, int)}, "belong to one class"),

@@ -323,6 +323,43 @@ def test_pairs_of_npy_files(tmp_path, rng):
         load_data("npy", tmp_path / "o.npy", targets=str(tmp_path / "y.npy"))
 
 
+def test_a_test_set_on_another_scale_is_told(tmp_path, rng, caplog):
+    x, y = rng.normal(2, 1, (60, 2, 9, 8)), np.arange(60) % 2
+    for test, told in ((x / 255, True), (x * 255, True), (x - 100, True), (1 + 2 * x, False)):
+        caplog.clear()
+        saved(tmp_path / "a.npz", x=x, y=y, x_test=test, y_test=y)
+        assert ("its test inputs are on another scale" in caplog.text) == told
+    pixels = rng.integers(0, 256, (60, 8, 8), dtype=np.uint8)
+    for test, told in ((pixels // 64, True), (pixels // 2, False), (pixels[:5] // 64, False)):
+        caplog.clear()
+        arrays = {"test_images": test, "test_labels": y[: len(test)]}
+        saved(tmp_path / "b.npz", train_images=pixels, train_labels=y, **arrays)
+        assert ("channel 0: mean 0.00" in caplog.text) == told
+
+
+def test_a_share_of_test_beside_a_test_set_is_told(tmp_path, rng, caplog):
+    x, y = rng.normal(size=(60, 1, 9)), np.arange(60) % 2
+    saved(tmp_path / "a.npz", x=x, y=y, x_test=x[:20] + 1, y_test=y[:20])
+    assert "test_fraction" not in caplog.text
+    load_data("npz", tmp_path / "a.npz", test_fraction=0.5)
+    assert "data.test_fraction=0.5 is not used" in caplog.text
+
+
+def test_a_split_in_which_no_target_counts_is_refused(tmp_path, rng):
+    x, nan = rng.normal(size=(60, 1, 9)), np.full((20, 2), np.nan)
+    for y in (rng.normal(size=(60, 2)), rng.integers(0, 2, (60, 2)).astype(float)):
+        with pytest.raises(
+            DataError, match=r"counts in the split 'test' .*Leave that test set out"
+        ):
+            saved(tmp_path / "a.npz", x=x, y=y, x_test=x[:20], y_test=nan)
+        one = np.vstack([nan[1:], y[:1]])
+        assert saved(tmp_path / "a.npz", x=x, y=y, x_test=x[:20], y_test=one).sizes["test"] == 20
+        held = saved(tmp_path / "a.npz", x=x, y=y).parts["val"].numpy()
+        y[held] = np.nan
+        with pytest.raises(DataError, match=r"counts in the split 'val' .*another data\.seed"):
+            saved(tmp_path / "a.npz", x=x, y=y)
+
+
 def test_what_does_not_fit_is_a_sentence(tmp_path, rng):
     series = rng.normal(size=(40, 1, 9))
     for arrays, text in (
@@ -333,6 +370,7 @@ def test_what_does_not_fit_is_a_sentence(tmp_path, rng):
         ({"x": series.astype(str), "y": np.arange(40) % 2}, "needed are numbers"),
         ({"x": series, "y": rng.normal(size=40), "class_names": ["a", "b"]}, "names 2 targets"),
         ({"x": series, "y": np.full(40, np.inf)}, "hold infinity"),
+        ({"x": series, "y": np.zeros((40, 0))}, r"targets of .* have shape \(40, 0\): no values"),
         ({"x": series, "y": np.full(40, np.nan)}, "no number that counts"),
         ({"x": series, "y": np.arange(40) % 2, "group": np.arange(40) - 1}, "group holds -1"),
         ({"x": rng.integers(0, 9, (40, 6)) - 1, "y": np.arange(40) % 2}, "hold -1.*as floats"),

@@ -11,6 +11,7 @@ from test_data_sources import write_images, write_parquet
 
 from darts_core.data import load_data
 from darts_core.errors import DataError
+from darts_core.export.predict import read_image
 from darts_core.tasks import make_task
 
 
@@ -237,6 +238,20 @@ def test_a_class_called_train(tmp_path):
         load_data("image_folder", tmp_path / "b")
 
 
+@pytest.mark.parametrize(("train", "test"), [("Training", "Testing"), ("seg_train", "seg_VAL")])
+def test_a_training_and_a_test_set_of_other_names_are_no_two_classes(tmp_path, train, test):
+    for name in (train, test, "other"):
+        write_images(tmp_path / "a" / name)
+    with pytest.raises(DataError, match=f"a holds {train} and {test}, .* call them train and test"):
+        load_data("image_folder", tmp_path / "a")
+    # images right in them make them classes, as does one name alone
+    write_images(tmp_path / "b", classes=(train, test))
+    assert load_data("image_folder", tmp_path / "b").num_classes == 2
+    for name in (train, "bus"):
+        write_images(tmp_path / "c" / name)
+    assert load_data("image_folder", tmp_path / "c").class_names == tuple(sorted((train, "bus")))
+
+
 def test_an_input_called_val_is_one_where_there_are_no_targets_of_val(tmp_path, rng):
     arrays = {"x_image": pictures(rng), "x_val": rng.normal(size=40), "y": np.arange(40) % 2}
     names = {one.name for one in saved(tmp_path / "a.npz", **arrays).named}
@@ -292,6 +307,62 @@ def test_parquet_files_of_no_part_are_told(tmp_path, caplog):
     write_parquet(tmp_path / "eval-0.parquet")
     assert sum(load_data("parquet", tmp_path).sizes.values()) == 40
     assert f"of {tmp_path} are not read: eval-0.parquet" in caplog.text
+
+
+def test_inputs_in_which_nothing_is_left_are_told(tmp_path, rng, caplog):
+    y, shares = np.arange(40) % 2, rng.random((40, 8, 8))
+    shares[:, 0, 0] = 1.0
+    for images, told in (
+        (shares.astype(np.uint8), "its bytes are 0 and 1 alone; if they were numbers from 0 to 1"),
+        (np.full((40, 8, 8), 7, np.uint8), "its inputs are one number everywhere, in each channel"),
+        (np.rint(255 * shares).astype(np.uint8), None),
+    ):
+        caplog.clear()
+        saved(tmp_path / "a.npz", images=images, labels=y)
+        assert (told or "") in caplog.text
+        assert ("alone;" in caplog.text or "one number" in caplog.text) == (told is not None)
+    saved(tmp_path / "b.npz", x=np.stack([shares, 0 * shares], 1), y=y)  # one channel is known
+    assert "one number" not in caplog.text
+
+
+@pytest.mark.parametrize("stream", [False, True])
+def test_transparency_that_is_left_out_is_told(tmp_path, caplog, stream):
+    write_images(tmp_path)
+    opaque = Image.new("RGBA", (10, 10), (9, 9, 9, 255))
+    opaque.save(tmp_path / "cat" / "000.png")
+    load_data("image_folder", tmp_path, image_size=10, stream=stream)
+    assert "transparent parts" not in caplog.text
+    icon = tmp_path / "cat" / "001.png"
+    Image.new("RGBA", (10, 10), (0, 0, 0, 0)).save(icon)
+    palette = Image.new("P", (10, 10), 0)
+    palette.save(tmp_path / "dog" / "001.png", transparency=0)
+    bundle = load_data("image_folder", tmp_path, image_size=10, stream=stream)
+    for name in bundle.parts if stream else ():
+        _ = bundle.split(name).inputs
+    (told,) = [r.message for r in caplog.records if "transparent parts are read" in r.message]
+    assert stream or told.startswith(f"{icon} and 1 more: ")
+    caplog.clear()
+    assert read_image(icon, (3, 10, 10)).max() == 0
+    assert f"{icon}: transparent parts are read in the colour that lies under them" in caplog.text
+
+
+@pytest.mark.parametrize("stream", [False, True])
+def test_photographs_that_are_stored_turned_are_told(tmp_path, caplog, stream):
+    write_images(tmp_path)
+    turned, upright = Image.Exif(), Image.Exif()
+    turned[0x0112], upright[0x0112] = 6, 1
+    photo = Image.new("RGB", (10, 10), (9, 99, 9))
+    photo.save(tmp_path / "cat" / "a.jpg", exif=upright)
+    load_data("image_folder", tmp_path, image_size=10, stream=stream)
+    assert "stored turned" not in caplog.text
+    photo.save(tmp_path / "dog" / "a.jpg", exif=turned)
+    bundle = load_data("image_folder", tmp_path, image_size=10, stream=stream)
+    for name in bundle.parts if stream else ():
+        _ = bundle.split(name).inputs
+    told = f"{tmp_path / 'dog' / 'a.jpg'}: stored turned (EXIF), and read as it is stored"
+    assert caplog.text.count(told) == 1
+    read_image(tmp_path / "dog" / "a.jpg", (3, 10, 10))
+    assert caplog.text.count(told) == 2
 
 
 @pytest.mark.parametrize("channels", [None, 1])

@@ -64,6 +64,14 @@ def test_balanced_classes_weigh_by_the_inverse_of_their_share():
     assert torch.allclose(task.summed_loss(output, target)[0], each.sum())
 
 
+def test_a_class_that_params_lacks_weighs_as_the_rarest_there():
+    task = Classification(class_weights="balanced")
+    found = task.fitted(
+        np.repeat([0, 1], [30, 10]), ("a", "b", "c")
+    )  # c is in the alpha split alone
+    assert found.weights == pytest.approx((40 / 90, 40 / 30, 40 / 30))
+
+
 def test_mean_average_precision_is_scikit_learn_s(rng):
     output = torch.from_numpy(rng.normal(size=(50, 4)))
     target = torch.from_numpy((rng.random((50, 4)) < 0.3).astype(np.float32))
@@ -126,6 +134,19 @@ def test_a_number_that_does_not_count_leaves_loss_and_gradient_alone():
     assert output.grad.tolist() == [[-2.0], [0.0]]
 
 
+def test_a_column_of_which_a_split_knows_nothing_does_not_lower_r2(rng):
+    target = torch.from_numpy(rng.normal(size=(40, 3))).float()
+    output = target + torch.from_numpy(rng.normal(0, 0.3, (40, 3))).float()
+    task = Regression(outputs=3, names=("a", "b", "c"), mean=(0.0,) * 3, std=(1.0,) * 3)
+    target[:, 1] = math.nan
+    known = r2_score(target[:, ::2].numpy(), output[:, ::2].numpy())
+    assert metered(task, output, target)["r2"] == pytest.approx(known, abs=1e-5)
+    # a column that is known and never varies counts as 0, as before
+    target[:, 1] = 5.0
+    assert float(task.score(output, target)) == pytest.approx(2 * known / 3, abs=1e-5)
+    assert float(task.score(output, torch.full_like(target, math.nan))) == 0.0
+
+
 def test_perplexity_is_the_exponential_of_the_mean_over_positions():
     torch.manual_seed(1)
     task = NextToken().fitted(np.zeros((2, 2), np.int64), tuple("abc"))
@@ -179,6 +200,25 @@ def test_equal_outputs_share_their_precision_whatever_order_they_stand_in(rng):
     target = torch.from_numpy((rng.random((60, 3)) < 0.4).astype(np.float32))
     expected = [average_precision_score(target[:, i], output[:, i]) for i in range(3)]
     assert average_precision(output, target).tolist() == pytest.approx(expected, abs=1e-6)
+
+
+def test_outputs_that_are_no_numbers_are_no_right_answers():
+    # in the order of a folder: all of the first class, then the others
+    target = torch.arange(40) // 20
+    output = torch.full((40, 2), math.nan)
+    task = Classification(outputs=2, names=("a", "b"))
+    assert metered(task, output, target) == {"accuracy": 0.0}
+    assert float(task.score(output, target)) == 0.0
+    labels = MultiLabel(outputs=1, names=("a",))
+    found = metered(labels, output[:, :1], 1.0 - target[:, None])
+    assert math.isnan(found["mean_average_precision"])
+    assert found["label_accuracy"] == 0.0
+    # where no target counts nothing is asked
+    some, unknown = (
+        torch.tensor([[1.0], [-1.0], [math.nan]]),
+        torch.tensor([[1.0], [0.0], [math.nan]]),
+    )
+    assert float(labels.score(some, unknown)) == 1.0
 
 
 def test_a_batch_in_which_no_position_counts_has_no_loss_and_no_gradient():

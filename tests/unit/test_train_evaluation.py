@@ -7,8 +7,9 @@ from test_train_fit import TinyBundle, TinyNet, config, make
 from torch import nn
 
 from darts_core.errors import ConfigError, DataError
-from darts_core.tasks import Classification
+from darts_core.tasks import Classification, MultiLabel, NextToken, Regression
 from darts_core.train import evaluate, fit
+from darts_core.train.told import tell_activation
 
 
 def test_evaluate_counts_every_image_and_restores_the_mode():
@@ -41,6 +42,61 @@ def test_an_evaluation_takes_as_many_samples_at_once_as_the_memory_holds():
 
     with pytest.raises(torch.OutOfMemoryError):
         evaluate(Starving(), TinyBundle())
+
+
+def test_a_network_that_gives_more_than_its_outputs_in_evaluation_is_a_sentence():
+    class Telling(TinyNet):
+        def forward(self, x):
+            return super().forward(x), x
+
+    with pytest.raises(ConfigError, match="In evaluation mode the network gives a tuple; it must"):
+        evaluate(Telling(), TinyBundle())
+
+
+def test_features_beside_the_outputs_are_no_auxiliary_head():
+    class Embedding(TinyNet):
+        def forward(self, x):
+            return (super().forward(x), x.flatten(1)) if self.training else super().forward(x)
+
+    # 16 values of an image would be taken for logits of 16 classes, of which two are right
+    with pytest.raises(ConfigError, match=r"of shape \[8, 2\] and \[8, 16\]; .*auxiliary_weight=0"):
+        fit(Embedding(), TinyBundle(), config(epochs=1))
+    found = fit(Embedding(), TinyBundle(), config(epochs=1, auxiliary_weight=0.0))
+    assert found.steps == 6
+
+
+@pytest.mark.parametrize("ends", [None, "softmax"])
+def test_a_network_that_ends_in_a_softmax_is_told(caplog, ends):
+    class Shares(TinyNet):
+        def forward(self, x):
+            return super().forward(x).softmax(1) if ends else super().forward(x)
+
+    fit(Shares(), TinyBundle(), config(epochs=2))
+    told = "task=classification: the network's outputs sum to 1, as behind a softmax"
+    assert caplog.text.count(told) == (ends is not None)
+
+
+def test_labels_and_numbers_behind_an_activation_are_told(caplog):
+    task, logits = MultiLabel(outputs=4, names=tuple("abcd")), torch.randn(32, 4)
+    tell_activation(task, logits)
+    tell_activation(task, logits[:8].sigmoid())  # too few to say
+    tell_activation(Regression(), logits)
+    tell_activation(Regression(), logits.sigmoid())  # as of a network that has learned little
+    tell_activation(Regression(standardise=False), logits.relu())
+    tell_activation(Classification(), logits.sigmoid())
+    assert "as behind" not in caplog.text
+    tell_activation(task, logits.sigmoid())
+    assert "task=multi_label: the network's outputs are never below 0, as behind a" in caplog.text
+    tell_activation(NextToken(), logits.reshape(8, 4, 4).softmax(-1))
+    assert "task=next_token: the network's outputs sum to 1, as behind a softmax" in caplog.text
+    tell_activation(Regression(), logits.relu())
+    assert "task=regression: the network's outputs are never below 0, as behind a" in caplog.text
+
+
+@pytest.mark.parametrize(("warmup", "told"), [(1.0, False), (2.0, True), (5.0, True)])
+def test_a_training_that_is_all_warm_up_is_told(caplog, warmup, told):
+    fit(make(), TinyBundle(), config(epochs=2, warmup_epochs=warmup))
+    assert (f"train.warmup_epochs={warmup:g} of train.epochs=2" in caplog.text) == told
 
 
 class OfNumpy(Classification):

@@ -295,6 +295,12 @@ def test_what_a_logger_is_left_to_fill_in_is_read_as_printed(tmp_path):
     assert [item.name for item in read_script(tmp_path).metrics] == ["val_acc"]
 
 
+def test_a_function_of_ones_own_called_info_prints_what_it_is_given(tmp_path):
+    """A text without a place to fill in is none of a logger's."""
+    (tmp_path / "train.py").write_text(SCRIPT + '\nfrom mine import info\ninfo("dev_f1", f1)\n')
+    assert "dev_f1" in [item.name for item in read_script(tmp_path).metrics]
+
+
 @pytest.mark.parametrize(
     ("name", "epochs"),
     [

@@ -28,6 +28,8 @@ _LESS_AT_THE_END = {"ms", "time", "inference"}
 _TURNED = {"neg", "negative"}
 # more of these is better, whatever else the name says (`survival_time`), but for the loss made of one
 _MORE = {"accuracy", "acc", "score", "f1", "auc", "r2", "ssim", "psnr", "survival"}
+# what makes another metric of one that is called a score: `brier_skill_score`, `fid_accuracy`
+_ANOTHER = (_MORE - {"score"}) | {"skill"}
 _MADE_OF = {"loss", "err", "error"}
 
 
@@ -39,7 +41,7 @@ def less_is_better(metric: str) -> bool:
     words = [word for word in re.split(r"[\W_]+", metric.lower()) if word]
     if not words or not _TURNED.isdisjoint(words):
         return False
-    if not _LESS_AS_A_SCORE.isdisjoint(words):
+    if not _LESS_AS_A_SCORE.isdisjoint(words) and _ANOTHER.isdisjoint(words):
         return True
     last = words[-1]
     if not _MORE.isdisjoint(words):

@@ -100,6 +100,21 @@ def _unboxed(params: Mapping[str, Any]) -> dict[str, Any]:
     return {name: unboxed(value) for name, value in params.items()}
 
 
+def _goals(given: Any) -> dict[str, str]:
+    """Objectives with their directions: a mapping, or pairs of the two.
+
+    Raises:
+        TuneError: it is neither, such as names alone.
+    """
+    try:
+        return dict(given)
+    except (TypeError, ValueError):
+        raise TuneError(
+            f"The objectives are {given!r}; give each with its direction, such as "
+            "{val_accuracy: maximize, params: minimize}."
+        ) from None
+
+
 def enqueued(given: Any) -> tuple[Mapping[str, Any], ...]:
     """The settings of a list, each a mapping of names to values.
 
@@ -108,7 +123,8 @@ def enqueued(given: Any) -> tuple[Mapping[str, Any], ...]:
     """
     alone = isinstance(given, (str, Mapping)) or not isinstance(given, Iterable)
     found = () if alone else tuple(given)
-    if alone or not all(isinstance(params, Mapping) for params in found):
+    # a row of a table has items, too, though it is no mapping
+    if alone or not all(callable(getattr(params, "items", None)) for params in found):
         raise TuneError(
             f"enqueue is {given!r}; give a list of settings, such as [{{NAME: VALUE, NAME: VALUE}}]."
         )
@@ -179,12 +195,7 @@ class StudySpec:
         Raises:
             TuneError: anything that could not work, before any trial starts.
         """
-        if objectives and not isinstance(objectives, Mapping):
-            raise TuneError(
-                f"The objectives are {objectives!r}; give each with its direction, such as "
-                "{val_accuracy: maximize, params: minimize}."
-            )
-        goals = dict(objectives or {metric: direction})
+        goals = _goals(objectives) if objectives else {metric: direction}
         for name, goal in goals.items():
             if goal not in _DIRECTIONS:
                 raise TuneError(

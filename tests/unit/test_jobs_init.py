@@ -156,7 +156,9 @@ def test_held_out_figures_are_proposed_before_training_and_test_figures(tmp_path
      ("loss 4.2 ppl 66.7", "ppl", "min"), ("loss 0.5 lr 0.1", "loss", "min"),
      ("train_loss 0.5 train_acc 0.9 lr 0.1", "train_acc", "max"), ("train_loss 0.5 dice 0.8", "dice", "max"),
      ("Train Loss: 0.5 LR: 0.001 Time: 3.2 grad_norm: 1.5", "Train_Loss", "min"),
-     ("test_acc 0.9 samples/s 812.5 learning_rate 0.1 GPU mem 3.1", "test_acc", "max")],
+     ("test_acc 0.9 samples/s 812.5 learning_rate 0.1 GPU mem 3.1", "test_acc", "max"),
+     ("S-measure 0.9 train_loss 0.5 0.2 s/img 0.1", "S_measure", "max"),
+     ("val_time_error 0.9 train_loss 0.5", "val_time_error", "min")],
 )  # fmt: skip
 def test_what_a_task_is_judged_by_is_proposed_before_its_loss(line, name, mode):
     text = proposal(Script("train.py", metrics=suggest([line])))
@@ -293,6 +295,12 @@ for epoch in range(300):
 def test_what_a_logger_is_left_to_fill_in_is_read_as_printed(tmp_path):
     (tmp_path / "train.py").write_text(LOGGING)
     assert [item.name for item in read_script(tmp_path).metrics] == ["val_acc"]
+
+
+def test_a_function_of_ones_own_called_info_prints_what_it_is_given(tmp_path):
+    """A text without a place to fill in is none of a logger's."""
+    (tmp_path / "train.py").write_text(SCRIPT + '\nfrom mine import info\ninfo("dev_f1", f1)\n')
+    assert "dev_f1" in [item.name for item in read_script(tmp_path).metrics]
 
 
 @pytest.mark.parametrize(

@@ -1,6 +1,7 @@
 """`jobs logs`: what it prints of a log."""
 
 import argparse
+import tracemalloc
 
 from darts_core.commands.jobs.cli import configure
 from darts_core.commands.jobs.views import run_logs
@@ -39,3 +40,20 @@ def test_the_end_of_a_log_of_few_lines_is_read_within_a_limit(tmp_path):
     log.write_text("x" * 300_000 + "\nlast\n")
     assert tail(log, 10)[-1] == "last"
     assert len(tail(log, 10, most=1000)) == 2
+
+
+def test_a_log_without_line_ends_takes_memory_by_the_lines_that_were_asked_for(tmp_path, capsys):
+    store = Store(tmp_path)
+    store.create_job("a", kind=SCRIPT)
+    with store.new_version("a", new_record(SCRIPT)) as path, (path / "job.log").open("wb") as log:
+        log.seek(2**26)  # zeros, as a full disk may leave them
+        log.write(b"\nlast\n")
+    parser = argparse.ArgumentParser()
+    configure(parser)
+    tracemalloc.start()
+    try:
+        assert run_logs(store, parser.parse_args(["logs", "a", "--tail", "3"])) == 0
+        assert tracemalloc.get_traced_memory()[1] < 1e8  # reading a record takes most of it
+    finally:
+        tracemalloc.stop()
+    assert capsys.readouterr().out.splitlines()[-1] == "last"

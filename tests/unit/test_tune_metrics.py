@@ -96,7 +96,8 @@ def test_the_metric_on_val_is_the_best_trials_whatever_came_first():
         "val_loss", "perplexity", "rmse", "val/mse", "latency_ms", "error_rate", "word_error_rate", "nll",
         "mape", "train_seconds", "inference_time", "params", "Test Err", "val_ssim_loss", "time_total_s",
         "validation_0-logloss", "val_cross_entropy", "crossentropy", "bce", "val_rmsle", "smape",
-        "brier_score", "ece", "fid", "LPIPS", "eer", "val_bpb", "crps",
+        "brier_score", "ece", "fid", "LPIPS", "eer", "val_bpb", "crps", "fid_score",
+        "val_lpips_loss",
     ],
 )  # fmt: skip
 def test_of_these_less_is_better(name):
@@ -108,7 +109,7 @@ def test_of_these_less_is_better(name):
     [
         "val_accuracy", "f1", "glossiness", "ms_ssim", "neg_mean_squared_error", "negative_loss",
         "survival_time", "time_to_failure", "error_detection_score", "inference_fps", "_", "entropy",
-        "neg_log_loss", "cross_validation_score",
+        "neg_log_loss", "cross_validation_score", "brier_skill_score", "fid_accuracy", "fid_auc",
     ],
 )  # fmt: skip
 def test_of_these_nobody_guesses_that_less_is_better(name):

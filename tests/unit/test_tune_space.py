@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from types import SimpleNamespace
+
 import numpy as np
 import optuna
 import pytest
@@ -150,6 +152,21 @@ def test_a_study_described_by_values_of_the_wrong_kind_is_refused_in_a_sentence(
 ):
     with pytest.raises(TuneError, match=words):
         StudySpec.make({"x": {"low": 1, "high": 9}}, Budget(3), folder=tmp_path, **given)
+
+
+def test_objectives_in_pairs_and_rows_of_a_table_describe_a_study(tmp_path):
+    """A row of pandas has items, and is no mapping."""
+    goals = {"accuracy": "maximize", "params": "minimize"}
+    row = SimpleNamespace(items=lambda: [("x", np.int64(2))])
+    for objectives in (list(goals.items()), zip(goals, goals.values(), strict=True)):
+        made = StudySpec.make(
+            {"x": {"low": 1, "high": 9}},
+            Budget(3),
+            folder=tmp_path,
+            objectives=objectives,
+            enqueue=(r for r in [row]),
+        )
+        assert (made.objectives, made.enqueue) == (goals, ({"x": 2},))
 
 
 def test_whole_numbers_may_be_written_with_a_point():

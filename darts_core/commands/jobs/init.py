@@ -34,6 +34,8 @@ _GOOD = ("acc", "accuracy", "top1", "f1", "auc", "r2", "rmse", "mae", "mape", "m
 _ASIDE = {"lr", "learning", "wd", "momentum", "grad", "time", "elapsed", "eta", "seconds", "secs", "sec",
           "s", "it", "speed", "throughput", "samples", "images", "memory", "mem", "gpu", "params",
           "parameters"}  # fmt: skip
+# with one of these a name is a figure of a network all the same: `S-measure`, `val_time_error`
+_FIGURE = {"measure", "score", "error", "err"}
 
 
 def _words(name: str) -> list[str]:
@@ -72,7 +74,8 @@ def _rank(metric: Suggestion) -> tuple[int, int]:
         0 if set(words) & set(_HELD_OUT) else 3 if "test" in words else 2 if "train" in words else 1
     )
     good = next((i for i, good in enumerate(_GOOD) if good in words), len(_GOOD))
-    return (4 if good == len(_GOOD) and not _ASIDE.isdisjoint(words) else kind), good
+    aside = not _ASIDE.isdisjoint(words) and _FIGURE.isdisjoint(words)
+    return (4 if good == len(_GOOD) and aside else kind), good
 
 
 def _names(metrics: Sequence[Suggestion]) -> dict[str, str]:

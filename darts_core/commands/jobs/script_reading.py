@@ -131,6 +131,7 @@ def _printed(tree: ast.Module) -> list[str]:
                 _called(node) == "info"
                 and len(parts) > 1
                 and isinstance(node.args[0], ast.Constant)
+                and _PLACE.search(parts[0])
             ):
                 parts = [_filled(parts[0])]  # a logger fills the others in
             lines += " ".join(parts).splitlines()

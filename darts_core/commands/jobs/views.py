@@ -206,7 +206,9 @@ def run_logs(store: Store, args: argparse.Namespace) -> int:
         path = _trial_folder(version, args.trial) / "log.txt"
     offset = 0
     if args.tail is not None:
-        for line in tail(path, args.tail, most=None) if args.tail > 0 else ():
+        # lines of 64 KiB on average: one without an end is not read whole
+        most = 2**16 * max(16, args.tail)
+        for line in tail(path, args.tail, most=most) if args.tail > 0 else ():
             print(line)
         offset = path.stat().st_size if path.exists() else 0
     while True:

@@ -77,3 +77,18 @@ def test_the_models_of_a_run_are_measured_again(version: Path) -> None:
     (version / "bench" / "config.hash").write_text("of a run\n")
     assert cli.main(["bench", *TINY]) == 0
     assert runtimes(version) == ["eager"]
+
+
+def test_another_comparison_in_a_version_is_not_measured_over(version: Path) -> None:
+    """It could not be gone on with, nor found again, once its record was this one's."""
+    from darts_core.store.record import read_record, write_record
+
+    (version / "bench" / "result.json").unlink()  # killed half way
+    for other in ("model=resnet8", "what=step"):
+        record = read_record(version)
+        assert record is not None
+        record["commands"]["bench"] |= {"overrides": [other, *TINY], "config_hash": "of another"}
+        write_record(version, record)
+        assert cli.main(["bench", *TINY]) == 2
+        assert read_record(version) == record
+        assert (version / "bench" / "results.json").is_file()

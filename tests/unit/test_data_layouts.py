@@ -93,3 +93,12 @@ def test_classes_in_several_columns_that_are_learned_as_numbers_are_told(tmp_pat
     saved(tmp_path / "a.npz", x=x, y=y)
     load_data("npz", tmp_path / "a.npz", task=make_task("regression"))  # as she says
     assert caplog.text.count("in 9 columns") == 1
+
+
+def test_switches_that_nobody_touches_in_training_have_no_scale(tmp_path, rng, caplog):
+    x, y = np.zeros((60, 3, 9)), np.arange(60) % 2
+    x[:, 0] = rng.normal(size=(60, 9))
+    test = x.copy()
+    test[:3, 1:] = 0.1
+    saved(tmp_path / "a.npz", x=x, y=y, x_test=test, y_test=y)
+    assert "on another scale" not in caplog.text

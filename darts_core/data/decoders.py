@@ -104,7 +104,7 @@ def decoded(images: EncodedImages, parts: Sequence[np.ndarray], *, pin: bool) ->
 
 def _quiet(_: int) -> None:
     own = get_worker_info()
-    if own is not None:
+    if own is not None and isinstance(own.dataset, _Batches):
         own.dataset.images.silent = True
     # the training process ends its decoders; a Ctrl-C reaches them, too
     signal.signal(signal.SIGINT, signal.SIG_IGN)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import shutil
 from pathlib import Path
 
@@ -10,7 +11,9 @@ import pytest
 from darts_core import cli
 from darts_core.errors import ConfigError
 from darts_core.report.read import read_rows
+from darts_core.runlog import config_hash
 from darts_core.stages import bench as stage
+from darts_core.stages.schema import BenchStage
 
 TINY = [
     "data=digits", "data.limit=200", "data.test_limit=100", "device=cpu", "job=mine", "bench.seconds=0.02",
@@ -92,3 +95,18 @@ def test_another_comparison_in_a_version_is_not_measured_over(version: Path) -> 
         assert cli.main(["bench", *TINY]) == 2
         assert read_record(version) == record
         assert (version / "bench" / "results.json").is_file()
+
+
+def test_a_run_goes_on_where_bench_was_asked_for_meanwhile(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What it measured has settings of its own, by which the run was refused."""
+    module = importlib.import_module("darts_core.stages.run")
+    kept: list[bool] = []
+    monkeypatch.setattr(module, "bench", lambda config, folder: kept.append(folder.exists()) or {})
+    stage = BenchStage(job="mine")
+    for stamp in ("of a bench", config_hash(stage.described())):
+        (tmp_path / "bench").mkdir(exist_ok=True)
+        (tmp_path / "bench" / "config.hash").write_text(f"{stamp}\n")
+        module._measured(stage, tmp_path / "bench")
+    assert kept == [False, True]

@@ -331,6 +331,7 @@ def test_inputs_in_which_nothing_is_left_are_told(tmp_path, rng, caplog):
     for x in ((shares > 0.8).astype(np.uint8)[:, None], planes, letters):
         saved(tmp_path / "c.npz", x=x, y=y)
     assert "alone;" not in caplog.text
+    assert "grey images" not in caplog.text
 
 
 @pytest.mark.parametrize("stream", [False, True])

@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib
 import shutil
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -103,7 +104,12 @@ def test_a_run_goes_on_where_bench_was_asked_for_meanwhile(
     """What it measured has settings of its own, by which the run was refused."""
     module = importlib.import_module("darts_core.stages.run")
     kept: list[bool] = []
-    monkeypatch.setattr(module, "bench", lambda config, folder: kept.append(folder.exists()) or {})
+
+    def measures(config: BenchStage, folder: Path) -> dict[str, Any]:
+        kept.append(folder.exists())
+        return {}
+
+    monkeypatch.setattr(module, "bench", measures)
     stage = BenchStage(job="mine")
     for stamp in ("of a bench", config_hash(stage.described())):
         (tmp_path / "bench").mkdir(exist_ok=True)

@@ -25,7 +25,7 @@ from darts_core.commands.jobname import (
     refuse_taking_up,
 )
 from darts_core.commands.logs import configure_logging
-from darts_core.commands.measured_again import measured_again, measures_version
+from darts_core.commands.measured_again import measured_again, measured_so, measures_version
 from darts_core.commands.mistakes import refuse_several_places
 from darts_core.commands.overrides import expand, key_of, parse, quoted, without_password
 from darts_core.commands.ranks import Ranks, current_ranks, lost_process_told
@@ -146,7 +146,7 @@ def _lead(args: argparse.Namespace, config: Stage, place: Session, ranks: Ranks 
         stamp=stamp,
         version=wanted,
         details=_details(command, args, ranks),
-        begins=(lambda known: True) if anew else beginning(config, args, place, stamp_of),
+        begins=measured_so if anew else beginning(config, args, place, stamp_of),
     )
     try:
         return _run(args, config, place, claimed, ranks)

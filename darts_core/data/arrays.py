@@ -24,6 +24,8 @@ _LOOKED_AT, _HIDDEN = 2**22, 1e-3
 _MOST_COUNTED = 100_000
 # so many values on each side are a picture, and so many times as many channels as positions are doubtful
 _SIDE, _MANY = 8, 4
+# samples that tell whether bytes are more than yes and no
+_SOME = 100
 
 
 def read_array(stream: IO[bytes], size_bytes: int, label: str) -> np.ndarray:
@@ -94,7 +96,7 @@ def _tell_layout(inputs: np.ndarray, label: str) -> None:
     doubt = None
     if inputs.ndim == 4 and channels == rest[0] > rest[1] >= _SIDE:
         doubt = f"images of {channels} channels; if channels stand last: x.transpose(0, 3, 1, 2)"
-    elif inputs.ndim == 3 and inputs.dtype == np.uint8 and min(inputs.shape[1:]) >= _SIDE:
+    elif inputs.ndim == 3 and _may_be_grey(inputs):
         doubt = f"series of {channels} channels; grey images have one channel: x[:, None]"
     elif inputs.ndim == 3 and channels >= _MANY * rest[0] > _MANY:
         doubt = (
@@ -103,6 +105,13 @@ def _tell_layout(inputs: np.ndarray, label: str) -> None:
         )
     if doubt is not None:
         log.warning("%s: shape %s is read as %s", label, inputs.shape, doubt)
+
+
+def _may_be_grey(inputs: np.ndarray) -> bool:
+    """Whether bytes [N, C, T] may be pictures: letters of which each is a channel are 0 and 1 alone."""
+    if inputs.dtype != np.uint8 or min(inputs.shape[1:]) < _SIDE:
+        return False
+    return inputs.shape[1] == inputs.shape[2] or int(inputs[:_SOME].max(initial=0)) > 1
 
 
 def _tell_scales(rows_NF: np.ndarray, label: str) -> None:

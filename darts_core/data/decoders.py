@@ -25,8 +25,8 @@ __all__ = ["decoded", "usable_workers"]
 _AHEAD = 2
 
 
-class _Batches(Dataset[Tensor | DataError]):
-    """Batch by batch, whole: a process decodes one after the other."""
+class _Batches(Dataset[tuple[Tensor, dict[str, str]] | DataError]):
+    """Batch by batch, whole: a process decodes one after the other; beside it what is to be told of files."""
 
     def __init__(self, images: EncodedImages, parts: Sequence[np.ndarray]) -> None:
         self.images, self.parts = images, parts
@@ -34,9 +34,10 @@ class _Batches(Dataset[Tensor | DataError]):
     def __len__(self) -> int:
         return len(self.parts)
 
-    def __getitem__(self, step: int) -> Tensor | DataError:
+    def __getitem__(self, step: int) -> tuple[Tensor, dict[str, str]] | DataError:
         try:
-            return _sendable(torch.from_numpy(self.images[self.parts[step]]))
+            batch = _sendable(torch.from_numpy(self.images[self.parts[step]]))
+            return batch, dict(self.images.told)
         except DataError as error:
             return error  # raised in the process that trains, as the sentence that it is
 
@@ -95,10 +96,16 @@ def decoded(images: EncodedImages, parts: Sequence[np.ndarray], *, pin: bool) ->
     for found in batches:
         if isinstance(found, DataError):
             raise found
-        yield found
+        batch, told = found
+        for what, label in told.items():
+            images.tell(what, label)
+        yield batch
 
 
 def _quiet(_: int) -> None:
+    own = get_worker_info()
+    if own is not None and isinstance(own.dataset, _Batches):
+        own.dataset.images.silent = True
     # the training process ends its decoders; a Ctrl-C reaches them, too
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     warnings.filterwarnings("ignore", module="PIL")

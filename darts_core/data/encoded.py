@@ -51,8 +51,11 @@ class EncodedImages:
     ) -> None:
         self.files, self.channels, self.size = list(files), channels, size
         self.workers, self.as_first = workers, as_first
-        # shared with what is cut from it or joined to it: each thing is told once a process
-        self._told: set[str] = set()
+        # what was told, of which file: shared with what is cut from it or joined to it, so that each thing is
+        # told once
+        self.told: dict[str, str] = {}
+        # of a process that decodes for another, which tells: it is begun anew for each pass over the images
+        self.silent = False
 
     def __len__(self) -> int:
         return len(self.files)
@@ -77,22 +80,32 @@ class EncodedImages:
         for place, position in enumerate(index_B):
             label = self.files[int(position)]
             with open_image(Path(label), label) as image:
-                if "frames" not in self._told and frames_of(image):
-                    self._told.add("frames")
-                    warn_of_frames([label])
-                grey = self.channels == 1 and self.as_first
-                if grey and "colour" not in self._told and image.mode not in GREY_MODES:
-                    self._told.add("colour")
-                    log.warning(
-                        "%s is in colour and is read as grey, as the first image is, and so are all others; "
-                        "data.channels=3 keeps colour",
-                        label,
-                    )
+                if frames_of(image):
+                    self.tell("frames", label)
+                if self.channels == 1 and self.as_first and image.mode not in GREY_MODES:
+                    self.tell("colour", label)
                 found[place] = pixels_of(image, (self.size, self.size), self.channels, label)
-                for what in sorted(set(left_out(image)) - self._told):
-                    self._told.add(what)
-                    warn_left_out(what, [label])
+                for what in left_out(image):
+                    self.tell(what, label)
         return found
+
+    def tell(self, what: str, label: str) -> None:
+        """Say once what of a file is not read."""
+        if what in self.told:
+            return
+        self.told[what] = label
+        if self.silent:
+            return
+        if what == "frames":
+            warn_of_frames([label])
+        elif what == "colour":
+            log.warning(
+                "%s is in colour and is read as grey, as the first image is, and so are all others; "
+                "data.channels=3 keeps colour",
+                label,
+            )
+        else:
+            warn_left_out(what, [label])
 
     def subset(self, index: np.ndarray) -> EncodedImages:
         """The set of these positions alone."""
@@ -104,5 +117,5 @@ class EncodedImages:
 
     def _of(self, files: list[str]) -> EncodedImages:
         made = EncodedImages(files, self.channels, self.size, self.workers, as_first=self.as_first)
-        made._told = self._told
+        made.told = self.told
         return made

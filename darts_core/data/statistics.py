@@ -18,6 +18,8 @@ _BLOCK = 1000
 _BYTES = 100
 # of a test set: values that are looked at, how many times as large is another scale, samples it takes
 _LOOKED_AT, _TIMES, _LEAST = 2**22, 10, 10
+# more channels are no picture's, but planes of a board or the like; share of 1.0 in pictures from 0 to 1
+_COLOURS, _FEW = 3, 0.05
 
 log = logging.getLogger("darts_core")
 Pair = tuple[tuple[float, ...], tuple[float, ...]]
@@ -66,8 +68,8 @@ def tell_other_scale(inputs: np.ndarray, index: np.ndarray, fitted: Pair, origin
     own_mean, own_std = block.mean(axes) / unit, block.std(axes) / unit
     mean, std = (np.array(values) for values in fitted)
     other = (np.abs(own_mean - mean) > _TIMES * std) | (own_std > _TIMES * std)
-    # a channel that never changes in the test set has no scale
-    other |= (own_std > 0) & (own_std * _TIMES < std)
+    # a channel that never changes in the test set has no scale, nor one in the training set, whose std is 1
+    other |= (own_std > 0) & (own_std * _TIMES < std) & (std != 1.0)
     if 2 * int(other.sum()) > len(other):
         first = int(other.argmax())
         log.warning(
@@ -86,7 +88,7 @@ def _of_bytes(
         block = inputs[chosen[start : start + _BYTES]]
         for channel, own in enumerate(counts):
             own += np.bincount(block[:, channel].reshape(-1), minlength=256)
-    if counts[:, 1].any() and not counts[:, 2:].any():
+    if inputs.ndim == 4 and inputs.shape[1] <= _COLOURS and _all_but_zero(counts):
         log.warning(
             "%s: its bytes are 0 and 1 alone; if they were numbers from 0 to 1, most was lost by the cast: "
             "np.rint(255 * x).astype(np.uint8)",
@@ -96,6 +98,11 @@ def _of_bytes(
     centres = shares @ values
     spreads = [float(np.sqrt(s @ (values - c) ** 2)) for s, c in zip(shares, centres, strict=True)]
     return list(zip(map(float, centres), spreads, strict=True))
+
+
+def _all_but_zero(counts: np.ndarray) -> bool:
+    """Whether bytes are 0 and a few of them 1, as a cast leaves what was 1.0: drawings have more."""
+    return not counts[:, 2:].any() and 0 < counts[:, 1].sum() < _FEW * counts.sum()
 
 
 def _of_numbers(inputs: np.ndarray, chosen: np.ndarray, channel: int) -> tuple[float, float]:

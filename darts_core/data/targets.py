@@ -112,9 +112,13 @@ def _tell_classes(raw: RawData, kind: str) -> None:
     columns, floats = raw.targets.size // max(len(raw.targets), 1), raw.targets.dtype.kind == "f"
     if floats != (columns == 1):
         return
-    values = np.unique(raw.targets[np.isfinite(raw.targets)])
+    known = raw.targets[np.isfinite(raw.targets)] if floats else raw.targets
+    # looked at first: to sort counts of many columns takes seconds
+    if not known.size or known.min() != 0 or not 0 < known.max() < _MOST_CLASSES:
+        return
+    values = np.unique(known)
     # as class numbers they would be taken: from 0 up without a gap
-    if not 1 < len(values) <= _MOST_CLASSES or not bool((values == np.arange(len(values))).all()):
+    if not bool((values == np.arange(len(values))).all()):
         return
     if floats:
         log.warning(

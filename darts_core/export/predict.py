@@ -96,9 +96,10 @@ def predict(
             "registered here; import the module that registers it (predict --plugins MODULE)."
         )
     results: list[Prediction | Numbers] = []
+    unread: dict[str, list[str]] = {}
     for start in range(0, len(files), batch_size):
         part = files[start : start + batch_size]
-        x = torch.stack([_sample(path, loaded) for path in part])
+        x = torch.stack([_sample(path, loaded, unread) for path in part])
         answers = task.read(loaded(x)).cpu()
         for path, row in zip(part, answers, strict=True):
             named = task.answers(row)
@@ -109,6 +110,7 @@ def predict(
                 continue
             best = max(named, key=named.__getitem__)
             results.append(Prediction(str(path), best, named[best], named))
+    _tell_unread(unread)
     return results
 
 
@@ -143,8 +145,8 @@ def _opened(
     return open_saved(saved, options.get("device"))
 
 
-def _sample(path: str | Path, model: LoadedModel) -> torch.Tensor:
-    """One file as the model takes it."""
+def _sample(path: str | Path, model: LoadedModel, unread: dict[str, list[str]]) -> torch.Tensor:
+    """One file as the model takes it; what of it is not read is put into `unread`."""
     if model.described.named:
         return _row(path, model)
     if Path(path).suffix.lower() == ".npy":
@@ -156,7 +158,7 @@ def _sample(path: str | Path, model: LoadedModel) -> torch.Tensor:
             f"{path}: the model takes values of shape {list(model.input_shape)}; give .npy files, one sample "
             "each."
         )
-    return prepare(read_image(path, model.input_shape), model)
+    return prepare(read_image(path, model.input_shape, unread), model)
 
 
 def _row(path: str | Path, model: LoadedModel) -> torch.Tensor:
@@ -243,8 +245,15 @@ def _text(path: str | Path, model: LoadedModel) -> torch.Tensor:
     return torch.tensor([numbers[text] for text in end])
 
 
-def read_image(path: str | Path, input_shape: Sequence[int]) -> np.ndarray:
+def read_image(
+    path: str | Path, input_shape: Sequence[int], unread: dict[str, list[str]] | None = None
+) -> np.ndarray:
     """The image as uint8 [C, H, W]: one channel means grey, three mean RGB.
+
+    Args:
+        path: the file.
+        input_shape: (C, H, W).
+        unread: takes what of the file is not read, for many of which one line is enough; None: it is told.
 
     Raises:
         DataError: the file is missing, no image, or the model takes neither 1 nor 3 channels.
@@ -255,12 +264,21 @@ def read_image(path: str | Path, input_shape: Sequence[int]) -> np.ndarray:
             f"The model takes {channels} channels; image files give 1 or 3. Give .npy files, one sample each."
         )
     with quietly(), open_image(Path(path), str(path)) as image:
-        if frames_of(image):
-            warn_of_frames([str(path)])
         pixels = pixels_of(image, (width, height), channels, str(path))
-        for what in left_out(image):
-            warn_left_out(what, [str(path)])
-        return pixels
+        found = {} if unread is None else unread
+        for what in (*left_out(image), *(["frames"] if frames_of(image) else [])):
+            found.setdefault(what, []).append(str(path))
+    if unread is None:
+        _tell_unread(found)
+    return pixels
+
+
+def _tell_unread(unread: Mapping[str, list[str]]) -> None:
+    for what, files in sorted(unread.items()):
+        if what == "frames":
+            warn_of_frames(files)
+        else:
+            warn_left_out(what, files)
 
 
 def prepare(sample: np.ndarray, model: LoadedModel) -> torch.Tensor:

@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import logging
+import shutil
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from darts_core.errors import ArchitectureError
+from darts_core.reading import read_text
 from darts_core.report.read import read_version
 from darts_core.report.reduced import read_reduced
 from darts_core.report.results import headline, model_rows
-from darts_core.runlog import write_json
+from darts_core.runlog import config_hash, write_json
 from darts_core.stages.bench import bench
 from darts_core.stages.doubt import doubtful
 from darts_core.stages.export import export
@@ -87,7 +89,7 @@ def run(config: Pipeline, version: Path) -> dict[str, Any]:
     )
     found |= _baseline(config, version, seconds)
     found |= dict(train_rivals(config, version, seconds=seconds))
-    found["bench"] = bench(config.part(BenchStage), version / "bench")
+    found["bench"] = _measured(config.part(BenchStage), version / "bench")
     costs = _costs(found)
     write_json(version / "costs.json", {"schema_version": 1, "trainings": costs})
     _say_costs(costs)
@@ -176,6 +178,15 @@ def _baseline(config: Pipeline, version: Path, seconds: float) -> dict[str, dict
         width=width,
     )
     return {f"baseline {step}": result for step, result in found.items()}
+
+
+def _measured(config: BenchStage, folder: Path) -> dict[str, Any]:
+    """The comparison; anew where `bench` by itself measured while the run was interrupted."""
+    known = folder / "config.hash"
+    if known.is_file() and read_text(known).strip() != config_hash(config.described()):
+        log.info("%s was measured with other settings, and is measured again", folder)
+        shutil.rmtree(folder)
+    return bench(config, folder)
 
 
 def _costs(found: Mapping[str, Mapping[str, Any]]) -> dict[str, float]:

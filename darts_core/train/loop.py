@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Sequence
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -84,12 +85,7 @@ def fit(
     trainer = Trainer(model, bundle, config, names, seed, torch.device(device), group)
     trainer.progress, trainer.verbose = progress, verbose
     if verbose and config.warmup_epochs >= config.epochs:
-        log.warning(
-            "train.warmup_epochs=%g of train.epochs=%d: the learning rate rises to the end and never comes "
-            "down; give fewer",
-            config.warmup_epochs,
-            config.epochs,
-        )
+        _say_only_warm_up(config.warmup_epochs, config.epochs)
     first = trainer.resume(checkpoint) if checkpoint is not None and checkpoint.exists() else 0
     if run is not None and trainer.group.primary:
         run.rewind(first)
@@ -126,6 +122,16 @@ def fit(
     result.best_epoch = metric.best(known) if known else 0
     result.val = found[len(result.history) - 1]
     return result
+
+
+@lru_cache
+def _say_only_warm_up(warmup: float, epochs: int) -> None:
+    """Once a process: it would be told with each trial of a study."""
+    log.warning(
+        "train.warmup_epochs=%g of train.epochs=%d: the learning rate rises to the end and never comes down; "
+        "give fewer",
+        warmup, epochs,
+    )  # fmt: skip
 
 
 def _log_row(row: dict[str, Any], epochs: int, metric: str) -> None:

@@ -189,7 +189,7 @@ class Trainer:
         self._check_finite(losses, epoch)
         self._check_state(epoch)
         if epoch == 0 and self.verbose and self.group.primary:
-            tell_activation(self.task, output)
+            tell_activation(self.task, output, y_B)
         wait_for(self.device)
         seconds = time.perf_counter() - started
         self.result.train_seconds += seconds

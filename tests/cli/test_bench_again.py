@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import importlib
 import shutil
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from darts_core import cli
 from darts_core.errors import ConfigError
 from darts_core.report.read import read_rows
+from darts_core.runlog import config_hash
 from darts_core.stages import bench as stage
+from darts_core.stages.schema import BenchStage
 
 TINY = [
     "data=digits", "data.limit=200", "data.test_limit=100", "device=cpu", "job=mine", "bench.seconds=0.02",
@@ -77,3 +81,38 @@ def test_the_models_of_a_run_are_measured_again(version: Path) -> None:
     (version / "bench" / "config.hash").write_text("of a run\n")
     assert cli.main(["bench", *TINY]) == 0
     assert runtimes(version) == ["eager"]
+
+
+def test_another_comparison_in_a_version_is_not_measured_over(version: Path) -> None:
+    """It could not be gone on with, nor found again, once its record was this one's."""
+    from darts_core.store.record import read_record, write_record
+
+    (version / "bench" / "result.json").unlink()  # killed half way
+    for other in ("model=resnet8", "what=step"):
+        record = read_record(version)
+        assert record is not None
+        record["commands"]["bench"] |= {"overrides": [other, *TINY], "config_hash": "of another"}
+        write_record(version, record)
+        assert cli.main(["bench", *TINY]) == 2
+        assert read_record(version) == record
+        assert (version / "bench" / "results.json").is_file()
+
+
+def test_a_run_goes_on_where_bench_was_asked_for_meanwhile(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What it measured has settings of its own, by which the run was refused."""
+    module = importlib.import_module("darts_core.stages.run")
+    kept: list[bool] = []
+
+    def measures(config: BenchStage, folder: Path) -> dict[str, Any]:
+        kept.append(folder.exists())
+        return {}
+
+    monkeypatch.setattr(module, "bench", measures)
+    stage = BenchStage(job="mine")
+    for stamp in ("of a bench", config_hash(stage.described())):
+        (tmp_path / "bench").mkdir(exist_ok=True)
+        (tmp_path / "bench" / "config.hash").write_text(f"{stamp}\n")
+        module._measured(stage, tmp_path / "bench")
+    assert kept == [False, True]

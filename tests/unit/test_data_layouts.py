@@ -93,3 +93,21 @@ def test_classes_in_several_columns_that_are_learned_as_numbers_are_told(tmp_pat
     saved(tmp_path / "a.npz", x=x, y=y)
     load_data("npz", tmp_path / "a.npz", task=make_task("regression"))  # as she says
     assert caplog.text.count("in 9 columns") == 1
+
+
+def test_switches_that_nobody_touches_in_training_have_no_scale(tmp_path, rng, caplog):
+    x, y = np.zeros((60, 3, 9)), np.arange(60) % 2
+    x[:, 0] = rng.normal(size=(60, 9))
+    test = x.copy()
+    test[:3, 1:] = 0.1
+    saved(tmp_path / "a.npz", x=x, y=y, x_test=test, y_test=y)
+    assert "on another scale" not in caplog.text
+
+
+def test_targets_that_are_plainly_no_classes_are_not_sorted_for_it(tmp_path, rng, monkeypatch):
+    sizes, unique = [], np.unique
+    monkeypatch.setattr(
+        np, "unique", lambda x, **more: sizes.append(np.size(x)) or unique(x, **more)
+    )
+    saved(tmp_path / "a.npz", x=rng.normal(size=(60, 2, 9)), y=rng.integers(0, 5000, (60, 100)))
+    assert max(sizes, default=0) < 6000

@@ -160,9 +160,9 @@ def test_too_little_memory_to_share_is_said_where_it_is_missed(folder, monkeypat
     """In a container of a small /dev/shm a thread lost the batch, and the training waited for ever."""
     images = streamed(folder, 1).pool.inputs_N
     batches = decoders._Batches(images, [np.arange(4)])
-    assert not batches[0].is_shared()
+    assert not batches[0][0].is_shared()
     monkeypatch.setattr(decoders, "get_worker_info", lambda: "a decoding process")
-    assert batches[0].is_shared()
+    assert batches[0][0].is_shared()
 
     def full(_):
         raise RuntimeError("unable to allocate shared memory(shm): No space left on device (28)")
@@ -224,3 +224,17 @@ def test_colour_that_is_lost_is_told_once_unless_grey_was_asked_for(folder, tmp_
     assert "is read as grey, as the first image is" in message
     assert "data.channels=3" in message
     assert told(channels=1) == []
+
+
+def test_what_decoders_meet_is_told_once_and_not_by_each_in_every_epoch(folder, tmp_path, caplog):
+    bundle = streamed(folder, 2)
+    images, turned = bundle.pool.inputs_N, Image.Exif()
+    turned[0x0112] = 6
+    # of none that the statistics read: each epoch's decoders meet them anew
+    for number, position in enumerate(bundle.parts["val"]):
+        file = tmp_path / f"{number}.jpg"
+        Image.new("RGB", (20, 20)).save(file, exif=turned)
+        images.files[int(position)] = str(file)
+    for _ in range(2):
+        assert len(list(bundle.batches("val", 1))) > 2
+    assert caplog.text.count(": stored turned (EXIF)") == 1

@@ -323,6 +323,15 @@ def test_inputs_in_which_nothing_is_left_are_told(tmp_path, rng, caplog):
         assert ("alone;" in caplog.text or "one number" in caplog.text) == (told is not None)
     saved(tmp_path / "b.npz", x=np.stack([shares, 0 * shares], 1), y=y)  # one channel is known
     assert "one number" not in caplog.text
+    # pictures of two colours, the planes of a board, and letters of which each is a channel
+    caplog.clear()
+    letters = np.eye(26, dtype=np.uint8)[rng.integers(0, 26, (40, 30))].transpose(0, 2, 1)
+    planes = np.eye(12, dtype=np.uint8)[rng.integers(0, 12, (40, 8, 8))].transpose(0, 3, 1, 2)
+    planes[:, :, ::2, ::2] = 0
+    for x in ((shares > 0.8).astype(np.uint8)[:, None], planes, letters):
+        saved(tmp_path / "c.npz", x=x, y=y)
+    assert "alone;" not in caplog.text
+    assert "grey images" not in caplog.text
 
 
 @pytest.mark.parametrize("stream", [False, True])

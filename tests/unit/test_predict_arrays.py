@@ -5,6 +5,7 @@ import json
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 from torch import nn
 
 from darts_core import cli
@@ -162,3 +163,14 @@ def test_an_answer_that_is_no_number_is_told_and_is_null_in_json(
     assert cli.main(["predict", "--model", "m", "--json", "--top", "2", "a.png"]) == 0
     said = json.loads(capsys.readouterr().out, parse_constant=pytest.fail)
     assert said["classes"] == {"a": None, "b": None}
+
+
+def test_photographs_that_are_stored_turned_are_told_in_one_line(tmp_path, caplog):
+    turned = Image.Exif()
+    turned[0x0112] = 6
+    paths = [tmp_path / f"{number}.jpg" for number in range(3)]
+    for path in paths:
+        Image.new("RGB", (6, 8)).save(path, exif=turned)
+    assert len(predict(loaded(), paths, batch_size=1)) == 3
+    assert [r.message for r in caplog.records if "turned" in r.message and "2 more" in r.message]
+    assert caplog.text.count("stored turned") == 1

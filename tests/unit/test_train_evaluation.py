@@ -1,5 +1,7 @@
 """evaluate: as many samples at once as fit, and what a task of somebody's own says of them."""
 
+import math
+
 import numpy as np
 import pytest
 import torch
@@ -9,7 +11,15 @@ from torch import nn
 from darts_core.errors import ConfigError, DataError
 from darts_core.tasks import Classification, MultiLabel, NextToken, Regression
 from darts_core.train import evaluate, fit
-from darts_core.train.told import tell_activation
+from darts_core.train.loop import _say_only_warm_up
+from darts_core.train.told import _say, tell_activation
+
+
+@pytest.fixture(autouse=True)
+def nothing_told():
+    """What is told once a process is told in each test."""
+    _say.cache_clear()
+    _say_only_warm_up.cache_clear()
 
 
 def test_evaluate_counts_every_image_and_restores_the_mode():
@@ -77,26 +87,43 @@ def test_a_network_that_ends_in_a_softmax_is_told(caplog, ends):
 
 
 def test_labels_and_numbers_behind_an_activation_are_told(caplog):
+    class Counts(Regression):
+        """Of numbers that are never negative."""
+
+        def loss(self, output, target, *, label_smoothing=0.0):
+            return nn.functional.poisson_nll_loss(output, target, log_input=False)
+
     task, logits = MultiLabel(outputs=4, names=tuple("abcd")), torch.randn(32, 4)
-    tell_activation(task, logits)
-    tell_activation(task, logits[:8].sigmoid())  # too few to say
-    tell_activation(Regression(), logits)
-    tell_activation(Regression(), logits.sigmoid())  # as of a network that has learned little
-    tell_activation(Regression(standardise=False), logits.relu())
-    tell_activation(Classification(), logits.sigmoid())
+    y, common = torch.zeros(32, 4), torch.ones(32, 4)
+    y[0], common[:, 0] = math.nan, 0.0
+    tell_activation(task, logits, y)
+    tell_activation(task, logits[:8].sigmoid(), y[:8])  # too few to say
+    tell_activation(task, logits.abs(), common)  # most samples have three of the four labels
+    tell_activation(Regression(), logits, y)
+    tell_activation(Regression(), logits.sigmoid(), y)  # as of a network that has learned little
+    tell_activation(Regression(standardise=False), logits.relu(), y)
+    tell_activation(Counts(), logits.relu(), y)
+    tell_activation(Classification(), logits.sigmoid(), y[:, 0])
     assert "as behind" not in caplog.text
-    tell_activation(task, logits.sigmoid())
-    assert "task=multi_label: the network's outputs are never below 0, as behind a" in caplog.text
-    tell_activation(NextToken(), logits.reshape(8, 4, 4).softmax(-1))
-    assert "task=next_token: the network's outputs sum to 1, as behind a softmax" in caplog.text
-    tell_activation(Regression(), logits.relu())
-    assert "task=regression: the network's outputs are never below 0, as behind a" in caplog.text
+    for _ in range(2):  # as two trials of a study
+        tell_activation(task, logits.sigmoid(), y)
+        tell_activation(
+            NextToken(), logits.reshape(8, 4, 4).softmax(-1), y.reshape(8, 4, 4)[..., 0]
+        )
+        tell_activation(Regression(), logits.relu(), y)
+    for told in (
+        "task=multi_label: the network's outputs are never below 0, as behind a",
+        "task=next_token: the network's outputs sum to 1, as behind a softmax",
+        "task=regression: the network's outputs are never below 0, as behind a",
+    ):
+        assert caplog.text.count(told) == 1
 
 
 @pytest.mark.parametrize(("warmup", "told"), [(1.0, False), (2.0, True), (5.0, True)])
 def test_a_training_that_is_all_warm_up_is_told(caplog, warmup, told):
-    fit(make(), TinyBundle(), config(epochs=2, warmup_epochs=warmup))
-    assert (f"train.warmup_epochs={warmup:g} of train.epochs=2" in caplog.text) == told
+    for _ in range(2):  # as two trials of a study
+        fit(make(), TinyBundle(), config(epochs=2, warmup_epochs=warmup))
+    assert caplog.text.count(f"train.warmup_epochs={warmup:g} of train.epochs=2") == told
 
 
 class OfNumpy(Classification):

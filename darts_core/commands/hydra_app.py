@@ -25,7 +25,6 @@ from darts_core.commands.jobname import (
     refuse_taking_up,
 )
 from darts_core.commands.logs import configure_logging
-from darts_core.commands.measured_again import measured_again, measured_so, measures_version
 from darts_core.commands.mistakes import refuse_several_places
 from darts_core.commands.overrides import expand, key_of, parse, quoted, without_password
 from darts_core.commands.ranks import Ranks, current_ranks, lost_process_told
@@ -35,6 +34,7 @@ from darts_core.report.job_summary import summarize
 from darts_core.report.multirun import write_multirun_report
 from darts_core.report.read import read_version
 from darts_core.runlog import config_hash
+from darts_core.stages.measured_again import measured_again, measured_so, measures_version
 from darts_core.stages.schema import (
     PLACES,
     UNHASHED,

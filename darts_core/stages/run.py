@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import shutil
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -21,6 +20,7 @@ from darts_core.stages.export import export
 from darts_core.stages.fronts import run_front
 from darts_core.stages.inputs import find_device, load_bundle
 from darts_core.stages.later import check_later, check_on_data
+from darts_core.stages.measured_again import measured_again
 from darts_core.stages.reduce import reduced, ships, tuned_first, what_it_lost
 from darts_core.stages.report import report
 from darts_core.stages.rivals import (
@@ -185,7 +185,8 @@ def _measured(config: BenchStage, folder: Path) -> dict[str, Any]:
     known = folder / "config.hash"
     if known.is_file() and read_text(known).strip() != config_hash(config.described()):
         log.info("%s was measured with other settings, and is measured again", folder)
-        shutil.rmtree(folder)
+        with measured_again(folder.parent):
+            return bench(config, folder)
     return bench(config, folder)
 
 

@@ -11,12 +11,12 @@ from torch import nn
 
 from darts_core.elastic.plans import plan
 from darts_core.elastic.variables import Width, options_of
+from darts_core.prune.derived import derived_layers
 from darts_core.prune.groups import (
     CONVOLUTIONS,
     LAYER_NORMS,
     ChannelGroup,
     Member,
-    derived_layers,
     find_groups,
     least_width,
 )
@@ -26,10 +26,7 @@ from darts_core.prune.trial import Trial
 
 __all__ = ["by_importance", "find_widths", "of_heads", "sorted_in_place"]
 
-_UNFOLLOWED = (
-    "its outputs are the network's, are shared out in a fixed way, are read by what runs in training alone, "
-    "or meet what is not cut: a derived weight, torch's own attention or GRU, a buffer"
-)
+_UNFOLLOWED = "it meets what is not cut, such as a buffer"
 
 
 def find_widths(
@@ -50,7 +47,8 @@ def find_widths(
     widths: list[Width] = []
     left: dict[str, str] = {}
     covered: set[str] = set()
-    for group in find_groups(model, input_shape):
+    reasons: dict[str, str] = {}
+    for group in find_groups(model, input_shape, reasons):
         covered |= {member.name for member in group.members if member.side == "out"}
         found = _width(model, group, least, step)
         why = found if isinstance(found, str) else _refused(trial, group, found)
@@ -58,10 +56,12 @@ def find_widths(
             widths.append(found)
         else:
             left[group.root] = why if why else str(found)
-    derived = derived_layers(model)
+    reasons |= derived_layers(model)
     for name, module in model.named_modules():
+        if isinstance(module, nn.MultiheadAttention):
+            reasons[f"{name}.out_proj"] = "it is a part of torch's own attention"
         if isinstance(module, (*CONVOLUTIONS, nn.Linear)) and name not in covered:
-            left[name] = derived.get(name, _UNFOLLOWED)
+            left[name] = reasons.get(name, _UNFOLLOWED)
     return widths, left
 
 

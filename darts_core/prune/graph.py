@@ -26,6 +26,7 @@ __all__ = [
     "follow",
     "group_of",
     "let_go",
+    "outputs_of",
 ]
 
 log = logging.getLogger("darts_core")
@@ -36,6 +37,7 @@ _MOST_ENTRIES = 250_000
 _MOST_STEPS = 3_000
 # a reshape or a join whose widths torch-pruning could not tell ends in any of these
 UNFOLLOWED = (ArithmeticError, LookupError, TypeError, AttributeError)
+_UNCUT = "its channels cannot be followed through a reshape, or a layer that is not cut"
 # of the group that is being followed; None: it may take what it takes
 _watched: _Watched | None = None
 
@@ -278,27 +280,31 @@ def group_of(graph: Any, layer: nn.Module, handler: Any, channels: Sequence[int]
         _watched = None
 
 
-def _outputs(graph: Any, group: Any) -> set[int]:
-    """Ids of the layers whose output channels the group cuts."""
+def outputs_of(graph: Any, group: Any) -> set[nn.Module]:
+    """The layers whose output channels the group cuts."""
     return {
-        id(item.dep.target.module)
+        item.dep.target.module
         for item in group
         if graph.is_out_channel_pruning_fn(item.dep.handler)
     }
 
 
 def all_groups(
-    graph: Any, fixed: Collection[nn.Module], kinds: tuple[type[nn.Module], ...]
+    graph: Any,
+    fixed: Collection[nn.Module],
+    kinds: tuple[type[nn.Module], ...],
+    left: dict[nn.Module, str],
 ) -> Iterator[Any]:
     """torch-pruning's groups of all output channels of the layers of some kinds, each layer in one group.
 
-    Groups with a layer of `fixed` are left out, and so are those that torch-pruning cannot follow.
+    Groups with a layer of `fixed` are left out, and so are those that torch-pruning cannot follow; `left`
+    gets why, by layer.
     """
-    kept = {id(layer) for layer in (*fixed, *graph.IGNORED_LAYERS_IN_TRACING)}
-    seen: set[int] = set()
+    kept = {*fixed, *graph.IGNORED_LAYERS_IN_TRACING}
+    seen: set[nn.Module] = set()
     unfollowed = 0
     for layer in list(graph.module2node):
-        if not isinstance(layer, kinds) or id(layer) in kept | seen:
+        if not isinstance(layer, kinds) or layer in kept | seen:
             continue
         pruner = graph.get_pruner_of_module(layer)
         channels = None if pruner is None else pruner.get_out_channels(layer)
@@ -308,13 +314,18 @@ def all_groups(
             group = group_of(graph, layer, pruner.prune_out_channels, range(channels))
         except UnfollowedError as error:
             # the layers that it met are coupled: none of them leads anywhere else
-            met = _outputs(graph, error.args[0] or ())
+            met = outputs_of(graph, error.args[0] or ())
             seen |= met
             unfollowed += max(1, len(met))
+            left.update(dict.fromkeys((layer, *met), _UNCUT))
             continue
-        outs = _outputs(graph, group)
+        outs = outputs_of(graph, group)
         seen |= outs
-        if not outs & kept:
+        if outs & kept:
+            left.update(
+                dict.fromkeys(outs - kept, "its channels are added to the network's outputs")
+            )
+        else:
             yield group
     if unfollowed:
         log.info(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -17,12 +17,21 @@ from darts_core.errors import PruneError
 from darts_core.modes import in_evaluation
 from darts_core.prune.beside import cut_beside, outputs_beside
 from darts_core.prune.blocks import CONVOLUTIONS, blocks_of
+from darts_core.prune.derived import (
+    INSTANCE_NORMS,
+    LAYER_NORMS,
+    NORMS,
+    ROOTS,
+    TAKE_OFF,
+    derives_weight,
+)
 from darts_core.prune.graph import (
     UNFOLLOWED,
     UnfollowedError,
     all_groups,
     follow,
     group_of,
+    outputs_of,
 )
 from darts_core.prune.modes import runs_in_training
 from darts_core.sample_inputs import draw_inputs, number_format
@@ -37,26 +46,18 @@ __all__ = [
     "Member",
     "channels_to_remove",
     "copied",
-    "derived_layers",
-    "derives_weight",
     "find_groups",
     "least_width",
     "remove_channels",
 ]
 
 log = logging.getLogger("darts_core")
-NORMS = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d, nn.SyncBatchNorm)
-LAYER_NORMS = (nn.LayerNorm, nn.RMSNorm)
-INSTANCE_NORMS = (nn.InstanceNorm1d, nn.InstanceNorm2d, nn.InstanceNorm3d)
-ROOTS = (*CONVOLUTIONS, nn.Linear)
-# layers that torch makes with a weight (or None for it) among their parameters
-_WEIGHTED = (
-    *ROOTS, *NORMS, nn.ConvTranspose1d, nn.ConvTranspose2d, nn.ConvTranspose3d, *LAYER_NORMS, nn.GroupNorm,
-    nn.PReLU, nn.Embedding,
-)  # fmt: skip
-_TAKE_OFF = (
-    "torch.nn.utils.remove_weight_norm or torch.nn.utils.parametrize.remove_parametrizations"
+_DERIVED = "a weight that holds its channels is derived, as by weight_norm"
+_SHARED_OUT = (
+    "what reads its channels takes no fewer (a view that shares them out, a layer that is not cut)"
 )
+_NEEDED = "without some of its channels the network does not run, in evaluation or in training mode"
+_LAST = "its outputs are the network's"
 
 
 @dataclass(frozen=True)
@@ -112,7 +113,9 @@ class ChannelGroup:
         return range(column, self.channels, self.columns)
 
 
-def find_groups(model: nn.Module, input_shape: Sequence[int]) -> list[ChannelGroup]:
+def find_groups(
+    model: nn.Module, input_shape: Sequence[int], left: dict[str, str] | None = None
+) -> list[ChannelGroup]:
     """All groups of coupled channels of `model`, its outputs left out.
 
     Channels of convolutions of any dimension and of linear layers (an MLP's width, a transformer's
@@ -123,6 +126,7 @@ def find_groups(model: nn.Module, input_shape: Sequence[int]) -> list[ChannelGro
     Args:
         model: a plain network in eval mode.
         input_shape: (C, H, W).
+        left: is filled: layer -> why its output channels are in no group, in words.
 
     Raises:
         PruneError: torch-pruning cannot follow the model's graph, or the model cannot be copied.
@@ -131,29 +135,30 @@ def find_groups(model: nn.Module, input_shape: Sequence[int]) -> list[ChannelGro
     names = {module: name for name, module in model.named_modules()}
     # what nothing reads is the output
     fixed = [m for m in model.modules() if isinstance(m, nn.Linear) and not _read(graph, m)]
+    skipped = {layer: _LAST if layer in graph.module2node else "it does not run" for layer in fixed}
+    why: dict[str, str] = {}
     groups: list[ChannelGroup] = []
     taken: set[str] = set()
-    derived: set[str] = set()
-    for found in all_groups(graph, fixed, ROOTS):
+    for found in all_groups(graph, fixed, ROOTS, skipped):
         group = _named(graph, found, model, names)
         if group is None:
+            layers = outputs_of(graph, found)
+            skipped |= dict.fromkeys(
+                layers, "no smaller number of its channels can be shared out as they are"
+            )
             continue
-        outs = {member.name for member in group.members if member.side == "out"}
-        if outs & taken:
-            continue
-        if any(derives_weight(model.get_submodule(member.name)) for member in group.members):
-            derived |= outs
-            continue
-        linear = any(isinstance(model.get_submodule(name), nn.Linear) for name in outs)
-        if linear and not _can_lose(model, input_shape, {group.root: [0]}):
-            # a view shares these channels out (attention's heads), which no cut of them survives
+        outs = _outs(group)
+        unfit = _unfit(model, input_shape, group, taken)
+        if unfit:
+            why |= dict.fromkeys(outs, unfit)
             continue
         taken |= outs
         groups.append(group)
+    derived = sum(words == _DERIVED for words in why.values())
     if derived:
         log.info(
             "the channels of %d layers stay: a weight that holds them is derived, as by weight_norm",
-            len(derived),
+            derived,
         )
     failed = [lost for lost in _losses(model, groups) if not _can_lose(model, input_shape, lost)]
 
@@ -170,27 +175,34 @@ def find_groups(model: nn.Module, input_shape: Sequence[int]) -> list[ChannelGro
             "training mode, where other parts of it may read them",
             ", ".join(group.root for group in groups if group not in able),
         )
+    if left is not None:
+        left |= {names[layer]: words for layer, words in skipped.items() if layer in names}
+        failing = [name for group in groups if group not in able for name in _outs(group)]
+        for name in failing:
+            why[name] = _NEEDED if _read(graph, model.get_submodule(name)) else _LAST
+        left |= why
     return able
 
 
-def derives_weight(module: nn.Module) -> bool:
-    """Whether the weight of the layer, or of one in it, is computed from other tensors.
-
-    torch's weight_norm and spectral_norm, and its pruning by masks, leave a layer so.
-    """
-    return any(
-        isinstance(part, _WEIGHTED) and "weight" not in (*part._parameters, *part._buffers)
-        for part in module.modules()
-    )
+def _outs(group: ChannelGroup) -> set[str]:
+    """The layers that make the group's channels."""
+    return {member.name for member in group.members if member.side == "out"}
 
 
-def derived_layers(model: nn.Module) -> dict[str, str]:
-    """Convolution or linear layer whose weight is derived -> why its channels stay, in words."""
-    return {
-        name: "its weight is derived, as by weight_norm"
-        for name, module in model.named_modules()
-        if isinstance(module, ROOTS) and derives_weight(module)
-    }
+def _unfit(
+    model: nn.Module, input_shape: Sequence[int], group: ChannelGroup, taken: Collection[str]
+) -> str:
+    """Why none of the group's channels can go, in words; empty where they may."""
+    outs = _outs(group)
+    if not outs.isdisjoint(taken):
+        return "its channels lie among those of another group"
+    if any(derives_weight(model.get_submodule(member.name)) for member in group.members):
+        return _DERIVED
+    linear = any(isinstance(model.get_submodule(name), nn.Linear) for name in outs)
+    if linear and not _can_lose(model, input_shape, {group.root: [0]}):
+        # a view shares these channels out (attention's heads), which no cut of them survives
+        return _SHARED_OUT
+    return ""
 
 
 def copied(model: nn.Module) -> nn.Module:
@@ -199,7 +211,7 @@ def copied(model: nn.Module) -> nn.Module:
     Raises:
         PruneError: it holds something that cannot be copied.
     """
-    remedy = f" first, and where a weight is derived call {_TAKE_OFF}."
+    remedy = f" first, and where a weight is derived call {TAKE_OFF}."
     return copy_or_refuse(model, PruneError, remedy)
 
 
@@ -352,7 +364,7 @@ def remove_channels(
             if any(isinstance(target, nn.Module) and derives_weight(target) for target in targets):
                 raise PruneError(
                     f"The channels of {root!r} cannot be cut: a weight that holds them is derived, as by "
-                    f"weight_norm; first call {_TAKE_OFF}."
+                    f"weight_norm; first call {TAKE_OFF}."
                 )
             beside = outputs_beside(graph, group)
             try:

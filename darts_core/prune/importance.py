@@ -20,8 +20,9 @@ from torch import Tensor, nn
 
 from darts_core.errors import PruneError, unknown_name
 from darts_core.modes import evaluating, with_gradients
+from darts_core.prune.derived import derives_weight
 from darts_core.prune.graph import let_go
-from darts_core.prune.groups import CONVOLUTIONS, NORMS, ChannelGroup, Member, derives_weight
+from darts_core.prune.groups import CONVOLUTIONS, NORMS, ChannelGroup, Member
 from darts_core.tasks import Classification, Task
 
 __all__ = ["IMPORTANCES", "channel_importance", "taylor_products"]

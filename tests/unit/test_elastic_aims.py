@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from benchmarks import elastic_aims
-from benchmarks.elastic_aims import AIMS, BEGIN, END, Aim, newest, put_into, table
+from benchmarks.elastic_aims import AIMS, BEGIN, EARLIER, END, PAGES, Aim, newest, put_into, table
 from darts_core.bench.results import read_results
 from darts_core.runlog import write_json
 
@@ -24,9 +24,10 @@ def written(folder: Path, name: str, created: str, rows: list[dict], **notes: ob
     write_json(folder / f"elastic_cpu_{created}_{name}.json", content)
 
 
-def test_the_page_has_the_table_of_the_files():
-    page = (ROOT / elastic_aims.PAGE).read_text(encoding="utf-8")
-    assert put_into(page, table(folder=FILES)) == page
+@pytest.mark.parametrize("path", PAGES)
+def test_the_page_has_the_table_of_the_files(path):
+    page = (ROOT / path).read_text(encoding="utf-8")
+    assert put_into(page, table(PAGES[path], FILES)) == page
 
 
 def test_the_newest_file_of_a_name_counts_and_a_miss_is_called_one(tmp_path):
@@ -114,4 +115,4 @@ def test_the_page_keeps_what_stands_around_the_table(tmp_path):
 
 def test_every_aim_names_a_file_that_is_there():
     assert len({aim.what for aim in AIMS}) >= 12
-    assert all(newest(aim.file, FILES).rows for aim in AIMS)
+    assert all(newest(aim.file, FILES).rows for aim in (*AIMS, *EARLIER))

@@ -293,7 +293,7 @@ def test_channels_of_a_derived_weight_are_left_and_the_others_vary(name):
     assert {variable.name for variable in net.variables} == {"4", "6"}
     assert net.left["2"] == DERIVED
     assert f"2: left ({DERIVED})" in str(net)
-    assert "meet what is not cut: a derived weight" in net.left["0"]  # which that weight reads
+    assert "a weight that holds its channels is derived" in net.left["0"]
     torch.testing.assert_close(net.model(batch[0]), wanted, rtol=0, atol=1e-10)
     net.model.eval()(batch[0])
     assert net.cut(net.smallest)[4].out_channels < 8

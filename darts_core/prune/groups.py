@@ -56,7 +56,7 @@ _DERIVED = "a weight that holds its channels is derived, as by weight_norm"
 _SHARED_OUT = (
     "what reads its channels takes no fewer (a view that shares them out, a layer that is not cut)"
 )
-_NEEDED = "without some of its channels the network does not run, in evaluation or in training mode"
+_NEEDED = "without some of its channels the network does not run (what runs in training alone may read them)"
 _LAST = "its outputs are the network's"
 
 

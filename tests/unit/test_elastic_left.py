@@ -93,7 +93,12 @@ class Added(nn.Module):
             },
         ),
         (Dense, (3, 8, 8), True, {"second": "the network does not run", "last": LAST}),
-        (Helped, (3, 8, 8), True, {"first": "in training mode", "helper": UNREAD, "last": LAST}),
+        (
+            Helped,
+            (3, 8, 8),
+            True,
+            {"first": "what runs in training alone may read them", "helper": UNREAD, "last": LAST},
+        ),
         (Added, (1, 8), True, {"last": LAST, "skip": LAST}),
     ],
 )

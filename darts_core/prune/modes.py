@@ -23,9 +23,9 @@ def runs_in_training(model: nn.Module, x: Tensor) -> bool:
 def given_in_training(
     model: nn.Module, x: Tensor, *, seed: int | None = None
 ) -> list[Tensor] | None:
-    """All tensors that `model` gives of `x` [B, ...] in training mode, and single numbers that it keeps there.
+    """All tensors that `model` gives of `x` [B, ...] in training mode, and single numbers that it keeps.
 
-    Such as a penalty, which a loss may read. Modes, buffers and random numbers stay.
+    A loss may read these, such as a penalty. Modes, buffers and random numbers stay.
 
     Args:
         model: the network.

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     import torch
     from torch import Tensor, nn
 
-__all__ = ["draw_inputs", "is_unbuilt", "number_format"]
+__all__ = ["draw_inputs", "formats_beside_float32", "is_unbuilt", "number_format"]
 
 
 def draw_inputs(
@@ -78,3 +78,11 @@ def number_format(model: nn.Module) -> torch.dtype:
     # one that its first input builds has no dimensions yet
     weights = (p.dtype for p in own if is_lazy(p) or p.dim() > 1)
     return next(weights, own[0].dtype if own else torch.float32)
+
+
+def formats_beside_float32(model: nn.Module) -> list[str]:
+    """Names of the other number formats that parameters of `model` have, float64 for instance; often none."""
+    import torch
+
+    floating = {p.dtype for p in model.parameters() if p.is_floating_point()}
+    return sorted(str(kind).removeprefix("torch.") for kind in floating - {torch.float32})

@@ -13,8 +13,9 @@ import torch
 from torch import Tensor, nn
 
 from darts_core.elastic.depths import find_depths
+from darts_core.elastic.given import check_example, check_network, check_numbers
 from darts_core.elastic.importance import most_important_first, skip_losses
-from darts_core.elastic.norms import recalibrate, unreached
+from darts_core.elastic.norms import check_batches, recalibrate, unreached
 from darts_core.elastic.plans import plan
 from darts_core.elastic.variables import (
     Choices,
@@ -34,7 +35,6 @@ from darts_core.prune.proof import moves
 from darts_core.prune.prune import preferred_step
 from darts_core.prune.slices import Plan, cut, place_beside, running
 from darts_core.prune.trial import Trial
-from darts_core.sample_inputs import is_unbuilt
 from darts_core.tasks import Classification, Task, make_task
 from darts_core.train.save import untold_width
 
@@ -203,11 +203,14 @@ def elastic(
             elsewhere needs: another device, or number of threads, may judge near ties otherwise.
 
     Raises:
-        PruneError: the network cannot be followed, or nothing in it may vary.
-        ConfigError: there is no such task.
+        PruneError: the network cannot be followed, nothing in it may vary, or what was given is no network,
+            no batch or no batches.
+        ConfigError: there is no such task, or a number is out of range.
     """
-    _check_example(example_inputs)
-    _check_plain(model)
+    check_network(model)
+    check_example(example_inputs)
+    check_numbers(least, step, orders)
+    check_batches(batches := () if batches is None else batches)
     if isinstance(batches, Iterator):  # which gives once what is looked at several times
         batches = [*batches]
     aim = (make_task(task) if isinstance(task, str) else task) or Classification()
@@ -310,46 +313,3 @@ def _given_back_if_refused(model: nn.Module, paths: Iterable[str]) -> Iterator[N
             parent, _, last = path.rpartition(".")
             setattr(model.get_submodule(parent), last, module)
         raise
-
-
-def _check_plain(model: nn.Module) -> None:
-    # on a CPU DataParallel only hands on; on GPUs it runs nowhere else, and the proof is on a CPU
-    spread = isinstance(model, nn.DataParallel) and model.device_ids
-    if spread or isinstance(model, nn.parallel.DistributedDataParallel):
-        around = type(model).__name__
-        raise PruneError(f"Make the plain network elastic (its `module`), not {around} around it.")
-    if is_unbuilt(model):
-        raise PruneError(
-            "The network has layers that its first input builds, such as nn.LazyConv2d, and has met none: "
-            "call it once on a batch, load its trained weights, and make it elastic then."
-        )
-    if any(module._compiled_call_impl is not None for module in model.modules()):
-        raise PruneError(
-            "The network is compiled by its `compile()`; make it elastic before that. `autosearch.elastic` "
-            "makes it elastic at the first step: leave `compile()` out there."
-        )
-    if any(isinstance(module, torch.jit.ScriptModule) for module in model.modules()):
-        raise PruneError(
-            "The network, or a part of it, is TorchScript, which cannot be followed; make the plain network "
-            "elastic, as it was before torch.jit.script or torch.jit.trace."
-        )
-
-
-def _check_example(example: Any) -> None:
-    if not isinstance(example, Tensor):
-        raise PruneError(
-            "example_inputs must be one tensor, a batch as the network takes it; networks of several inputs "
-            "cannot be made elastic."
-        )
-    tokens = example.dtype in (torch.int64, torch.int32)
-    if not tokens and not example.is_floating_point():
-        raise PruneError(
-            f"example_inputs of {example.dtype} must be floating-point numbers, or token numbers (int64, "
-            "int32)."
-        )
-    if example.dim() < (2 if tokens else 3):
-        raise PruneError(
-            f"example_inputs of shape {list(example.shape)} must be [B, C, ...]: images [B, C, H, W], "
-            "series [B, C, T], token numbers [B, T]; a vector of features a sample goes as [B, 1, features], "
-            "into nn.Sequential(nn.Flatten(), network) where the network takes rows alone."
-        )

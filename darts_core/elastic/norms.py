@@ -12,10 +12,11 @@ import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 
-from darts_core.errors import is_memory_shortage
+from darts_core.errors import PruneError, is_memory_shortage
 from darts_core.prune.groups import copied
+from darts_core.prune.importance import inputs_and_targets
 
-__all__ = ["batch_statistics", "of_several", "recalibrate", "unreached"]
+__all__ = ["batch_statistics", "check_batches", "of_several", "recalibrate", "unreached"]
 
 
 def _with_statistics(model: nn.Module) -> list[Any]:
@@ -54,13 +55,35 @@ def of_several(batches: Iterable[Any]) -> Iterator[tuple[Tensor, Any]]:
     What a batch holds behind its targets is left out; where it is, or holds, inputs alone, targets are None.
 
     One example, as a last batch may be, has no spread: norms behind a pooling refuse it.
+
+    Raises:
+        PruneError: `batches` is one batch, or one of them is none.
     """
+    check_batches(batches)
     alone: bool | None = None
     for batch in batches:
-        x, *rest = (batch,) if isinstance(batch, Tensor) else batch
+        x, y = inputs_and_targets(batch)
         alone = len(x) == 1 if alone is None else alone
         if alone or len(x) > 1:
-            yield x, rest[0] if rest else None
+            yield x, y
+
+
+def check_batches(batches: Any) -> None:
+    """Nothing, if it is some batches, and not one of them, whose examples would be taken for batches.
+
+    Raises:
+        PruneError: it is a tensor, or a pair of tensors.
+    """
+    pair = isinstance(batches, tuple) and batches and all(isinstance(b, Tensor) for b in batches)
+    if isinstance(batches, Tensor) or pair:
+        raise PruneError(
+            "batches must be a list of batches, or a loader, and this is one batch, whose examples would be "
+            "taken for batches; put it into a list: [(x, y)]."
+        )
+    if not hasattr(batches, "__iter__") and not hasattr(batches, "__getitem__"):
+        raise PruneError(
+            f"batches must be a list of (inputs, targets), or a loader, not a {type(batches).__name__}."
+        )
 
 
 class _Mean:
@@ -147,8 +170,12 @@ def recalibrate(model: nn.Module, batches: Iterable[Any]) -> nn.Module:
     Args:
         model: a plain network.
         batches: inputs, alone or with whatever stands beside them.
+
+    Raises:
+        PruneError: `batches` is one batch, or one of them is none.
     """
     model.eval()
+    check_batches(batches)
     norms = _with_statistics(model)
     if not norms:
         return model

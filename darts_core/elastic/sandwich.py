@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping, Sequence
+from numbers import Integral, Real
 from typing import Any
 
 import numpy as np
@@ -70,9 +71,19 @@ class Sandwich:
         cache_mib: float = 64.0,
         group: Group | None = None,
     ) -> None:
-        if drawn < 0 or not 0.0 <= share <= 1.0 or not others > 0.0:
+        if not isinstance(net, Elastic):
             raise ConfigError(
-                f"drawn={drawn} must be at least 0, share={share} within 0..1 and others={others} above 0."
+                f"Sandwich takes what elastic(model, x) gave, not a {type(net).__name__}, of which no "
+                "sub-networks are known."
+            )
+        whole_numbers = (
+            isinstance(drawn, Integral) and isinstance(seed, Integral) and min(drawn, seed) >= 0
+        )
+        numbers = isinstance(share, Real) and isinstance(others, Real)
+        if not (whole_numbers and numbers and 0.0 <= share <= 1.0 and 0.0 < others < math.inf):
+            raise ConfigError(
+                f"drawn={drawn} and seed={seed} must be whole numbers of at least 0, share={share} within "
+                f"0..1 and others={others} above 0."
             )
         self.group, self._told = group or Group.alone(), group is not None
         _check_processes(net.model, told=self._told)
@@ -117,8 +128,9 @@ class Sandwich:
                 the number of batches that one step accumulates.
 
         Raises:
-            ConfigError: the outputs are none of the task, a group's batch cannot be shared out evenly or is
-                not the same in all processes, or nothing learns.
+            ConfigError: `x` is no batch, the loss is no number with a gradient, the outputs are none of the
+                task, a group's batch cannot be shared out evenly or is not the same in all processes, or
+                nothing learns.
             NonFiniteLossError: a loss became NaN or infinite; looked at every 50 steps.
         """
         total, _ = self.run(x, loss_of, scale)
@@ -132,6 +144,7 @@ class Sandwich:
     ) -> tuple[Tensor, Tensor]:
         """As `backward`, which looks at the loss besides; gives the whole network's outputs, too."""
         _check_processes(self.net.model, told=self._told)
+        _check_step(x, loss_of, scale)
         if len(x) % self.group.processes:
             raise ConfigError(
                 f"A batch of {len(x)} cannot be shared out among {self.group.processes} processes; give a "
@@ -196,7 +209,7 @@ class Sandwich:
         if first and not loss.requires_grad:
             raise ConfigError(
                 f"The loss of {type(self.net.model).__name__} depends on no parameter that learns: all are "
-                "frozen (requires_grad_(False)), or it was formed of detached outputs."
+                "frozen (requires_grad_(False)), or it was formed of detached outputs or under no_grad()."
             )
         return loss.requires_grad
 
@@ -227,7 +240,7 @@ class Sandwich:
 
     def _loss(self, output: Any, taught: Tensor | None, loss_of: LossOf) -> Tensor:
         if taught is None:
-            return loss_of(output)
+            return _number(loss_of(output))
         first = _first(output)
         if self._assumed and (first.dim() != 2 or first.shape[1] < 2):
             raise ConfigError(
@@ -240,9 +253,16 @@ class Sandwich:
         soft = self.task.distillation_loss(
             first if first.dtype == torch.float64 else first.float(), taught
         )
-        return (
-            (1.0 - self.share) * loss_of(output) + self.share * soft if self.share < 1.0 else soft
-        )
+        if self.share == 1.0:
+            return soft
+        own = _number(loss_of(output))
+        if soft.requires_grad and not own.requires_grad:
+            # the teacher's part has one: the targets would count for nothing, and nobody would see it
+            raise ConfigError(
+                "The loss of the targets has no gradient: it was formed of detached outputs, or under "
+                "no_grad(). share=1 learns from the teacher alone."
+            )
+        return (1.0 - self.share) * own + self.share * soft
 
     def _check_alike(self, output: Tensor, taught: Tensor) -> None:
         """Refuse a network whose outputs are others in evaluation mode, in which the teacher answers."""
@@ -279,9 +299,14 @@ class Sandwich:
         """Take over what `state_dict` gave.
 
         Raises:
-            ResumeError: it was made elastic from other weights, other things may vary, or other channels or
-                blocks go first.
+            ResumeError: it is something else, it was made elastic from other weights, other things may vary,
+                or other channels or blocks go first.
         """
+        if not isinstance(state, Mapping) or not {"step", "teacher"} <= state.keys():
+            raise ResumeError(
+                "This is no state of a Sandwich, which `sandwich.state_dict()` gives; the network and the "
+                "optimizer load states of their own."
+            )
         # an earlier program's state tells none
         orders = state.get("orders", {})
         depths = {name: orders.get(name, order) for name, order in _depths(self.net).items()}
@@ -315,6 +340,38 @@ def _first(output: Any) -> Tensor:
             "or list whose first one is the output that it gives in evaluation mode."
         )
     return first
+
+
+def _check_step(x: Any, loss_of: Any, scale: Any) -> None:
+    """Raise where a step is given something else than a batch and functions."""
+    if not isinstance(x, Tensor) or len(x) == 0:
+        what = "an empty batch" if isinstance(x, Tensor) else f"a {type(x).__name__}"
+        raise ConfigError(
+            f"Sandwich takes one tensor, a batch as the network takes it, not {what}; targets and whatever "
+            "else a loss needs belong into loss_of."
+        )
+    if not callable(loss_of):
+        raise ConfigError(
+            "loss_of must be a function of the network's outputs, which each sub-network has others of: "
+            "backward(x, lambda output: criterion(output, y))."
+        )
+    if not (scale is None or callable(scale)):
+        raise ConfigError(
+            "scale must be a function of a loss, such as lambda loss: loss / 4, or a GradScaler's `scale`."
+        )
+
+
+def _number(loss: Any) -> Tensor:
+    """A loss as a number; one of shape [1], whose gradient torch forms as well, too."""
+    if not isinstance(loss, Tensor) or loss.numel() != 1:
+        given = (
+            f"a tensor of shape {list(loss.shape)}" if isinstance(loss, Tensor) else f"{loss!r:.60}"
+        )
+        raise ConfigError(
+            f"loss_of gave {given}, and must give a loss: one number with its gradient, a tensor "
+            "(reduction='mean', no item(), none of several)."
+        )
+    return loss.reshape(())
 
 
 def weights_mark(model: nn.Module) -> str:

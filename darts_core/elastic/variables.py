@@ -101,12 +101,18 @@ def draw(variables: Iterable[Variable], generator: np.random.Generator) -> dict[
 
 
 def check_choices(variables: Sequence[Variable], choices: Choices) -> dict[str, int]:
-    """`choices` with the largest value where a variable is left out.
+    """`choices` with the largest value where a variable is left out; all of them plain whole numbers.
 
     Raises:
-        ConfigError: an unknown name, or a value that is no option.
+        ConfigError: no mapping, an unknown name, or a value that is no option.
     """
     known = {variable.name: variable for variable in variables}
+    if not isinstance(choices, Mapping):
+        raise ConfigError(
+            f"The choices of a sub-network are a mapping from names to values, as `smallest` is, not a "
+            f"{type(choices).__name__}."
+        )
+    found = largest(variables)
     for name, value in choices.items():
         if name not in known:
             raise ConfigError(unknown_name("elastic variable", name, known))
@@ -115,7 +121,8 @@ def check_choices(variables: Sequence[Variable], choices: Choices) -> dict[str, 
                 f"{name}={value} is no option of this elastic network; it has "
                 f"{', '.join(map(str, known[name].options))}."
             )
-    return {**largest(variables), **choices}
+        found[name] = int(value)  # 8.0 as a file may have it, or numpy's 8
+    return found
 
 
 def options_of(count: int, least: int, step: int) -> tuple[int, ...]:

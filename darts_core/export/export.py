@@ -35,7 +35,7 @@ from darts_core.latency import default_batch_sizes, measure, measure_model
 from darts_core.layout import joins_by_view
 from darts_core.metric import ACCURACY
 from darts_core.modes import evaluating
-from darts_core.sample_inputs import draw_inputs
+from darts_core.sample_inputs import draw_inputs, formats_beside_float32
 from darts_core.tasks import saved_task
 
 __all__ = ["export_model"]
@@ -158,8 +158,7 @@ def _check_network(model: nn.Module, meta: DataMeta, device: torch.device) -> No
 
     What has another shape than the task takes, `load` would refuse at every call.
     """
-    floating = {p.dtype for p in model.parameters() if p.is_floating_point()}
-    others = sorted(str(kind).removeprefix("torch.") for kind in floating - {torch.float32})
+    others = formats_beside_float32(model)
     try:
         output = model(draw_inputs(meta.input_shape, 2, device=device))
     except Exception as error:  # whatever a foreign network raises
@@ -275,7 +274,7 @@ def _one(
     try:
         with verify.exact_products(), runlog.named_errors(folder / form.file):
             form.write(job, temporary)
-            runner = _told(open_artifact(form.kind, [temporary], job.device, trust=True), form)
+            runner = _told(_opened(form, job, reference, temporary), form)
             check = _check(job, reference, runner)
         reason = verify.judge(form.precision, check, allow_accuracy_loss=allow_accuracy_loss)
         if reason is not None:
@@ -301,6 +300,21 @@ def _one(
         "val_agreement": check.agreement,
         f"val_{check.metric.name}": check.value,
     }
+
+
+def _opened(form: Format, job: Job, reference: nn.Module, path: Path) -> verify.Runner:
+    """The file in its runtime, which may lack an operation in the format of some of the weights."""
+    try:
+        return open_artifact(form.kind, [path], job.device, trust=True)
+    except ExportError as error:
+        others = formats_beside_float32(reference)
+        if form.kind != "onnx" or not others or _of_this_machine(error):
+            raise
+        raise ExportError(
+            f"{form.file} was not written: the network computes in {', '.join(others)}, in which ONNX "
+            f"Runtime lacks an operation ({str(error).rpartition(': ')[2][:200]}); export model.float(), "
+            "without casts such as x.double() in its forward, or leave 'onnx' out of the formats."
+        ) from error
 
 
 def _told(runner: verify.Runner, form: Format) -> verify.Runner:

@@ -28,7 +28,7 @@ from darts_core.latency.samples import SETTLE_SECONDS
 from darts_core.layout import in_layout, input_in_layout
 from darts_core.modes import in_evaluation
 from darts_core.ops.macs import without_fast_attention
-from darts_core.sample_inputs import number_format
+from darts_core.sample_inputs import formats_beside_float32, number_format
 from darts_core.settings.search import RUNTIMES
 
 __all__ = [
@@ -211,7 +211,18 @@ def in_runtime(
 
 
 def _onnx(module: nn.Module, x: torch.Tensor, threads: int | None) -> Callable[[], Any]:
-    return onnx_call(onnx_bytes(module, x), x, threads=threads, name=type(module).__name__)
+    name = type(module).__name__
+    try:
+        return onnx_call(onnx_bytes(module, x), x, threads=threads, name=name)
+    except LatencyError as error:
+        others = formats_beside_float32(module)
+        if not others or isinstance(error.__cause__, ImportError):
+            raise
+        why = str(error.__cause__).strip().rpartition(": ")[2][:200]
+        raise LatencyError(
+            f"{name} computes in {', '.join(others)}, in which ONNX Runtime lacks an operation ({why}); use "
+            "model.float(), or another runtime."
+        ) from error
 
 
 def onnx_bytes(module: nn.Module, x: torch.Tensor, *, any_batch: bool = False) -> bytes:

@@ -8,7 +8,7 @@ fused part) is not seen.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
@@ -26,8 +26,24 @@ def _attention(query: Any, key: Any, value: Any, *_: Any, out_val: Any, **__: An
     return int(2 * pairs * (query.shape[-1] + value.shape[-1]))
 
 
+def _recurrence(x: Any, matrices: Iterable[Any]) -> int:
+    """Operations of a recurrent layer that a kernel runs as a whole: each step [B, C] meets each matrix."""
+    steps = x.numel() // x.shape[-1]
+    return int(2 * steps * sum(matrix.numel() for matrix in matrices if matrix.dim() == 2))
+
+
+def _of_onednn(x: Any, into: Any, across: Any, *_: Any, **__: Any) -> int:
+    return _recurrence(x, [into, across])
+
+
+def _of_cudnn(x: Any, weights: Any, *_: Any, **__: Any) -> int:
+    return _recurrence(x, weights)
+
+
 _FORMULAS = {
     **flop_registry,
+    torch.ops.aten.mkldnn_rnn_layer: _of_onednn,
+    torch.ops.aten._cudnn_rnn: _of_cudnn,
     torch.ops.aten._scaled_dot_product_flash_attention_for_cpu: _attention,
     torch.ops.aten._scaled_dot_product_fused_attention_overrideable: _attention,
 }

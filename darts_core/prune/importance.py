@@ -13,19 +13,20 @@ arXiv:1708.06519.
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 from torch import Tensor, nn
 
-from darts_core.errors import PruneError, unknown_name
+from darts_core.errors import PruneError, first_line, is_memory_shortage, unknown_name
 from darts_core.modes import evaluating, with_gradients
 from darts_core.prune.derived import derives_weight
 from darts_core.prune.graph import let_go
 from darts_core.prune.groups import CONVOLUTIONS, NORMS, ChannelGroup, Member
 from darts_core.tasks import Classification, Task
 
-__all__ = ["IMPORTANCES", "channel_importance", "taylor_products"]
+__all__ = ["IMPORTANCES", "channel_importance", "inputs_and_targets", "taylor_products"]
 
 CLASSES = Classification()
 IMPORTANCES = ("taylor", "magnitude", "bn_scale")
@@ -76,7 +77,7 @@ def taylor_products(
     Frozen parameters count as the others do, and stay frozen afterwards.
 
     Raises:
-        PruneError: there is no batch.
+        PruneError: there is no batch, or one is not (inputs, targets) as the task takes them.
     """
     owners = {
         name: module
@@ -89,11 +90,12 @@ def taylor_products(
         for parameter, _ in states:
             # without a gradient all channels of a frozen layer would be of no importance
             parameter.requires_grad_(True)
-        for x, y, *_ in batches:
+        for batch in batches:
+            x, y = inputs_and_targets(batch)
             model.zero_grad(set_to_none=True)
             with evaluating(model), with_gradients(model):
                 # the batches serve again, and a network may write into its input
-                task.loss(model(x.clone()), y).backward()
+                _loss(task, model(x.clone()), y).backward()
             found = {name: _product(module) for name, module in owners.items()}
             rows.append({name: part for name, part in found.items() if part is not None})
     finally:
@@ -104,6 +106,58 @@ def taylor_products(
     if not rows:
         raise PruneError("Taylor importance needs at least one batch of data; pass a bundle.")
     return rows
+
+
+def _loss(task: Task, output: Tensor, y: Any) -> Tensor:
+    """The task's loss of a batch.
+
+    Raises:
+        PruneError: it has none of such outputs and targets, or one that says nothing of them.
+    """
+    if y is None:
+        raise PruneError(
+            "Channels are judged by a loss, for which batches must be (inputs, targets) each; these hold "
+            "inputs alone."
+        )
+    why = _no_classes(output, y) if isinstance(task, Classification) else ""
+    if not why:
+        try:
+            return task.loss(output, y)
+        except (RuntimeError, ValueError, TypeError, IndexError) as error:
+            if is_memory_shortage(error):
+                raise
+            why = f"{type(error).__name__}: {first_line(error)[:200]}"
+    raise PruneError(
+        f"Of these outputs and targets the task {task.name!r} has no loss ({why.rstrip('.')}); give the task "
+        'that they are for, as task="regression".'
+    )
+
+
+def _no_classes(output: Tensor, y: Any) -> str:
+    """Why the entropy of classes would be a number that says nothing; empty where it would not."""
+    if output.dim() < 2 or output.shape[1] < 2:
+        return f"outputs of shape {list(output.shape)} are no classes [B, classes]"
+    soft = isinstance(y, Tensor) and y.is_floating_point() and y.shape == output.shape
+    if soft and not bool((y >= 0).all() & ((y.sum(1) - 1).abs() < 0.01).all()):
+        return "the targets are neither numbers of classes nor shares of each that sum to 1"
+    return ""
+
+
+def inputs_and_targets(batch: Any) -> tuple[Tensor, Any]:
+    """The inputs of a batch and its targets, None where it holds inputs alone; further parts are left out.
+
+    Raises:
+        PruneError: it begins with no tensor, as a dictionary does.
+    """
+    parts = (batch,) if isinstance(batch, Tensor) else batch
+    x = parts[0] if isinstance(parts, (tuple, list)) and parts else None
+    if not isinstance(x, Tensor):
+        raise PruneError(
+            f"A batch must be a tensor of inputs or (inputs, targets), and one is a {type(batch).__name__}"
+            f"{f' that begins with a {type(x).__name__}' if x is not None else ''}; give such pairs, of a "
+            "dictionary [(b['image'], b['label']) for b in loader]."
+        )
+    return x, parts[1] if len(parts) > 1 else None
 
 
 def _product(module: nn.Module) -> Array | None:

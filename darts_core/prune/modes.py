@@ -4,15 +4,36 @@ from __future__ import annotations
 
 import torch
 from torch import Tensor, nn
+from torch.utils._pytree import tree_leaves
 
-__all__ = ["runs_in_training"]
+from darts_core.copies import kept_tensors
+
+__all__ = ["given_in_training", "runs_in_training"]
 
 
-@torch.no_grad()
 def runs_in_training(model: nn.Module, x: Tensor) -> bool:
     """Whether `model` takes `x` [B, ...] in training mode; modes, buffers and random numbers stay.
 
     One that wants more than its input there (targets, say) does not.
+    """
+    return given_in_training(model, x) is not None
+
+
+@torch.no_grad()
+def given_in_training(
+    model: nn.Module, x: Tensor, *, seed: int | None = None
+) -> list[Tensor] | None:
+    """All tensors that `model` gives of `x` [B, ...] in training mode, and single numbers that it keeps.
+
+    A loss may read these, such as a penalty. Modes, buffers and random numbers stay.
+
+    Args:
+        model: the network.
+        x: its inputs.
+        seed: of the random numbers on a CPU; torch's dropout is off then.
+
+    Returns:
+        None where it does not run, such as one that wants more than its input there (targets, say).
     """
     modes = [(module, module.training) for module in model.modules()]
     kept = [
@@ -25,9 +46,14 @@ def runs_in_training(model: nn.Module, x: Tensor) -> bool:
     try:
         with torch.random.fork_rng(devices=drawn_on):
             model.train()
-            model(x.clone())  # which it may write into
+            if seed is not None:
+                torch.default_generator.manual_seed(seed)
+                for module, _ in modes:
+                    if isinstance(module, nn.modules.dropout._DropoutNd):
+                        module.training = False
+            found = tree_leaves(model(x.clone()))  # which it may write into
     except Exception:  # whatever a foreign network raises
-        return False
+        return None
     finally:
         for module, mode in modes:
             module.training = mode
@@ -35,4 +61,5 @@ def runs_in_training(model: nn.Module, x: Tensor) -> bool:
             where[name] = buffer
             if not torch.equal(buffer, value):
                 buffer.copy_(value)
-    return True
+    kept_numbers = [value for _, _, value in kept_tensors(model) if value.numel() == 1]
+    return [value.clone() for value in (*found, *kept_numbers) if isinstance(value, Tensor)]

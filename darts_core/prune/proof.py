@@ -67,7 +67,8 @@ def moves(trial: Trial, group: ChannelGroup) -> bool:
     """Whether the network computes the same with the group's channels, or heads, in another order.
 
     Of channels in parts it is the same other order within each. Those of a layer that owns some of them
-    alone, as behind a concatenation, change places with each other.
+    alone, as behind a concatenation, change places with each other. In training mode it is to give the same,
+    too: a head that helps there may read channels by position.
     """
     members, mixed = (*group.members, *group.free), _mixed(group)
     order = [part * group.columns + column for part in range(group.blocks) for column in mixed]
@@ -75,7 +76,7 @@ def moves(trial: Trial, group: ChannelGroup) -> bool:
         permute(trial.model, members, order)
     except IndexError:  # torch-pruning took other channels for these, as behind a pixel shuffle
         return False
-    same = trial.same(trial.run())
+    same = trial.same(trial.run()) and trial.trained_alike()
     permute(trial.model, members, np.argsort(order).tolist())
     return same
 

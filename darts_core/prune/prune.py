@@ -69,7 +69,8 @@ def prune_to_budget(
         budget: milliseconds, "50%", "as fast as resnet18", a `Timing` or a model.
         batch: images a call; the throughput batch of the device by default.
         device: where everything runs.
-        fit_config: recipe of the fine-tuning; its epochs are shared out over the rounds.
+        fit_config: recipe of the fine-tuning; its epochs are shared out over the rounds. Importance is
+            computed on batches of 64, or of its batch size where that is smaller.
         tune: fine-tunes instead: called with (network, round, rounds), may return device seconds.
         folder: receives pruning.json, model.pt (given `meta`) and one file a round; an
             interrupted pruning goes on behind its last finished round.
@@ -120,7 +121,9 @@ def prune_to_budget(
         result.after = pruner.timer(result.model)
     elif before.median_ms > wanted:
         _check_reachable(pruner, result.model, wanted)
-    _go(pruner, result, bundle, rounds, first, tuner, store)
+    # more than a step of the fine-tuning takes may not fit into the memory
+    most = 64 if fit_config is None else max(2, fit_config.batch_size)
+    _go(pruner, result, bundle, rounds, first, tuner, store, most)
     for names in untied(result.model, tied(work)):
         log.warning(
             "%s were one weight; their places were cut in different ways, and have weights of their own now",
@@ -170,6 +173,7 @@ def _go(
     first: int,
     tuner: FineTune,
     store: Store,
+    most: int,
 ) -> None:
     for number in range(first, rounds + _EXTRA_ROUNDS):
         now = result.after
@@ -180,7 +184,7 @@ def _go(
         target = result.budget_ms * (now.median_ms / result.budget_ms) ** ((left - 1) / left)
         if left > 1 and now.median_ms <= target * TOLERANCE:
             continue  # less than the clock can tell: left to the rounds that follow
-        batches = take_batches(bundle, pruner.costs.device)
+        batches = take_batches(bundle, pruner.costs.device, most)
         done = pruner.shrink(result.model, now, target, batches)
         seconds = tuner(done.model, min(number, rounds - 1), rounds)
         let_go(in_evaluation(done.model))

@@ -328,8 +328,8 @@ def take_out(model: nn.Module, found: Plan) -> nn.Module:
 def permute(model: nn.Module, members: Sequence[Member], order: Sequence[int]) -> None:
     """Move the channels of a group so that its channel p is what was order[p], in all members; in place.
 
-    Parameters stay the objects that they are: an optimizer goes on with them. One that stands in several
-    layers, such as an embedding that is also the output's weight, is moved once.
+    Parameters stay the objects that they are: an optimizer goes on with them, and their gradients move along.
+    One that stands in several layers, such as an embedding that is also the output's weight, is moved once.
 
     Raises:
         IndexError: a member has channels that its layer has not; nothing was moved.
@@ -354,7 +354,11 @@ def permute(model: nn.Module, members: Sequence[Member], order: Sequence[int]) -
                     source[new] = old
             found.append((tensor, dim, source))
     for tensor, dim, source in found:
-        tensor.copy_(tensor.index_select(dim, torch.tensor(source, device=tensor.device)))
+        index = torch.tensor(source, device=tensor.device)
+        tensor.copy_(tensor.index_select(dim, index))
+        if tensor.grad is not None:
+            # a new one: somebody may hold the old one beside the former order
+            tensor.grad = tensor.grad.index_select(dim, index)
 
 
 def _held(model: nn.Module, member: Member) -> list[tuple[Tensor, int]]:

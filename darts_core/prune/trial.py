@@ -16,7 +16,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from darts_core.errors import PruneError
 from darts_core.modes import in_evaluation
 from darts_core.prune.groups import copied
-from darts_core.prune.modes import runs_in_training
+from darts_core.prune.modes import given_in_training, runs_in_training
 from darts_core.prune.slices import Plan, running
 
 __all__ = ["TOLERANCE", "Trial"]
@@ -24,6 +24,8 @@ __all__ = ["TOLERANCE", "Trial"]
 TOLERANCE = 1e-9
 # of networks that compute a part in single precision, whatever they are given: norms do so, often
 _ROUNDED = 1e-4
+# in training mode, where norms over a few values enlarge what rounding left
+_TRAINED = 100.0
 
 
 def _doubled(tensor: Tensor) -> Tensor:
@@ -93,6 +95,10 @@ class Trial:
             )
         self._tolerance = _ROUNDED if self._rounds() else TOLERANCE
         self.trains = runs_in_training(self.model, self.x)
+        self._trained = given_in_training(self.model, self.x, seed=0) if self.trains else None
+        # another draw gives something else: no two passes could be compared
+        if self._trained is not None and not self.trained_alike(seed=1):
+            self._trained = None
 
     def _rounds(self) -> bool:
         """Whether it computes a part in single precision, as far as its run can be watched."""
@@ -131,10 +137,26 @@ class Trial:
             return None
         return output if runs and output.shape == self.whole.shape else None
 
-    def same(self, found: Tensor | None, like: Tensor | None = None) -> bool:
-        """Whether an output is that of the whole network (or `like`), up to rounding."""
+    def trained_alike(self, seed: int = 0) -> bool:
+        """Whether it gives in training mode what it gave there at first, up to rounding.
+
+        True as well where that is not known: it does not run there, or draws random numbers of its own.
+        """
+        if self._trained is None:
+            return True
+        found = given_in_training(self.model, self.x, seed=seed)
+        if found is None or len(found) != len(self._trained):
+            return False
+        return all(
+            one.shape == like.shape
+            and (one.numel() == 0 or self.same(_doubled(one * 1.0), _doubled(like * 1.0), _TRAINED))
+            for one, like in zip(found, self._trained, strict=True)
+        )
+
+    def same(self, found: Tensor | None, like: Tensor | None = None, slack: float = 1.0) -> bool:
+        """Whether an output is that of the whole network (or `like`), up to rounding times `slack`."""
         if found is None:
             return False
         like = self.whole if like is None else like
         scale = max(float(like.abs().max()), 1e-30)
-        return float((found - like).abs().max()) <= self._tolerance * scale
+        return float((found - like).abs().max()) <= slack * self._tolerance * scale

@@ -300,6 +300,28 @@ def test_multiply_accumulates_of_every_kind_of_product(module, inputs, expected)
     assert sum(found.values()) == expected
 
 
+class _Called(nn.Module):
+    """Calls torch's recurrence by itself, without a layer of torch's around it."""
+
+    def __init__(self, call, gates, directions):
+        super().__init__()
+        self.call, self.several = call, directions > 1
+        sizes = [(gates * 8, 4), (gates * 8, 8), (gates * 8,), (gates * 8,)] * directions
+        self.weights = nn.ParameterList(torch.zeros(size) for size in sizes)
+
+    def forward(self, x):
+        state = x.new_zeros(1 + self.several, len(x), 8)
+        states = (state, state) if self.call is torch.lstm else state
+        return self.call(x, states, [*self.weights], True, 1, 0.0, False, self.several, True)[0]
+
+
+@pytest.mark.parametrize("directions", [1, 2])
+@pytest.mark.parametrize(("call", "gates"), [(torch.lstm, 4), (torch.gru, 3)])
+def test_a_recurrence_that_no_layer_calls_is_counted(call, gates, directions):
+    found = macs_by_module(_Called(call, gates, directions).eval(), torch.zeros(2, 5, 4))
+    assert found[""] == 2 * 5 * directions * gates * 8 * (4 + 8)
+
+
 def test_a_network_without_a_recurrent_layer_is_counted_on_its_usual_kernels():
     """Without oneDNN's, counting a convolution over volumes took six times the memory."""
     seen = []

@@ -8,8 +8,9 @@ import torch
 from torch import nn
 
 from darts_core.bench.runtimes import prepare
-from darts_core.errors import ExportError
+from darts_core.errors import ExportError, LatencyError
 from darts_core.export import export_model, load, predict
+from darts_core.latency.deployed import in_runtime
 from darts_core.prune.graph import follow
 from darts_core.supernet import count
 
@@ -162,3 +163,30 @@ def test_a_parameter_of_another_format_that_comes_first_is_not_that_of_the_input
     loaded, _ = _exported(model, tmp_path)
     x = torch.rand(2, *SHAPE)
     assert torch.allclose(loaded(x), model(x), atol=1e-5)
+
+
+class Doubled(nn.Module):
+    """Convolves in double precision whatever it is given."""
+
+    def __init__(self):
+        super().__init__()
+        self.layer, self.head = nn.Conv2d(3, 4, 1).double(), nn.Linear(4, 3)
+
+    def forward(self, x):
+        return self.head(self.layer(x.double()).mean((2, 3)).float())
+
+
+def test_onnx_in_double_precision_is_refused_in_a_sentence_that_tells_what_to_do(tmp_path):
+    """ONNX Runtime has no convolution of float64, and told it with a temporary file's name."""
+    options = {"time_artifacts": False, "channels_last": False}
+    with pytest.raises(
+        ExportError, match=r"computes in float64, .*model\.float\(\), without casts"
+    ) as told:
+        export_model(Doubled().eval(), tmp_path, META, formats=["onnx"], **options)
+    assert str(tmp_path) not in str(told.value)
+    with pytest.raises(LatencyError, match=r"Doubled computes in float64, .* use model\.float\(\)"):
+        in_runtime(Doubled().eval(), torch.rand(2, *SHAPE), "onnx")
+    manifest = export_model(
+        Doubled().eval(), tmp_path, META, formats=["pt2", "onnx"], leave_out=True, **options
+    )
+    assert [*manifest["left_out"]] == ["onnx"]

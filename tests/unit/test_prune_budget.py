@@ -269,3 +269,17 @@ def test_a_warm_up_keeps_its_share_of_a_round_s_epochs():
     found = [share_of_epochs(recipe, part, 3) for part in range(3)]
     assert [(one.epochs, one.warmup_epochs) for one in found] == [(2, 1.0), (2, 1.0), (4, 2.0)]
     assert share_of_epochs(TrainConfig(epochs=1, warmup_epochs=0.5), 0, 2).warmup_epochs == 0.5
+
+
+@pytest.mark.parametrize(("wanted", "taken"), [(None, 64), (16, 16), (1, 2), (256, 64)])
+def test_importance_takes_no_larger_batches_than_the_fine_tuning(wanted, taken):
+    """Whose batch is small for the memory's sake could not be pruned."""
+    data, sizes = Data(), []
+    before = data.batches
+    data.batches = lambda names, size, **more: sizes.append(size) or before(names, size, **more)
+    recipe = None if wanted is None else TrainConfig(batch_size=wanted)
+    prune_to_budget(
+        smaller(), data, budget="80%", batch=2, rounds=1, structure=False, fit_config=recipe,
+        timer=by_macs, tune=lambda *_: None,
+    )  # fmt: skip
+    assert {*sizes} == {taken}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from itertools import pairwise
 from typing import Any
 
 from darts_core.report.blocks import card, pair
@@ -10,7 +11,7 @@ from darts_core.report.charts import Line, line_chart
 from darts_core.report.html import Markup
 from darts_core.report.rows import finite
 
-__all__ = ["resource_curves"]
+__all__ = ["pauses", "resource_curves"]
 
 _LONG = 5400.0  # seconds from which on the axis counts in hours
 _GAP = 60.0  # a pause longer than this belongs to a stop: the time of a pause is not drawn
@@ -61,6 +62,16 @@ def _gpus(samples: Sequence[Mapping[str, Any]], axis: Sequence[float], unit: str
     lines = [Line(f"{i}", points, colors[i % len(colors)]) for i, points in series.items()]
     return line_chart(lines, x_label=f"running time ({unit})", y_label="use of the GPU (%)", title="GPU",
                       height=230, whole_x=False, from_zero=True)  # fmt: skip
+
+
+def pauses(samples: Sequence[Mapping[str, Any]]) -> list[tuple[float, float]]:
+    """(begin, end) of each time in which the search stood still, such as before it was resumed.
+
+    Args:
+        samples: see `resource_curves`; times in seconds, as the results are.
+    """
+    known = [t for row in samples if (t := finite(row.get("time"))) is not None]
+    return [(a, b) for a, b in pairwise(known) if b - a > _GAP]
 
 
 def _running_time(samples: Sequence[Mapping[str, Any]]) -> list[float]:

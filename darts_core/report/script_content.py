@@ -13,6 +13,7 @@ from darts_core.report.job_rows import version_rows
 from darts_core.report.metric_units import unit
 from darts_core.report.network_drawing import network_card
 from darts_core.report.page import Content
+from darts_core.report.resource_curves import pauses
 from darts_core.report.script_pictures import pictures_section
 from darts_core.report.script_sections import (
     again_section,
@@ -26,6 +27,7 @@ from darts_core.report.script_sections import (
 from darts_core.report.svg import number
 from darts_core.report.tables import cost_text
 from darts_core.report.version_tree import version_tree
+from darts_core.runlog import read_jsonl
 from darts_core.store.jobs import Store
 from darts_core.store.version import Version
 from darts_core.study.importance import Shares, importance, row_importance
@@ -71,13 +73,16 @@ def read_search(
 def script_content(search: Search, *, title: str | None = None) -> Content:
     """The page of a search: sections appear for what is there."""
     details, found = search.details, search.found
+    samples = read_jsonl(search.version.path / "autosearch" / "resources.jsonl")
     sections: list[Section | None] = [
         state_section(details),
-        pictures_section(search.rows, search.goals, found, search.curves, search.shares),
+        pictures_section(
+            search.rows, search.goals, found, search.curves, search.shares, pauses(samples)
+        ),
         _network_section(found),
         trials_section(search.rows, search.goals),
         cost_section(found),
-        resources_section(details, search.version.path),
+        resources_section(details, samples),
         _versions_section(search.version),
         log_section(details),
         settings_section(details),

@@ -54,6 +54,7 @@ def pictures_section(
     found: Mapping[str, Any],
     curves: Mapping[str, Sequence[tuple[int, float]]],
     shares: Mapping[str, float],
+    pauses: Sequence[tuple[float, float]] = (),
 ) -> Section | None:
     """Best so far, front, every trial's curve, parallel coordinates, importance, slices, workers."""
     if not goals:
@@ -99,7 +100,7 @@ def pictures_section(
     )
     body += pair(
         card(importance_bars(shares), title=f"Importance for {metric.replace('_', ' ')}"),
-        card(timeline(rows), title="Workers over time"),
+        card(timeline(rows, pauses), title="Workers over time"),
     )
     body += pair(*(card(drawn, title=name) for name, drawn in slices(trials, label=label)))
     return Section("results", "Results", body) if body else None

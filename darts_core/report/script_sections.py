@@ -18,7 +18,6 @@ from darts_core.report.job_details import resources_text
 from darts_core.report.metric_units import headed
 from darts_core.report.resource_curves import resource_curves
 from darts_core.report.tables import cost_text, short, span
-from darts_core.runlog import read_jsonl
 from darts_core.store.version import Version
 from darts_core.study.result_table import result_table
 from darts_core.study.results import Goals, Row
@@ -82,11 +81,13 @@ def cost_section(found: Mapping[str, Any]) -> Section | None:
     return Section("cost", "Cost", card(drawn), cost_text(found["cost"]) + ".")
 
 
-def resources_section(facts: Mapping[str, Any], folder: Path) -> Section | None:
-    """Processor and memory over time."""
+def resources_section(
+    facts: Mapping[str, Any], samples: Sequence[Mapping[str, Any]]
+) -> Section | None:
+    """Processor and memory over time, of samples as `resource_curves` takes them."""
     if not facts["resources"]:
         return None
-    body = resource_curves(read_jsonl(folder / "autosearch" / "resources.jsonl"))
+    body = resource_curves(samples)
     return Section("resources", "Resources", body, resources_text(facts) + ".") if body else None
 
 

@@ -21,9 +21,10 @@ _LANE, _MOST_LANES = 26.0, 32
 
 
 Lane = tuple[str, int]
+Span = tuple[Lane, float, float, str, Row]
 
 
-def _spans(rows: Sequence[Row]) -> list[tuple[Lane, float, float, str, Row]]:
+def _spans(rows: Sequence[Row]) -> list[Span]:
     """(worker, begin, end, name, row) of every trial whose times are known."""
     found = []
     for row, name in zip(rows, row_names(rows), strict=True):
@@ -34,9 +35,37 @@ def _spans(rows: Sequence[Row]) -> list[tuple[Lane, float, float, str, Row]]:
     return found
 
 
-def timeline(rows: Sequence[Row]) -> Markup:
-    """Bars over time, one lane a worker; at its right the share of the time in which it was idle."""
-    spans = _spans(rows)
+def _closed_up(
+    spans: Sequence[Span], pauses: Sequence[tuple[float, float]]
+) -> tuple[list[Span], bool]:
+    """The trials as if there had been no pause, and whether there was one.
+
+    Pauses are known to a second or so: a trial that reaches into one ends, or begins, it.
+    """
+    left_out: list[tuple[float, float]] = []
+    for stood, went_on in pauses:
+        begin = max((last for _, first, last, *_ in spans if first <= stood), default=went_on)
+        end = min((first for _, first, last, *_ in spans if last >= went_on), default=stood)
+        begin, end = max(begin, stood), min(end, went_on)
+        if begin < end and not any(first < end and last > begin for _, first, last, *_ in spans):
+            left_out.append((begin, end))
+
+    def passed(moment: float) -> float:
+        return moment - sum(min(moment, end) - begin for begin, end in left_out if begin < moment)
+
+    moved = [(lane, passed(a), passed(b), name, row) for lane, a, b, name, row in spans]
+    return moved, bool(left_out)
+
+
+def timeline(rows: Sequence[Row], pauses: Sequence[tuple[float, float]] = ()) -> Markup:
+    """Bars over time, one lane a worker; at its right the share of the time in which it was idle.
+
+    Args:
+        rows: of the trials.
+        pauses: (begin, end) of each time in which the search stood still, in seconds as in the rows: it is
+            left out.
+    """
+    spans, paused = _closed_up(_spans(rows), pauses)
     if not spans:
         return Markup()
     every = sorted({lane for lane, *_ in spans})
@@ -49,7 +78,7 @@ def timeline(rows: Sequence[Row]) -> Markup:
     body = [line(x.start, bottom, x.stop, bottom, class_="axis")]
     for at in x.ticks(5):
         body.append(text(x(at), bottom + 16, number(at), class_="tick mid"))
-    said = "seconds since the start"
+    said = "seconds since the start" + (", pauses left out" if paused else "")
     if len(lanes) < len(every):
         said += f" (the first {len(lanes)} of {len(every)} workers)"
     body.append(text((x.start + x.stop) / 2, bottom + 34, said, class_="axis-title mid"))

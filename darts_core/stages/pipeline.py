@@ -8,6 +8,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from darts_core.data.told import each_told_once
 from darts_core.runlog import write_json
 from darts_core.stages.interrupt import handle_signals
 from darts_core.stages.schema import Stage
@@ -26,7 +27,7 @@ def run_command(config: Stage, version: Path) -> dict[str, Any]:
         KeyboardInterrupt: a signal arrived; what was saved last is kept.
     """
     import_plugins(config.plugins)
-    with handle_signals():
+    with handle_signals(), each_told_once():
         count = getattr(config, "seeds", 1)
         return _call(config, version) if count == 1 else _over_seeds(config, version, count)
 

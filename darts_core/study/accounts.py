@@ -91,6 +91,21 @@ class Tally:
                 "study's folder away or use another version= (of a database, give another study_name)."
             )
 
+    def check_reported(self, epochs: int) -> None:
+        """Stop a study that a budget of `epochs` would never end, as its trials report none.
+
+        Raises:
+            TuneError: at least four have ended without a failure, and no trial has reported an epoch.
+        """
+        whole = self.done - self.failed
+        if whole >= _FEW and not self._epochs and not any(t.intermediate_values for t in self.open):
+            raise TuneError(
+                f"The budget epochs={epochs} counts reported epochs, and none of the {whole} trials that "
+                "ended without an error has reported one, so it would never be spent. Report each epoch "
+                "(TrialHandle.report), or give a budget in trials or device_seconds; these trials stay "
+                "counted."
+            )
+
 
 def spent_by(trials: Sequence[FrozenTrial], lease_of: Callable[[int], Lease | None]) -> Spent:
     """See `Tally.spent`; of any trials."""

@@ -89,6 +89,12 @@ class Budget:
         limits = (self.epochs, self.seconds_limit, self.wall_seconds)
         return any(limit is not None for limit in limits)
 
+    @property
+    def epochs_alone(self) -> bool:
+        """Whether nothing but reported epochs ends the study."""
+        others = (self.trials, self.seconds_limit, self.wall_seconds)
+        return self.epochs is not None and all(limit is None for limit in others)
+
     def exhausted(self, spent: Spent, *, running: bool = False) -> str | None:
         """The limit that `spent` has reached, in words, or None.
 

@@ -79,9 +79,12 @@ class Ends:
 
 
 def check_failures(ledger: Ledger) -> None:
-    """See `Tally.check_failures`."""
+    """See `Tally.check_failures` and `Tally.check_reported`."""
     trials = ledger.trials()
-    Tally().add(trials).check_failures(trials, ledger.spec.max_failure_share)
+    tally = Tally().add(trials)
+    tally.check_failures(trials, ledger.spec.max_failure_share)
+    if ledger.spec.counts_epochs:
+        tally.check_reported(ledger.spec.budget.epochs or 0)
 
 
 def run_workers(

@@ -191,7 +191,8 @@ def parse_space(space: Mapping[str, Any]) -> dict[str, SearchDimension]:
         space: name -> `SearchDimension` or its YAML form (see the head of this file).
 
     Raises:
-        TuneError: empty or malformed space, empty interval, unknown or circular condition.
+        TuneError: empty or malformed space, empty interval, a step that leaves one value, unknown or circular
+            condition.
     """
     if not space:
         raise TuneError("The search space is empty; name at least one setting to tune.")
@@ -277,7 +278,13 @@ def _parse_range(
                 f"The dimension {name} takes whole numbers (integer: true), but has {key}: {value}; give a "
                 "whole number, or leave integer out."
             )
-    return SearchDimension(name, low=low, high=high, log=log, step=step, integer=integer, when=when)
+    made = SearchDimension(name, low=low, high=high, log=log, step=step, integer=integer, when=when)
+    if step is not None and made.size == 1:
+        raise TuneError(
+            f"The dimension {name} has step: {step}, which is more than lies between low {low} and high "
+            f"{high}, so {low} would be its only value; give a smaller step or a wider range."
+        )
+    return made
 
 
 def _listed(value: Any) -> tuple[Any, ...]:

@@ -265,6 +265,12 @@ class StudySpec:
         return Ranking(self.objectives, self.constraints)
 
     @property
+    def counts_epochs(self) -> bool:
+        """Whether nothing but reported epochs ends the study; the points of a grid come to an end, too."""
+        finite = self.distinct or self.sampler["name"] == "grid"
+        return self.budget.epochs_alone and not finite
+
+    @property
     def wanted(self) -> tuple[str, ...]:
         """Names of the metrics that objectives and constraints need."""
         return (*self.objectives, *(name for name, _, _ in self.constraints))

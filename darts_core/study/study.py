@@ -67,7 +67,7 @@ def run_study(
         space: name -> `{low, high, log, step}` or `{choices}`, each with an optional `when`.
         folder: holds `study.journal`, `trials/NNNN/`, `study.json`, `best.yaml`.
         trials: budget in trials.
-        epochs: budget in reported epochs of all trials.
+        epochs: budget in reported epochs of all trials, which must report some where no other limit stands.
         device_seconds: budget in seconds of all trials, added over workers.
         trainings: the same in multiples of `training_seconds`.
         training_seconds: device-seconds of one training of the final network.
@@ -97,7 +97,7 @@ def run_study(
 
     Raises:
         TuneError: the description cannot work, the storage belongs to another study, too many
-            trials failed, or none was completed.
+            trials failed, none was completed, or the budget counts epochs alone and no trial reports one.
     """
     leave_unguarded()
     if workers < 1:

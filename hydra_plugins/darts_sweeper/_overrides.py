@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 import shlex
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from decimal import Decimal
 from typing import Any
 
@@ -21,7 +21,7 @@ from hydra.core.override_parser.types import (
 
 from darts_core.errors import TuneError
 
-__all__ = ["chosen", "joined", "spell", "split", "with_numbers", "words"]
+__all__ = ["joined", "spell", "split", "with_numbers", "words"]
 
 _TAGS = ("log",)
 # a text to YAML, a number to Hydra and to whoever writes it
@@ -47,11 +47,6 @@ def split(arguments: Sequence[str]) -> tuple[list[str], dict[str, dict[str, Any]
         else:
             fixed.append(override.input_line)
     return fixed, space
-
-
-def chosen(typed: Iterable[str], group: str) -> bool:
-    """Whether a group is chosen among the overrides that were typed."""
-    return any(text.lstrip("+").startswith(f"{group}=") for text in typed)
 
 
 def joined(swept: Mapping[str, Any], more: Mapping[str, Any]) -> dict[str, Any]:

@@ -12,6 +12,7 @@ from pathlib import Path
 from types import FrameType
 from typing import Any
 
+from hydra.core.config_loader import ConfigLoader
 from hydra.core.plugins import Plugins
 from omegaconf import DictConfig, OmegaConf, open_dict
 
@@ -28,7 +29,6 @@ from darts_core.study.ledger import Ledger
 from darts_core.study.metric_names import less_is_better
 from darts_core.study.records import StudyResult
 from darts_core.study.resources import device_share
-from darts_core.study.samplers import check_named
 from darts_core.study.space import SearchDimension, parse_space
 from darts_core.study.spec import StudySpec, enqueued
 from darts_core.study.study import announce, open_study, summarize
@@ -36,7 +36,8 @@ from darts_core.study.table import log_hparams, write_tables
 from hydra_plugins.darts_ray_launcher._config import RAY_TARGET, cluster_of_launcher
 from hydra_plugins.darts_slurm_launcher._config import SLURM_TARGET, queue_of_launcher
 from hydra_plugins.darts_sweeper._described import describe
-from hydra_plugins.darts_sweeper._overrides import chosen, joined, split, with_numbers, words
+from hydra_plugins.darts_sweeper._groups import groups_chosen, sampler_and_pruner
+from hydra_plugins.darts_sweeper._overrides import joined, split, with_numbers, words
 from hydra_plugins.darts_sweeper._trial import HydraTrial, WorkerTask, device_in
 
 __all__ = ["run_sweep"]
@@ -78,7 +79,7 @@ def run_sweep(
 ) -> float:
     """See `DartsSweeper.sweep`."""
     assert config is not None
-    plain = _settings(settings, config)
+    plain = _settings(settings, config, hydra_context.config_loader)
     for name in ("storage", "warm_start", "artifacts"):
         refuse_password(plain.get(name), f"hydra.sweeper.{name}")
     fixed, space = split(arguments)
@@ -121,8 +122,15 @@ def _stoppable() -> Iterator[None]:
         signal.signal(signal.SIGTERM, before)
 
 
-def _settings(settings: Mapping[str, Any], config: DictConfig) -> dict[str, Any]:
+def _settings(
+    settings: Mapping[str, Any], config: DictConfig, loader: ConfigLoader | None = None
+) -> dict[str, Any]:
     """The sweeper's settings as plain values, with the app's `tune` node for those left null.
+
+    Args:
+        settings: the sweeper's node.
+        config: of the app, with Hydra's node.
+        loader: what composed it, asked which groups a file of the app chooses.
 
     Raises:
         TuneError: settings of the sweeper and of the node contradict each other, or one is not for sweeps.
@@ -150,11 +158,7 @@ def _settings(settings: Mapping[str, Any], config: DictConfig) -> dict[str, Any]
             plain[key] = value
     if plain.get("direction") is None:
         plain["direction"] = _usual_direction(plain)
-    typed = OmegaConf.select(config, "hydra.overrides.hydra") or ()
-    for kind, usual in (("sampler", "tpe"), ("pruner", "default")):
-        named = chosen(typed, f"hydra/sweeper/{kind}")
-        plain[kind] = _chosen(kind, plain.get(kind) or usual, tune.get(kind), usual, named=named)
-    return plain
+    return {**plain, **sampler_and_pruner(plain, tune, groups_chosen(config, loader))}
 
 
 def _options(tune: Mapping[str, Any]) -> dict[str, Any]:
@@ -224,32 +228,6 @@ def _usual_direction(plain: Mapping[str, Any]) -> str:
             "hydra.sweeper.direction=minimize (or maximize)."
         )
     return "maximize"
-
-
-def _chosen(kind: str, given: Any, of_app: Any, usual: str, *, named: bool) -> dict[str, Any]:
-    """The sampler or pruner: the group's default, if not `named`, gives way to what the app's node names."""
-    own = _named(given)
-    if own.get("name") != usual or of_app is None:
-        return own
-    check_named(kind, of_app)
-    other = _named(of_app)
-    if other.get("name") == usual:
-        return {**other, **own}
-    if named:
-        return own
-    options = [f"hydra.sweeper.{kind}.{key}" for key in own if key != "name"]
-    if options:
-        raise TuneError(
-            f"{options[0]} is an option of {usual}, but tune.{kind} names {other.get('name')}; choose it by "
-            f"hydra/sweeper/{kind}=, or leave one of the two out."
-        )
-    return other
-
-
-def _named(given: Any) -> dict[str, Any]:
-    """A name, or a mapping with `name` and options, as the options that are given."""
-    entry = {"name": given} if isinstance(given, str) else dict(given)
-    return {k: v for k, v in entry.items() if v is not None and k != "description"}
 
 
 def _yaml_space(given: Any) -> dict[str, Any]:

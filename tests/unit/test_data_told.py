@@ -10,6 +10,7 @@ from test_data_shapes import saved
 from test_data_sources import write_images, write_parquet
 
 from darts_core.data import load_data
+from darts_core.data.told import each_told_once
 from darts_core.errors import DataError
 from darts_core.export.predict import read_image
 from darts_core.tasks import make_task
@@ -421,3 +422,18 @@ def test_arrays_that_are_not_read_are_told(tmp_path, rng, caplog):
     names = {"groups": list("abcdef"), "classes": ["c", "d"], "mask": y == y, "rate": 4}
     saved(tmp_path / "c.npz", x=x, y=y, group=speakers, x_test=x, y_test=y, **names)
     assert "not read" not in caplog.text
+
+
+def test_what_each_stage_of_a_pipeline_finds_in_the_data_is_told_once(tmp_path, rng, caplog):
+    path, y = tmp_path / "m.npz", np.arange(40) % 2
+    log = logging.getLogger("darts_core")
+    with each_told_once():
+        for _ in range(2):
+            saved(path, x=pictures(rng), y=y, more=y)
+            log.warning("of another part")
+        assert caplog.text.count("are not read: more") == 1
+        assert caplog.text.count("of another part") == 2
+        saved(path, x=pictures(rng), y=y, other=y)
+        assert "are not read: other" in caplog.text
+    saved(path, x=pictures(rng), y=y, more=y)
+    assert caplog.text.count("are not read: more") == 2

@@ -3,6 +3,9 @@
 import argparse
 import tracemalloc
 
+import pytest
+
+from darts_core.commands.jobs import views
 from darts_core.commands.jobs.cli import configure
 from darts_core.commands.jobs.views import run_logs
 from darts_core.report.job_details import tail
@@ -42,7 +45,10 @@ def test_the_end_of_a_log_of_few_lines_is_read_within_a_limit(tmp_path):
     assert len(tail(log, 10, most=1000)) == 2
 
 
-def test_a_log_without_line_ends_takes_memory_by_the_lines_that_were_asked_for(tmp_path, capsys):
+@pytest.mark.parametrize("options", [("--tail", "3"), ()])
+def test_a_log_without_line_ends_takes_memory_by_the_lines_that_are_printed(
+    tmp_path, capsys, options
+):
     store = Store(tmp_path)
     store.create_job("a", kind=SCRIPT)
     with store.new_version("a", new_record(SCRIPT)) as path, (path / "job.log").open("wb") as log:
@@ -52,8 +58,24 @@ def test_a_log_without_line_ends_takes_memory_by_the_lines_that_were_asked_for(t
     configure(parser)
     tracemalloc.start()
     try:
-        assert run_logs(store, parser.parse_args(["logs", "a", "--tail", "3"])) == 0
+        assert run_logs(store, parser.parse_args(["logs", "a", *options])) == 0
         assert tracemalloc.get_traced_memory()[1] < 1e8  # reading a record takes most of it
     finally:
         tracemalloc.stop()
-    assert capsys.readouterr().out.splitlines()[-1] == "last"
+    found = capsys.readouterr().out.splitlines()
+    assert found[-1] == "last"
+    # the zeros are one line, which is cut
+    assert options or [len(line) for line in found] == [4 * 2000 + 1, 4]
+
+
+@pytest.mark.parametrize("part", [5, 16, 2**20])
+def test_lines_are_the_same_whatever_is_read_at_a_time(tmp_path, capsys, monkeypatch, part):
+    monkeypatch.setattr(views, "_PART", part)
+    text = "ä\r\nöö\n\n1/3\r2/3 é\r3/3\r\n€€€\nend"
+    assert printed(tmp_path, capsys, text) == text.splitlines()
+    log = tmp_path / "log.txt"
+    log.write_bytes(text.encode())
+    with log.open("rb") as stream:
+        taken = views._print_lines(stream, rest=False)
+    assert capsys.readouterr().out.splitlines() == text.splitlines()[:-1]
+    assert taken == len(text.encode()) - len("end")

@@ -12,6 +12,7 @@ from job_rows import row
 from darts_core.autosearch.curves import trial_curves
 from darts_core.report.blocks import plain_table, records
 from darts_core.report.read import StageRun, VersionRun
+from darts_core.report.resource_curves import pauses
 from darts_core.report.results import benchmark_section
 from darts_core.report.script_content import _headline
 from darts_core.report.script_pictures import as_trials
@@ -92,6 +93,30 @@ def test_idle_time_of_a_worker_is_stated():
     drawn = timeline(rows)
     assert re.findall(r">cpu #(\d+)<", drawn) == [str(n) for n in range(32)]
     assert "the first 32 of 40 workers" in drawn
+
+
+def test_the_pause_before_a_search_was_resumed_is_no_idle_time_of_a_worker():
+    rows = [
+        row(0, 0.5, ended=10.0, time_total_s=10.0),
+        row(1, 0.5, ended=1020.0, time_total_s=10.0),
+    ]
+    samples = [{"time": float(t)} for t in (*range(1, 10), *range(1011, 1020))]
+    assert pauses(samples) == [(9.0, 1011.0)]
+    assert re.findall(r"(\d+)% idle", timeline(rows)) == ["98"]
+    drawn = timeline(rows, pauses(samples))
+    assert re.findall(r"(\d+)% idle", drawn) == ["0"]
+    assert "seconds since the start, pauses left out" in drawn
+    # both bars have their length, one beside the other
+    widths = [float(w) for w in re.findall(r'<rect[^>]* width="([0-9.]+)"', drawn)]
+    assert widths[0] == pytest.approx(widths[1], abs=1)
+    # what lies before the first trial, behind the last one or beside a running one is none
+    for around in ((-500.0, 0.0), (1020.0, 3000.0), (2.0, 1011.0)):
+        whole = (
+            [row(2, 0.5, ended=1020.0, time_total_s=1020.0, worker_index=1)]
+            if around[0] == 2
+            else []
+        )
+        assert "pauses" not in timeline([*rows, *whole], [around])
 
 
 def test_trials_of_several_steps_are_called_in_pictures_as_in_the_table():

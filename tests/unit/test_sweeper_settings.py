@@ -6,6 +6,9 @@ import logging
 from dataclasses import asdict
 
 import pytest
+from hydra import initialize_config_dir
+from hydra.core.global_hydra import GlobalHydra
+from hydra.types import RunMode
 from omegaconf import OmegaConf
 
 from darts_core.errors import TuneError
@@ -67,6 +70,32 @@ def test_what_is_chosen_on_the_command_line_goes_before_what_the_app_names(
     # as the sentence about options of another one advises
     more = {kind: {"name": usual, "n_startup_trials": 20}}
     assert settings(tmp_path, {kind: of_app}, typed=typed, **more)[kind] == more[kind]
+
+
+@pytest.mark.parametrize(
+    ("listed", "sampler", "pruner"),
+    [
+        ("", "gp", "none"),
+        ("- override hydra/sweeper/sampler: tpe", "tpe", "none"),
+        ("- override hydra/sweeper/pruner: default", "gp", "default"),
+        ("- more: usual", "tpe", "none"),
+    ],
+)
+def test_what_a_defaults_list_chooses_goes_before_what_the_app_names(
+    tmp_path, listed, sampler, pruner
+):
+    (tmp_path / "more").mkdir()
+    usual = "# @package _global_\ndefaults:\n  - override /hydra/sweeper/sampler: tpe\n"
+    (tmp_path / "more/usual.yaml").write_text(usual)
+    (tmp_path / "app.yaml").write_text(
+        f"defaults:\n  - _self_\n  {listed}\n  - override hydra/sweeper: darts\n"
+        "tune: {sampler: gp, pruner: none, trials: 3}\nx: 1\n"
+    )
+    with initialize_config_dir(str(tmp_path), version_base="1.3"):
+        loader = GlobalHydra.instance().config_loader()
+        config = loader.load_configuration("app", ["x=1,2"], RunMode.MULTIRUN)
+        found = _settings(config.hydra.sweeper, config, loader)
+    assert (found["sampler"]["name"], found["pruner"]["name"]) == (sampler, pruner)
 
 
 def test_what_the_apps_options_say_of_the_study_counts(tmp_path):

@@ -204,3 +204,35 @@ def test_a_sampler_that_learns_from_whole_trials_alone_is_told_of_beside_a_prune
         StudySpec.make(SPACE, Budget(trials=20), folder=tmp_path, sampler=sampler, pruner=pruner)
     words = f"the sampler {sampler} learns from trials that ran to their end"
     assert caplog.text.count(words) == told
+
+
+def test_a_budget_of_epochs_ends_where_no_trial_reports_one(tmp_path):
+    begun = []
+
+    def silent(trial):
+        begun.append(trial.number)
+        if len(begun) > 9:
+            pytest.fail("nothing ends the study")
+        return trial.params["x"]
+
+    with pytest.raises(
+        TuneError, match=r"epochs=5 counts reported epochs, and none of the 4 trials"
+    ):
+        run_study(silent, SPACE, folder=tmp_path, epochs=5, max_failure_share=1.0)
+    assert begun == [0, 1, 2, 3]
+    # what was tried counts in a study that goes on with a budget of another kind
+    result = run_study(silent, SPACE, folder=tmp_path, epochs=5, trials=6)
+    assert [record.state for record in result.trials] == ["complete"] * 6
+    # the points of a grid come to an end by themselves
+    begun.clear()
+    grid = {"x": {"choices": [0, 1, 2, 3, 4, 5]}}
+    found = run_study(silent, grid, folder=tmp_path / "grid", epochs=5, sampler="grid")
+    assert len(found.trials) == 6
+
+
+def test_a_budget_of_epochs_goes_on_where_some_trials_report(tmp_path):
+    def quick(trial):
+        return 0.0 if trial.number < 3 else curve(trial, epochs=1)["val_accuracy"]
+
+    result = run_study(quick, SPACE, folder=tmp_path, epochs=2)
+    assert [record.epochs for record in result.trials] == [0, 0, 0, 1, 1]

@@ -103,6 +103,8 @@ def test_the_last_value_is_drawn_though_the_step_carries_a_rounding_error():
         ({"x": 3}, "write"),
         ({"x": {"low": 1, "high": 9, "log": True, "step": 2}}, "cannot have a step"),
         ({"x": {"low": 1, "high": 9, "step": 0}}, "step above 0"),
+        ({"x": {"low": 1, "high": 9, "step": 16}}, r"step: 16, .* 1 would be its only value"),
+        ({"x": {"low": 0.0, "high": 0.3, "step": 0.5}}, r"step: 0\.5, .* 0\.0 would be its only"),
         ({"x": {"low": 0.5, "high": 9, "integer": True}}, r"whole numbers .* has low: 0\.5"),
         ({"x": {"low": 1, "high": 8.5, "integer": True}}, r"whole numbers .* has high: 8\.5"),
         (
@@ -125,6 +127,13 @@ def test_the_last_value_is_drawn_though_the_step_carries_a_rounding_error():
 def test_malformed_spaces_are_sentences(space, words):
     with pytest.raises(TuneError, match=words):
         parse_space(space)
+
+
+def test_a_step_as_wide_as_the_range_takes_both_ends_though_it_carries_a_rounding_error():
+    space = parse_space(
+        {"x": {"low": 0.2, "high": 0.3, "step": 0.1}, "n": {"low": 1, "high": 5, "step": 4}}
+    )
+    assert [len(space[name].values()) for name in ("x", "n")] == [2, 2]
 
 
 @pytest.mark.parametrize("value", [float("inf"), float("-inf"), float("nan")])

@@ -7,7 +7,7 @@ import sys
 import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 from darts_core.autosearch.curves import trial_curves
 from darts_core.commands.jobs.options import place_of
@@ -32,6 +32,9 @@ __all__ = ["result_table", "version_details"]
 
 _LIMIT = 10
 """Results that `jobs show` prints where nobody says how many."""
+# characters of a line that `jobs logs` prints; bytes of a log that it reads at a time, and that it keeps of a
+# line which is longer than these
+_LINE, _PART, _SHOWN = 2000, 2**20, 2**14
 
 
 def run_show(store: Store, args: argparse.Namespace) -> int:
@@ -216,13 +219,41 @@ def run_logs(store: Store, args: argparse.Namespace) -> int:
         if path.exists():
             with path.open("rb") as stream:
                 stream.seek(offset)
-                # whole lines only, so that no character is cut in two
-                chunk = stream.read()
-                end = len(chunk) if not (args.follow and live) else chunk.rfind(b"\n") + 1
-            offset += end
-            for line in chunk[:end].decode("utf-8", "replace").splitlines():
-                print(neutral(line, 2000))
+                offset += _print_lines(stream, rest=not (args.follow and live))
             sys.stdout.flush()
         if not args.follow or not live:
             return 0
         time.sleep(0.2)
+
+
+def _print_lines(stream: BinaryIO, *, rest: bool) -> int:
+    """Print the lines from here on, each cut and made harmless; how many bytes they took.
+
+    A part of the file is held at a time, whatever its size.
+
+    Args:
+        stream: a log, at the beginning of a line.
+        rest: print what stands behind the last line end, too; else it waits for the end of its line.
+    """
+    held, read, pending = b"", 0, 0
+    while chunk := stream.read(_PART):
+        held, read, pending = held + chunk, read + len(chunk), pending + len(chunk)
+        # behind a line end, so that no character is cut in two
+        end = held.rfind(b"\n") + 1
+        if not end and len(held) >= _PART:
+            # the states of a progress bar; the last byte may be the first half of \r\n
+            end = held.rfind(b"\r", 0, -1) + 1
+            held = held if end else held[:_SHOWN]
+        if end:
+            _print_all(held[:end])
+            held = held[end:]
+            pending = len(held)
+    if rest:
+        _print_all(held)
+        pending = 0
+    return read - pending
+
+
+def _print_all(lines: bytes) -> None:
+    for line in lines.decode("utf-8", "replace").splitlines():
+        print(neutral(line, _LINE))

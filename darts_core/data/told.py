@@ -1,0 +1,33 @@
+"""What the log says of data: once a command, though each stage of a pipeline reads them anew."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+__all__ = ["each_told_once"]
+
+_HERE = Path(__file__).parent
+
+
+@contextmanager
+def each_told_once() -> Iterator[None]:
+    """Within the block, a warning of this package that was logged in the same words already is left out."""
+    told: set[str] = set()
+
+    def new(record: logging.LogRecord) -> bool:
+        if record.levelno != logging.WARNING or Path(record.pathname).parent != _HERE:
+            return True
+        text = record.getMessage()
+        fresh = text not in told
+        told.add(text)
+        return fresh
+
+    log = logging.getLogger("darts_core")
+    log.addFilter(new)
+    try:
+        yield
+    finally:
+        log.removeFilter(new)

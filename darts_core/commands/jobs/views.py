@@ -207,6 +207,11 @@ def run_logs(store: Store, args: argparse.Namespace) -> int:
     path = log_path(version)
     if args.trial:
         path = _trial_folder(version, args.trial) / "log.txt"
+        if version.kind != SCRIPT and not path.exists():
+            raise JobError(
+                f"The trial {args.trial} of {version.label} has no log of its own; see darts-core jobs logs "
+                f"{version.label}."
+            )
     offset = 0
     if args.tail is not None:
         # lines of 64 KiB on average: one without an end is not read whole

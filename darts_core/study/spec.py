@@ -23,6 +23,7 @@ from darts_core.study.samplers import (
     make_sampler,
     named,
     say_few_whole,
+    say_of_constraints,
 )
 from darts_core.study.space import SearchDimension, check_params, parse_space, space_to_dict
 from darts_core.study.trial import unboxed
@@ -249,6 +250,7 @@ class StudySpec:
             _say_idle(params, dimensions)
         spec.check()
         say_few_whole(spec.sampler, spec.pruner)
+        say_of_constraints(spec.sampler, spec.constraints)
         for name, value in (spec.baseline or {}).items():
             _say_whole(space.get(name), dimensions.get(name), value)
         return spec

@@ -20,7 +20,7 @@ from darts_core.study.launch import check_failures
 from darts_core.study.ledger import Ledger
 from darts_core.study.records import parse_constraints
 from darts_core.study.runner import _how
-from darts_core.study.samplers import _tell_few_whole
+from darts_core.study.samplers import _tell_few_whole, _tell_of_constraints
 from darts_core.study.spec import StudySpec
 
 
@@ -293,3 +293,45 @@ def test_a_setting_that_lacks_what_is_searched_is_no_baseline(tmp_path, caplog):
 def test_a_signal_without_a_name_ends_no_study():
     assert _how(-40) == "its process was killed by SIG40"
     assert _how(-9) == "its process was killed by SIGKILL"
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        (
+            {"sampler": {"name": "tpe", "n_startup_trials": "ten"}},
+            "n_startup_trials must be a whole",
+        ),
+        ({"sampler": {"name": "gp", "n_startup_trials": 2.5}}, "n_startup_trials must be a whole"),
+        (
+            {"sampler": {"name": "cmaes", "n_startup_trials": -1}},
+            "n_startup_trials must be a whole",
+        ),
+        ({"sampler": {"name": "tpe", "gamma": "a"}}, "gamma must lie above 0 and up to 1"),
+        ({"sampler": {"name": "tpe", "gamma": 0}}, "gamma must lie above 0 and up to 1"),
+        ({"sampler": {"name": "cmaes", "sigma0": -1.0}}, "sigma0 must be above 0"),
+        ({"pruner": {"name": "running_mean", "n_min_trials": "a"}}, "must be numbers"),
+        ({"pruner": {"name": "running_mean", "n_warmup_steps": True}}, "must be numbers"),
+    ],
+)
+def test_options_that_would_fail_at_a_draw_or_a_report_are_refused_at_once(
+    tmp_path, options, words
+):
+    with pytest.raises(TuneError, match=words):
+        run_study(curve, SPACE, folder=tmp_path, trials=1, **options)
+
+
+@pytest.mark.parametrize(
+    ("sampler", "told"), [("evolution", True), ("cmaes", True), ("tpe", False), ("random", False)]
+)
+def test_a_sampler_that_learns_without_regard_to_the_constraints_is_told(
+    tmp_path, caplog, sampler, told
+):
+    _tell_of_constraints.cache_clear()
+    options = {"folder": tmp_path, "sampler": sampler, "pruner": "none"}
+    StudySpec.make(SPACE, Budget(trials=20), **options)
+    assert "constraints" not in caplog.text
+    for _ in range(2):
+        StudySpec.make(SPACE, Budget(trials=20), constraints={"size": "<= 1"}, **options)
+    words = f"the sampler {sampler} learns from trials that break the constraints as from any other"
+    assert caplog.text.count(words) == told

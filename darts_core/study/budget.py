@@ -61,9 +61,10 @@ class Budget:
                 continue
             if not isinstance(value, Real) or isinstance(value, bool):
                 raise TuneError(f"The budget tune.{name}={value!r} must be a number.")
-            if not (math.isfinite(value) and value > 0):
+            number = float(value)
+            if not (math.isfinite(number) and number > 0):
                 raise TuneError(f"The budget tune.{name}={value} must be above 0.")
-            if name in _WHOLE and value % 1:
+            if name in _WHOLE and number % 1:
                 raise TuneError(f"The budget tune.{name}={value} must be a whole number.")
         limits = (self.trials, self.epochs, self.device_seconds, self.trainings, self.wall_seconds)
         if all(value is None for value in limits):

@@ -10,9 +10,9 @@ from test_data_shapes import saved
 from test_data_sources import write_images, write_parquet
 
 from darts_core.data import load_data
-from darts_core.data.told import each_told_once
 from darts_core.errors import DataError
 from darts_core.export.predict import read_image
+from darts_core.stages.told import each_told_once
 from darts_core.tasks import make_task
 
 

@@ -291,3 +291,19 @@ def test_a_job_that_is_not_there_is_not_edited_and_its_root_not_made(tmp_path):
     with pytest.raises(JobError, match="There is no job 'x'"):
         Store(tmp_path / "typo").edit_job("x", "text")
     assert not (tmp_path / "typo").exists()
+
+
+@pytest.mark.parametrize("setting", ["data.path=*.csv", "model=@small", "note=%d", "x='a: b'"])
+def test_settings_of_a_pipeline_are_taken_as_they_are_typed(store, monkeypatch, setting):
+    started = []
+    monkeypatch.setattr(
+        pipeline, "start", lambda *args, **_: started.append(args[2]) or (None, None)
+    )
+    monkeypatch.setattr(verbs, "follow", lambda *_, **__: 0)
+    version(store, job="p", kind="pipeline")
+    # they are Hydra's, and need be no YAML
+    assert verbs.run_new_version(store, parsed("new-version", "p", "--set", setting)) == 0
+    assert started[0].overrides == ("seed=1", setting)
+    save_params(store, "s", store.version("p"), "")
+    run_params(store, parsed("params", "edit", "s", "--set", setting))
+    assert SavedParams(store).load("s")["overrides"] == ["seed=1", setting]

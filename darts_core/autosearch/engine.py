@@ -99,7 +99,8 @@ class _Resources:
         self.workshop = workshop
         self._last = time.monotonic()
         self._counted: dict[TrialProcess, float] = {}
-        self._tool = shutil.which("nvidia-smi") if "cuda" in workshop.devices[0] else None
+        on_gpu = any("cuda" in device for device in workshop.devices)
+        self._tool = shutil.which("nvidia-smi") if on_gpu else None
 
     def sample(self) -> None:
         now = time.monotonic()

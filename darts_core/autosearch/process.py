@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import json
 import os
-import signal
 import subprocess
 import sys
 import time
@@ -226,10 +225,9 @@ class TrialProcess:
         if code == 0:
             return "done", ""
         if code < 0 and -code in FROM_OUTSIDE:
-            return "killed", f"ended from outside by signal {signal.Signals(-code).name}"
+            return "killed", f"ended from outside by signal {procs.signal_name(-code)}"
         if code < 0:
-            name = signal.Signals(-code).name if -code in signal.valid_signals() else str(-code)
-            return "failed", f"crash: ended by signal {name}"
+            return "failed", f"crash: ended by signal {procs.signal_name(-code)}"
         return "failed", f"crash: exit status {code}; {self._why()}"
 
     def _why(self) -> str:

@@ -137,6 +137,12 @@ def _check(store: Store, request: Request, *, needs_train: bool) -> dict[str, An
     for path, flag in ((request.data, "--data"), (request.python, "--python")):
         if path is not None and not Path(path).expanduser().exists():
             raise JobError(f"{flag} {path} does not exist; name an existing path.")
+    if request.output:
+        # at the end of the search it would be found too late
+        wanted = Path(request.output).expanduser().absolute()
+        there = next(place for place in (wanted, *wanted.parents) if place.exists())
+        if not there.is_dir():
+            raise JobError(f"--output {request.output} is no folder ({there} is a file); name one.")
     if request.python is not None:
         check_interpreter(request.python, code)
     answer: dict[str, Any] = json.loads(engine("check", content=request.to_dict()))

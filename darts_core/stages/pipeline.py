@@ -8,11 +8,11 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from darts_core.data.told import each_told_once
 from darts_core.runlog import write_json
 from darts_core.stages.interrupt import handle_signals
 from darts_core.stages.schema import Stage
 from darts_core.stages.targets import import_plugins
+from darts_core.stages.told import each_told_once
 
 __all__ = ["run_command"]
 

@@ -37,6 +37,7 @@ __all__ = [
     "program",
     "resident_mib",
     "send",
+    "signal_name",
     "tree",
 ]
 
@@ -338,3 +339,11 @@ def die_with_parent() -> bool:
         return False
     library = ctypes.CDLL(None, use_errno=True)
     return library.prctl(_PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0) == 0
+
+
+def signal_name(number: int) -> str:
+    """A signal's name, such as `SIGKILL`; of those without one, for real time, `SIG40`."""
+    try:
+        return signal.Signals(number).name
+    except ValueError:
+        return f"SIG{number}"

@@ -5,11 +5,14 @@ from __future__ import annotations
 import math
 import time
 from dataclasses import asdict, dataclass, field
+from numbers import Real
 from typing import Any
 
 from darts_core.errors import TuneError
 
 __all__ = ["Budget", "Spent"]
+
+_WHOLE = ("trials", "epochs", "epochs_per_trial")
 
 
 @dataclass(frozen=True)
@@ -36,6 +39,9 @@ class Budget:
         wall_seconds: by the clock, counted from `begun` (a value of `time.monotonic`).
         begun: see there; a study that is continued begins anew.
         stretch: how many times as long as such a training the longest trial is, for the forecast.
+
+    Raises:
+        TuneError: none is given, or one is no number above 0.
     """
 
     trials: int | None = None
@@ -51,12 +57,15 @@ class Budget:
 
     def __post_init__(self) -> None:
         for name, value in asdict(self).items():
-            if (
-                name not in ("earlier_seconds", "begun")
-                and value is not None
-                and not (math.isfinite(value) and value > 0)
-            ):
+            if name in ("earlier_seconds", "begun") or value is None:
+                continue
+            if not isinstance(value, Real) or isinstance(value, bool):
+                raise TuneError(f"The budget tune.{name}={value!r} must be a number.")
+            number = float(value)
+            if not (math.isfinite(number) and number > 0):
                 raise TuneError(f"The budget tune.{name}={value} must be above 0.")
+            if name in _WHOLE and number % 1:
+                raise TuneError(f"The budget tune.{name}={value} must be a whole number.")
         limits = (self.trials, self.epochs, self.device_seconds, self.trainings, self.wall_seconds)
         if all(value is None for value in limits):
             raise TuneError(

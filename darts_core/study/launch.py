@@ -82,7 +82,7 @@ def check_failures(ledger: Ledger) -> None:
     """See `Tally.check_failures` and `Tally.check_reported`."""
     trials = ledger.trials()
     tally = Tally().add(trials)
-    tally.check_failures(trials, ledger.spec.max_failure_share)
+    tally.check_failures(trials, ledger.spec.max_failure_share, ledger.spec.hopeless)
     if ledger.spec.counts_epochs:
         tally.check_reported(ledger.spec.budget.epochs or 0)
 

@@ -17,6 +17,7 @@ from optuna.pruners import BasePruner
 from optuna.trial import FrozenTrial
 
 from darts_core.errors import TuneError
+from darts_core.reading import is_number
 from darts_core.study.halving import HalvingPruner, HyperbandPruner
 from darts_core.study.promotion import PromotionPruner, all_trials
 from darts_core.study.ranking import Ranking
@@ -34,11 +35,18 @@ class RunningMeanPruner(BasePruner):
         n_warmup_steps: iterations before a trial may end.
         n_min_trials: other trials needed for a median.
 
+    Raises:
+        ValueError: one of them is no number.
+
     Source: Golovin et al. 2017, "Google Vizier", section 3.2.1.
     """
 
     n_warmup_steps: int = 1
     n_min_trials: int = 3
+
+    def __post_init__(self) -> None:
+        if not (is_number(self.n_warmup_steps) and is_number(self.n_min_trials)):
+            raise ValueError("n_warmup_steps and n_min_trials must be numbers")
 
     def prune(self, study: optuna.Study, trial: FrozenTrial) -> bool:
         """Whether the trial ends here."""

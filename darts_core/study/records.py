@@ -220,9 +220,10 @@ def parse_constraints(given: Mapping[str, Any] | None) -> tuple[Constraint, ...]
             sign, bound = text.strip()[:2], text.strip()[2:]
         try:
             found.append((str(name), sign, float(bound)))
-        except (TypeError, ValueError):
+        except (TypeError, ValueError, OverflowError):
             sign = ""
-        if sign not in ("<=", ">="):
+        # against a bound that is no finite number, each trial would fail
+        if sign not in ("<=", ">=") or not math.isfinite(found[-1][2]):
             raise TuneError(f"The constraint on {name} is {text!r}; write '<= 5.0' or '>= 0.9'.")
     return tuple(found)
 

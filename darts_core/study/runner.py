@@ -10,13 +10,13 @@ import multiprocessing
 import os
 import pickle
 import pickletools
-import signal
 import sys
 import time
 from collections.abc import Callable
 from typing import Any, Protocol
 
 from darts_core.errors import TuneError
+from darts_core.store.procs import signal_name
 from darts_core.study.child import call_objective, child_main
 from darts_core.study.claim import Claim
 from darts_core.study.database import lost
@@ -340,5 +340,5 @@ def _over(claim: Claim) -> str | None:
 
 def _how(code: int | None) -> str:
     if code is not None and code < 0:
-        return f"its process was killed by {signal.Signals(-code).name}"
+        return f"its process was killed by {signal_name(-code)}"
     return f"its process ended with status {code} and no result"

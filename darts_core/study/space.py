@@ -258,18 +258,21 @@ def _parse_range(
     for key, value in (("low", low), ("high", high)):
         if not is_number(value):
             raise TuneError(f"The dimension {name} has {key}: {value!r}; give a number.")
-        if not math.isfinite(value):
+        if isinstance(value, float) and not math.isfinite(value):
             raise TuneError(f"The dimension {name} has {key}: {value}; give a finite number.")
-    log = bool(entry.get("log", False))
+    if not _is_held(low, high):
+        raise TuneError(f"The range of {name} is wider than a number can hold; narrow it.")
+    log = _flag(name, entry, "log", False)
     whole = all(isinstance(v, int) for v in (low, high)) and isinstance(step, (int, type(None)))
-    integer = bool(entry.get("integer", whole))
+    integer = _flag(name, entry, "integer", whole)
     if low >= high:
         raise TuneError(
             f"The interval of {name} is empty: low {low} is not below high {high}; swap or widen them."
         )
     if log and low <= 0:
         raise TuneError(f"The dimension {name} is logarithmic, so low must be above 0, not {low}.")
-    if step is not None and (not isinstance(step, (int, float)) or step <= 0 or log):
+    # not NaN either
+    if step is not None and (not is_number(step) or not step > 0 or log):
         reason = "cannot have a step, being logarithmic" if log else f"has step: {step!r}"
         raise TuneError(f"The dimension {name} {reason}; use a step above 0 without log.")
     for key, value in (("low", low), ("high", high), ("step", step)):
@@ -285,6 +288,22 @@ def _parse_range(
             f"{high}, so {low} would be its only value; give a smaller step or a wider range."
         )
     return made
+
+
+def _is_held(low: float, high: float) -> bool:
+    """Whether both ends, and what lies between them, are numbers that a float can hold."""
+    try:
+        return math.isfinite(float(high) - float(low))
+    except OverflowError:  # of a whole number
+        return False
+
+
+def _flag(name: str, entry: Mapping[str, Any], key: str, usual: bool) -> bool:
+    """A truth value of a dimension; a text is none, as `no` on a command line would count as true."""
+    value = unboxed(entry.get(key, usual))
+    if value not in (True, False, None):
+        raise TuneError(f"The dimension {name} has {key}: {value!r}; give true or false.")
+    return bool(value)
 
 
 def _listed(value: Any) -> tuple[Any, ...]:

@@ -23,6 +23,7 @@ from darts_core.study.samplers import (
     make_sampler,
     named,
     say_few_whole,
+    say_of_constraints,
 )
 from darts_core.study.space import SearchDimension, check_params, parse_space, space_to_dict
 from darts_core.study.trial import unboxed
@@ -95,6 +96,27 @@ def _tell_idle(setting: str, idle: str) -> None:
     )
 
 
+def _whole(
+    baseline: Mapping[str, Any] | None, space: Mapping[str, SearchDimension]
+) -> tuple[Mapping[str, Any] | None, list[Mapping[str, Any]]]:
+    """The user's own setting as the baseline; as one to be tried first where what it lacks would be drawn.
+
+    One outside the space runs as it is.
+    """
+    if baseline is None:
+        return None, []
+    own = _unboxed(baseline)
+    inside = all(name in space and space[name].contains(value) for name, value in own.items())
+    lacking = [name for name, d in space.items() if name not in own and d.active(own)]
+    if not lacking or not inside:
+        return own, []
+    log.warning(
+        "the configuration has no value of %s, so there is no baseline to compare with; give it one",
+        ", ".join(lacking),
+    )
+    return None, [own] if own else []
+
+
 def _unboxed(params: Mapping[str, Any]) -> dict[str, Any]:
     """A setting, its numbers Python's own: a space holds no others, and neither do the study's files."""
     return {name: unboxed(value) for name, value in params.items()}
@@ -136,7 +158,8 @@ class StudySpec:
     """A study's description. `make` checks and fills it in.
 
     `baseline` is the user's own configuration: trial 0, run to its end whatever it reports, also where it
-    lies outside the space. With `distinct` no point is tried twice, and a finite space ends the study.
+    lies outside the space; `make` lets one that lacks a value of the space be tried first instead. With
+    `distinct` no point is tried twice, and a finite space ends the study.
     `device_share` is the part of a device that each of the workers has. `trials_folder` and `trial_name`
     say where trials lie if not in `trials/NNNN`; `artifacts` is a path that all hosts reach, where trials'
     files are kept for whoever goes on with them. When the first `hopeless` trials have all failed the study
@@ -202,6 +225,7 @@ class StudySpec:
                     f"The direction of {name} is {goal!r}; it must be maximize or minimize."
                 )
         dimensions = parse_space(space)
+        baseline, tried = _whole(baseline, dimensions)
         if pruner == "default" or (isinstance(pruner, Mapping) and pruner.get("name") == "default"):
             pruner = "asha" if len(goals) == 1 else "none"
         # an objective in this process may change the working directory
@@ -215,8 +239,8 @@ class StudySpec:
             sampler=named("sampler", sampler, SAMPLERS),
             pruner=named("pruner", pruner, PRUNERS),
             constraints=parse_constraints(constraints),
-            enqueue=tuple(_unboxed(params) for params in enqueued(enqueue)),
-            baseline=None if baseline is None else _unboxed(baseline),
+            enqueue=tuple(_unboxed(params) for params in (*tried, *enqueued(enqueue))),
+            baseline=None if baseline is None else dict(baseline),
             storage=storage,
             study_name=study_name or _name_for(place, storage),
             **rest,
@@ -226,6 +250,7 @@ class StudySpec:
             _say_idle(params, dimensions)
         spec.check()
         say_few_whole(spec.sampler, spec.pruner)
+        say_of_constraints(spec.sampler, spec.constraints)
         for name, value in (spec.baseline or {}).items():
             _say_whole(space.get(name), dimensions.get(name), value)
         return spec

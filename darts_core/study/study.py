@@ -86,9 +86,10 @@ def run_study(
             seed (0), direction ("maximize"), metric ("val_accuracy"), objectives (name ->
             direction, for several), constraints (name -> "<= bound"), enqueue (settings to run
             first, or next in a study that goes on, in order), baseline (the user's own setting:
-            trial 0, never stopped), storage (URL; None is a journal file), study_name (in a database;
-            by default from the folder), subject (what is tuned, in words: a study in a database that
-            was begun with other words is refused),
+            trial 0, never stopped; one that lacks a value of the space is tried first, and is none),
+            storage (URL; None is a journal file), study_name (in a database; by default from the
+            folder), subject (what is tuned, in words: a study in a database that was begun with other
+            words is refused),
             epochs_setting (the setting of `space` that says how many epochs a trial has, if one does),
             artifacts (a path or `s3://`-like URL that all hosts reach: trials' files for whoever goes on
             with them, where hosts have no folder in common),

@@ -29,7 +29,7 @@ from darts_core.study.ledger import Ledger
 from darts_core.study.metric_names import less_is_better
 from darts_core.study.records import StudyResult
 from darts_core.study.resources import device_share
-from darts_core.study.space import SearchDimension, parse_space
+from darts_core.study.space import parse_space
 from darts_core.study.spec import StudySpec, enqueued
 from darts_core.study.study import announce, open_study, summarize
 from darts_core.study.table import log_hparams, write_tables
@@ -263,7 +263,6 @@ def _spec(plain: Mapping[str, Any], space: Mapping[str, Any], config: DictConfig
         for entry in enqueued(plain.get("enqueue") or ())
     ]
     own = _defaults(space, config) if plain["defaults_first"] else None
-    baseline, tried = _whole(own, parse_space(space))
     length = [name for name in space if name.lstrip("+") == plain.get("epochs_setting")]
     options = ("sampler", "pruner", "seed", "metric", "direction", "objectives", "constraints")
     more = (
@@ -278,8 +277,8 @@ def _spec(plain: Mapping[str, Any], space: Mapping[str, Any], config: DictConfig
         space,
         Budget(**{key: plain.get(key) for key in _BUDGET}),
         folder=folder,
-        enqueue=[*tried, *first],
-        baseline=baseline,
+        enqueue=first,
+        baseline=own,
         device_share=_share(plain["workers"], config),
         epochs_setting=length[0] if length else None,
         **{key: plain[key] for key in (*options, *more)},
@@ -336,21 +335,6 @@ def _defaults(space: Mapping[str, Any], config: DictConfig) -> dict[str, Any] | 
         if value is not _ABSENT and dimension.active(params):
             params[name] = value
     return params or None
-
-
-def _whole(
-    own: dict[str, Any] | None, space: Mapping[str, SearchDimension]
-) -> tuple[dict[str, Any] | None, list[dict[str, Any]]]:
-    """The configuration as the baseline; as a setting to be tried first where what it lacks is drawn."""
-    lacking = [n for n, d in space.items() if own and n not in own and d.active(own)]
-    inside = all(space[name].contains(value) for name, value in (own or {}).items())
-    if own is None or not lacking or not inside:
-        return own, []
-    log.warning(
-        "the configuration has no value of %s, so there is no baseline to compare with; give it one",
-        ", ".join(lacking),
-    )
-    return None, [own]
 
 
 def _run(

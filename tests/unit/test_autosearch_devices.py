@@ -88,6 +88,12 @@ def test_the_gpus_of_a_container_are_counted_from_0(monkeypatch):
     assert [gpu_name(device) for device in ("cuda", "cuda:1")] == ["0", "1"]
 
 
+def test_the_use_of_a_gpu_is_noted_also_where_it_is_not_named_first(tmp_path, monkeypatch):
+    monkeypatch.setattr("shutil.which", lambda name: name)
+    for devices, tool in ((("cpu", "cuda:0"), "nvidia-smi"), (("cpu",), None)):
+        assert _Resources(tmp_path / "r.jsonl", SimpleNamespace(devices=devices))._tool == tool
+
+
 def test_a_gpu_that_does_not_tell_its_memory_ends_no_job(tmp_path, monkeypatch):
     resources = _Resources(tmp_path / "r.jsonl", SimpleNamespace(devices=("cpu",)))
     resources._tool = "nvidia-smi"

@@ -7,10 +7,11 @@ import pytest
 
 from darts_core.commands.jobs import views
 from darts_core.commands.jobs.cli import configure
-from darts_core.commands.jobs.views import run_logs
+from darts_core.commands.jobs.views import run_logs, run_show
+from darts_core.errors import DartsError, JobError
 from darts_core.report.job_details import tail
 from darts_core.store.jobs import Store
-from darts_core.store.record import SCRIPT, new_record
+from darts_core.store.record import PIPELINE, SCRIPT, new_record
 
 
 def printed(folder, capsys, text, *options):
@@ -79,3 +80,28 @@ def test_lines_are_the_same_whatever_is_read_at_a_time(tmp_path, capsys, monkeyp
         taken = views._print_lines(stream, rest=False)
     assert capsys.readouterr().out.splitlines() == text.splitlines()[:-1]
     assert taken == len(text.encode()) - len("end")
+
+
+def test_a_trial_of_a_pipeline_has_no_log_of_its_own(tmp_path):
+    store = Store(tmp_path)
+    store.create_job("a", kind=PIPELINE)
+    with store.new_version("a", new_record(PIPELINE)) as path:
+        (path / "tune/trials/0003").mkdir(parents=True)
+    parser = argparse.ArgumentParser()
+    configure(parser)
+    with pytest.raises(
+        JobError, match=r"0003 of a/V001 has no log of its own; .* jobs logs a/V001"
+    ):
+        run_logs(store, parser.parse_args(["logs", "a", "--trial", "0003"]))
+
+
+def test_a_damaged_result_of_a_trial_is_shown_as_such(tmp_path):
+    store = Store(tmp_path)
+    store.create_job("a", kind=SCRIPT)
+    with store.new_version("a", new_record(SCRIPT)) as path:
+        (path / "autosearch/trials/t0").mkdir(parents=True)
+        (path / "autosearch/trials/t0/result.json").write_text("[1, 2]")
+    parser = argparse.ArgumentParser()
+    configure(parser)
+    with pytest.raises(DartsError, match=r"result\.json"):
+        run_show(store, parser.parse_args(["show", "a", "--trial", "t0"]))

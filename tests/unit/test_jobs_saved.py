@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from darts_core.autosearch import request
 from darts_core.autosearch.request import Request, request_of
 from darts_core.commands.jobs import pipeline, verbs
 from darts_core.commands.jobs.cli import configure
@@ -30,8 +31,8 @@ def version(store, code="", *, job="a", kind="script"):
     """A version as `jobs create` leaves it, or a pipeline's; its copy of the code says which it is."""
     if job not in store.jobs():
         store.create_job(job, kind=kind)
-    request = {"code": str(code), "boot_file": "boot.py", "config_files": []}
-    own = {"autosearch": {"state": "succeeded", "request": request}}
+    asked = {"code": str(code), "boot_file": "boot.py", "config_files": []}
+    own = {"autosearch": {"state": "succeeded", "request": asked}}
     pipe = {"search": {"state": "succeeded", "overrides": ["seed=1"]}}
     record = new_record(kind, commands=own if kind == "script" else pipe)
     with store.new_version(job, record) as folder:
@@ -171,6 +172,22 @@ def test_a_job_file_that_is_not_there_is_a_sentence(store, monkeypatch):
     assert [path.name for path in SavedParams(store).folder.iterdir()] == ["mine"]
 
 
+def test_an_output_that_is_no_folder_is_refused_before_anything_is_searched(
+    store, tmp_path, monkeypatch
+):
+    (tmp_path / "code").mkdir()
+    (tmp_path / "taken").write_text("mine")
+    monkeypatch.setattr(
+        request, "engine", lambda *_, **__: pytest.fail("it was looked at too late")
+    )
+    store.create_job("a", kind="script")
+    for output in (tmp_path / "taken", tmp_path / "taken/below"):
+        given = Request(code=str(tmp_path / "code"), output=str(output))
+        with pytest.raises(JobError, match=r"--output .*taken.* is no folder"):
+            request.create(store, "a", given)
+    assert store.versions("a") == []
+
+
 def test_options_that_would_not_count_are_refused(store, capsys):
     save_params(store, "pipe", version(store, job="p", kind="pipeline"), "")
     with pytest.raises(JobError, match="are a pipeline's and --code, --arg is for scripts"):
@@ -291,3 +308,19 @@ def test_a_job_that_is_not_there_is_not_edited_and_its_root_not_made(tmp_path):
     with pytest.raises(JobError, match="There is no job 'x'"):
         Store(tmp_path / "typo").edit_job("x", "text")
     assert not (tmp_path / "typo").exists()
+
+
+@pytest.mark.parametrize("setting", ["data.path=*.csv", "model=@small", "note=%d", "x='a: b'"])
+def test_settings_of_a_pipeline_are_taken_as_they_are_typed(store, monkeypatch, setting):
+    started = []
+    monkeypatch.setattr(
+        pipeline, "start", lambda *args, **_: started.append(args[2]) or (None, None)
+    )
+    monkeypatch.setattr(verbs, "follow", lambda *_, **__: 0)
+    version(store, job="p", kind="pipeline")
+    # they are Hydra's, and need be no YAML
+    assert verbs.run_new_version(store, parsed("new-version", "p", "--set", setting)) == 0
+    assert started[0].overrides == ("seed=1", setting)
+    save_params(store, "s", store.version("p"), "")
+    run_params(store, parsed("params", "edit", "s", "--set", setting))
+    assert SavedParams(store).load("s")["overrides"] == ["seed=1", setting]

@@ -16,7 +16,11 @@ from darts_core.study import current_trial, run_study
 from darts_core.study.accounts import Tally
 from darts_core.study.budget import Budget
 from darts_core.study.child import _plain
-from darts_core.study.samplers import _tell_few_whole
+from darts_core.study.launch import check_failures
+from darts_core.study.ledger import Ledger
+from darts_core.study.records import parse_constraints
+from darts_core.study.runner import _how
+from darts_core.study.samplers import _tell_few_whole, _tell_of_constraints
 from darts_core.study.spec import StudySpec
 
 
@@ -236,3 +240,98 @@ def test_a_budget_of_epochs_goes_on_where_some_trials_report(tmp_path):
 
     result = run_study(quick, SPACE, folder=tmp_path, epochs=2)
     assert [record.epochs for record in result.trials] == [0, 0, 0, 1, 1]
+
+
+def test_who_started_the_workers_says_why_code_that_always_fails_ends_the_study(tmp_path):
+    budget = Budget(trials=9)
+    ledger = Ledger(
+        StudySpec.make(SPACE, budget, folder=tmp_path, hopeless=2, max_failure_share=1.0)
+    )
+    for _ in range(2):
+        check_failures(ledger)
+        ledger.end(ledger.claim(), "fail", "no such file")
+    with pytest.raises(TuneError, match="The first 2 trials all failed: trials 0, 1: no such file"):
+        check_failures(ledger)
+
+
+@pytest.mark.parametrize("bound", ["<= inf", ">= nan", math.inf])
+def test_a_bound_that_no_metric_can_be_held_against_is_refused(bound):
+    with pytest.raises(TuneError, match=r"The constraint on size is .*; write '<= 5\.0'"):
+        parse_constraints({"size": bound})
+
+
+@pytest.mark.parametrize(
+    ("limits", "words"),
+    [
+        ({"trials": "5"}, r"budget tune\.trials='5' must be a number"),
+        ({"trials": 2.5}, r"budget tune\.trials=2\.5 must be a whole number"),
+        ({"trials": 2, "epochs_per_trial": 1.5}, r"tune\.epochs_per_trial=1\.5 must be a whole"),
+        ({"trainings": [3]}, r"tune\.trainings=\[3\] must be a number"),
+    ],
+)
+def test_a_budget_that_is_no_number_is_refused_in_a_sentence(limits, words):
+    with pytest.raises(TuneError, match=words):
+        Budget(**limits)
+    Budget(trials=np.int64(2), epochs=20.0, device_seconds=0.5)
+
+
+def test_a_setting_that_lacks_what_is_searched_is_no_baseline(tmp_path, caplog):
+    result = run_study(curve, SPACE, folder=tmp_path, trials=2, baseline={"x": 0.25})
+    assert "no value of kind" in caplog.text
+    assert result.baseline is None
+    assert result.gain is None
+    # what it has is tried first all the same
+    assert result.trials[0].params["x"] == 0.25
+    whole = run_study(
+        curve, SPACE, folder=tmp_path / "b", trials=1, baseline={"x": 0.25, "kind": "a"}
+    )
+    assert whole.baseline.number == 0
+    none = run_study(curve, SPACE, folder=tmp_path / "c", trials=2, baseline={})
+    assert none.baseline is None
+
+
+def test_a_signal_without_a_name_ends_no_study():
+    assert _how(-40) == "its process was killed by SIG40"
+    assert _how(-9) == "its process was killed by SIGKILL"
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        (
+            {"sampler": {"name": "tpe", "n_startup_trials": "ten"}},
+            "n_startup_trials must be a whole",
+        ),
+        ({"sampler": {"name": "gp", "n_startup_trials": 2.5}}, "n_startup_trials must be a whole"),
+        (
+            {"sampler": {"name": "cmaes", "n_startup_trials": -1}},
+            "n_startup_trials must be a whole",
+        ),
+        ({"sampler": {"name": "tpe", "gamma": "a"}}, "gamma must lie above 0 and up to 1"),
+        ({"sampler": {"name": "tpe", "gamma": 0}}, "gamma must lie above 0 and up to 1"),
+        ({"sampler": {"name": "cmaes", "sigma0": -1.0}}, "sigma0 must be above 0"),
+        ({"pruner": {"name": "running_mean", "n_min_trials": "a"}}, "must be numbers"),
+        ({"pruner": {"name": "running_mean", "n_warmup_steps": True}}, "must be numbers"),
+    ],
+)
+def test_options_that_would_fail_at_a_draw_or_a_report_are_refused_at_once(
+    tmp_path, options, words
+):
+    with pytest.raises(TuneError, match=words):
+        run_study(curve, SPACE, folder=tmp_path, trials=1, **options)
+
+
+@pytest.mark.parametrize(
+    ("sampler", "told"), [("evolution", True), ("cmaes", True), ("tpe", False), ("random", False)]
+)
+def test_a_sampler_that_learns_without_regard_to_the_constraints_is_told(
+    tmp_path, caplog, sampler, told
+):
+    _tell_of_constraints.cache_clear()
+    options = {"folder": tmp_path, "sampler": sampler, "pruner": "none"}
+    StudySpec.make(SPACE, Budget(trials=20), **options)
+    assert "constraints" not in caplog.text
+    for _ in range(2):
+        StudySpec.make(SPACE, Budget(trials=20), constraints={"size": "<= 1"}, **options)
+    words = f"the sampler {sampler} learns from trials that break the constraints as from any other"
+    assert caplog.text.count(words) == told

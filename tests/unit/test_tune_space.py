@@ -103,6 +103,15 @@ def test_the_last_value_is_drawn_though_the_step_carries_a_rounding_error():
         ({"x": 3}, "write"),
         ({"x": {"low": 1, "high": 9, "log": True, "step": 2}}, "cannot have a step"),
         ({"x": {"low": 1, "high": 9, "step": 0}}, "step above 0"),
+        (
+            {"x": {"low": 1.0, "high": 9.0, "step": float("nan")}},
+            "has step: nan; use a step above 0",
+        ),
+        ({"x": {"low": 1, "high": 9, "step": True}}, "has step: True; use a step above 0"),
+        ({"x": {"low": 0.1, "high": 9, "log": "no"}}, r"log: 'no'; .* true or false"),
+        ({"x": {"low": 1, "high": 9, "integer": "false"}}, r"integer: 'false'; .* true or false"),
+        ({"x": {"low": -1e308, "high": 1e308}}, "wider than a number can hold"),
+        ({"x": {"low": 1, "high": 10**400}}, "wider than a number can hold"),
         ({"x": {"low": 1, "high": 9, "step": 16}}, r"step: 16, .* 1 would be its only value"),
         ({"x": {"low": 0.0, "high": 0.3, "step": 0.5}}, r"step: 0\.5, .* 0\.0 would be its only"),
         ({"x": {"low": 0.5, "high": 9, "integer": True}}, r"whole numbers .* has low: 0\.5"),
@@ -291,10 +300,9 @@ def test_numbers_and_arrays_of_numpy_and_ranges_are_what_they_say(tmp_path):
     ]  # fmt: skip
     assert all(type(v) in (int, float) for name in given for v in space[name].values())
     mine = {"batch": np.int64(32), "rate": np.float64(0.5)}
-    spec = StudySpec.make(
-        given, Budget(trials=1), folder=tmp_path, enqueue=[mine], baseline={"layers": np.int64(4)}
-    )
-    assert (spec.enqueue, spec.baseline) == (({"batch": 32, "rate": 0.5},), {"layers": 4})
+    own = {**mine, "depth": 2, "width": 8, "layers": np.int64(4)}
+    spec = StudySpec.make(given, Budget(trials=1), folder=tmp_path, enqueue=[mine], baseline=own)
+    assert (spec.enqueue, spec.baseline) == (({"batch": 32, "rate": 0.5},), own)
     assert type(spec.baseline["layers"]) is int
     with pytest.raises(TuneError, match=r"The dimension x is .*write {low"):
         parse_space({"x": np.int64(3)})  # as of a number of Python

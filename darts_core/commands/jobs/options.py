@@ -59,8 +59,16 @@ def budget(items: list[str]) -> dict[str, float]:
     return result
 
 
-def changes_of(args: argparse.Namespace) -> dict[str, Any]:
-    """The parts of a request that the command line names."""
+def changes_of(args: argparse.Namespace, *, overrides: bool = False) -> dict[str, Any]:
+    """The parts of a request that the command line names.
+
+    Args:
+        args: of the verb.
+        overrides: its `--set` are a pipeline's overrides, which are Hydra's and need be no YAML.
+
+    Raises:
+        JobError: an option's value is not understood.
+    """
     changes: dict[str, Any] = {}
     for name in ("code", "boot_file", "entry", "multi", "data", "output", "python"):
         if getattr(args, name, None) is not None:
@@ -72,7 +80,7 @@ def changes_of(args: argparse.Namespace) -> dict[str, Any]:
         changes["arguments"] = pairs(args.arg, "--arg")
     if args.set:
         changes["settings"] = {
-            name: parse_yaml(text, f"--set {name}={text[:80]!r}", JobError)
+            name: text if overrides else parse_yaml(text, f"--set {name}={text[:80]!r}", JobError)
             for name, text in pairs(args.set, "--set").items()
         }
     if args.devices:

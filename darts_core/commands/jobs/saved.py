@@ -64,8 +64,9 @@ def run_params(store: Store, args: argparse.Namespace) -> int:
 
 def _edit_saved(saved: SavedParams, args: argparse.Namespace) -> None:
     content = saved.load(args.saved)
-    changes = with_whole_paths(changes_of(args))
-    if content.get("overrides") is not None:
+    of_pipeline = content.get("overrides") is not None
+    changes = with_whole_paths(changes_of(args, overrides=of_pipeline))
+    if of_pipeline:
         if other := for_scripts(changes):
             raise JobError(
                 f"The saved parameters {args.saved!r} are a pipeline's and {other} is for scripts; change "

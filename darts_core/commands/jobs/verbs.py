@@ -63,7 +63,7 @@ def run_new_version(store: Store, args: argparse.Namespace) -> int:
     """`jobs new-version`."""
     _check_saved_name(store, args)
     parent = store.version(args.job)
-    changes = changes_of(args)
+    changes = changes_of(args, overrides=parent.kind == PIPELINE)
     if parent.kind == PIPELINE:
         return _new_pipeline(store, parent, changes, args)
     version, answer = new_version(store, parent, changes)

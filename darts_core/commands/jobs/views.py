@@ -20,7 +20,7 @@ from darts_core.report.job_details import (
     version_details,
 )
 from darts_core.report.tables import clock, cost_text, neutral, render, short, zone
-from darts_core.runlog import read_json, read_jsonl, write_text
+from darts_core.runlog import read_jsonl, read_mapping, write_text
 from darts_core.store.jobs import Store
 from darts_core.store.record import SCRIPT
 from darts_core.store.version import Version
@@ -182,7 +182,7 @@ def _show_trial(version: Version, args: argparse.Namespace) -> int:
     path = next((folder / name for name in names if (folder / name).exists()), None)
     if path is None:
         raise JobError(f"The trial {args.trial} of {version.label} has left nothing to show yet.")
-    row = read_json(path)
+    row = read_mapping(path)
     row["iterations"] = [
         r for r in read_jsonl(folder / "reports.jsonl") if r.get("kind") == "iteration"
     ]
@@ -207,6 +207,11 @@ def run_logs(store: Store, args: argparse.Namespace) -> int:
     path = log_path(version)
     if args.trial:
         path = _trial_folder(version, args.trial) / "log.txt"
+        if version.kind != SCRIPT and not path.exists():
+            raise JobError(
+                f"The trial {args.trial} of {version.label} has no log of its own; see darts-core jobs logs "
+                f"{version.label}."
+            )
     offset = 0
     if args.tail is not None:
         # lines of 64 KiB on average: one without an end is not read whole

@@ -13,11 +13,13 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache, partial
 from itertools import product
+from numbers import Integral
 from typing import Any
 
 import numpy as np
 
 from darts_core.errors import TuneError, unknown_name
+from darts_core.reading import is_number
 from darts_core.study.accounts import imported
 from darts_core.study.records import OUTSIDE
 from darts_core.study.space import SearchDimension
@@ -32,6 +34,7 @@ __all__ = [
     "make_sampler",
     "named",
     "say_few_whole",
+    "say_of_constraints",
 ]
 
 log = logging.getLogger("darts_core")
@@ -63,10 +66,20 @@ class Drawing:
         return {name: d.near for name, d in self.space.items() if d.near}
 
 
+def _check_start(options: Mapping[str, Any]) -> None:
+    """Refuse, before anything is drawn, a number of first draws that is none."""
+    first = options.get("n_startup_trials", 0)
+    if not isinstance(first, Integral) or isinstance(first, bool) or first < 0:
+        raise ValueError("n_startup_trials must be a whole number from 0 on")
+
+
 def _tpe(draw: Drawing, gamma: float | None = None, **options: Any) -> Any:
     from optuna.samplers import TPESampler
 
+    _check_start(options)
     if gamma is not None:
+        if not is_number(gamma) or not 0 < gamma <= 1:
+            raise ValueError("gamma must lie above 0 and up to 1")
         # the share of trials that count as good
         options["gamma"] = lambda count: math.ceil(gamma * count)
 
@@ -79,6 +92,7 @@ def _tpe(draw: Drawing, gamma: float | None = None, **options: Any) -> Any:
 def _gp(draw: Drawing, **options: Any) -> Any:
     from optuna.samplers import GPSampler
 
+    _check_start(options)
     options = {"n_startup_trials": min(10, max(4, (draw.trials or 40) // 4)), **options}
     return GPSampler(
         seed=draw.trial_seed,
@@ -109,6 +123,10 @@ def _evolution(draw: Drawing, **options: Any) -> Any:
 def _cmaes(draw: Drawing, **options: Any) -> Any:
     from optuna.samplers import CmaEsSampler
 
+    _check_start(options)
+    sigma = options.get("sigma0")
+    if sigma is not None and not (is_number(sigma) and sigma > 0):
+        raise ValueError("sigma0 must be above 0")
     return CmaEsSampler(seed=draw.trial_seed, warn_independent_sampling=False, **options)
 
 
@@ -234,6 +252,8 @@ _ONE_OBJECTIVE = ("acquisition", "anneal", "evolution", "cmaes")
 # those that look at no trial which was stopped, and the pruners that stop most of them
 _OF_WHOLE_TRIALS = (*_ONE_OBJECTIVE, "gp", "nsga2", "nsga3")
 _STOP_MOST = ("asha", "hyperband")
+# of those that learn, the ones that ask nobody for the constraints
+_WITHOUT_CONSTRAINTS = _ONE_OBJECTIVE
 
 
 def check_sampler(name: str, objectives: int) -> None:
@@ -256,6 +276,21 @@ def say_few_whole(sampler: Mapping[str, Any], pruner: Mapping[str, Any]) -> None
     learns = name not in _OF_WHOLE_TRIALS or sampler.get("consider_pruned_trials")
     if not learns and stops in _STOP_MOST:
         _tell_few_whole(name, stops)
+
+
+def say_of_constraints(sampler: Mapping[str, Any], constraints: Iterable[Any]) -> None:
+    """Say that a sampler takes what breaks the constraints for as good as its objective is."""
+    if [*constraints] and sampler["name"] in _WITHOUT_CONSTRAINTS:
+        _tell_of_constraints(sampler["name"])
+
+
+@lru_cache(maxsize=8)
+def _tell_of_constraints(name: str) -> None:
+    log.warning(
+        "the sampler %s learns from trials that break the constraints as from any other, and may go on "
+        "drawing what breaks them; tpe, gp, nsga2 and nsga3 heed them",
+        name,
+    )
 
 
 @lru_cache(maxsize=8)  # a pipeline describes several studies alike

@@ -9,16 +9,17 @@ from pathlib import Path
 
 __all__ = ["each_told_once"]
 
-_HERE = Path(__file__).parent
+# by its place: importing the package would load torch
+_DATA = Path(__file__).parents[1] / "data"
 
 
 @contextmanager
 def each_told_once() -> Iterator[None]:
-    """Within the block, a warning of this package that was logged in the same words already is left out."""
+    """Within the block, a warning of `darts_core.data` that was logged in the same words is left out."""
     told: set[str] = set()
 
     def new(record: logging.LogRecord) -> bool:
-        if record.levelno != logging.WARNING or Path(record.pathname).parent != _HERE:
+        if record.levelno != logging.WARNING or Path(record.pathname).parent != _DATA:
             return True
         text = record.getMessage()
         fresh = text not in told

@@ -75,7 +75,9 @@ def load(
     except (ResumeError, RuntimeError, TypeError, AttributeError, ValueError, KeyError) as error:
         raise ConfigError(
             f"The weights in {folder / WEIGHTS} do not fit the network that was built "
-            f"({first_line(error)[:200]}); is the code still the one of the job?"
+            f"({first_line(error)[:200].rstrip('.')}): it was made with other arguments, was changed by your "
+            "script afterwards, or its code is another one since. Give load() a function that builds it as "
+            "your script does: load(folder, build=make_model)."
         ) from None
     _refuse_other_answers(model, content)
     return in_evaluation(model)

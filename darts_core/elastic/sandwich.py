@@ -9,6 +9,7 @@ BigNAS, arXiv:2003.11142, section 3.1.
 
 from __future__ import annotations
 
+import logging
 import math
 from collections.abc import Callable, Mapping, Sequence
 from numbers import Integral, Real
@@ -31,6 +32,7 @@ from darts_core.train.teacher import Teacher
 
 __all__ = ["Sandwich", "weights_mark"]
 
+log = logging.getLogger("darts_core")
 LossOf = Callable[[Any], Tensor]
 _CHECK_EVERY = 50
 # integers as wide as a value
@@ -101,6 +103,7 @@ class Sandwich:
         self._sum: Tensor | float = 0.0
         self._compared = self.group.processes == 1
         self._memory = ResidentMemory()
+        self._looked = False  # whether hooks behind the gradients were looked for
 
     def _named(self, depths: Mapping[str, Sequence[Any]]) -> str:
         """Names the weights that the family began with, in whatever order, and what may vary in it."""
@@ -145,6 +148,9 @@ class Sandwich:
         """As `backward`, which looks at the loss besides; gives the whole network's outputs, too."""
         _check_processes(self.net.model, told=self._told)
         _check_step(x, loss_of, scale)
+        if not self._looked:
+            self._looked = True
+            _tell_of_hooks(self.net.model)
         if len(x) % self.group.processes:
             raise ConfigError(
                 f"A batch of {len(x)} cannot be shared out among {self.group.processes} processes; give a "
@@ -358,6 +364,17 @@ def _check_step(x: Any, loss_of: Any, scale: Any) -> None:
     if not (scale is None or callable(scale)):
         raise ConfigError(
             "scale must be a function of a loss, such as lambda loss: loss / 4, or a GradScaler's `scale`."
+        )
+
+
+def _tell_of_hooks(model: nn.Module) -> None:
+    """A warning where something waits for gradients: it gets those of each sub-network, not their sum."""
+    if any(getattr(p, "_post_accumulate_grad_hooks", None) for p in model.parameters()):
+        log.warning(
+            "%s has hooks that run behind each gradient (register_post_accumulate_grad_hook): they run once "
+            "for every sub-network. An optimizer that steps there takes several steps of each batch; let it "
+            "step after backward().",
+            type(model).__name__,
         )
 
 

@@ -24,10 +24,12 @@ from darts_core.sample_inputs import draw_inputs, number_format
 
 __all__ = ["LayerCosts", "channels_of"]
 
-_TIMED = (*CONVOLUTIONS, *NORMS, nn.Linear, nn.MaxPool2d, nn.AvgPool2d, nn.ReLU)
+_WEIGHTED = (*CONVOLUTIONS, *NORMS, nn.Linear)
+_TIMED = (*_WEIGHTED, nn.MaxPool2d, nn.AvgPool2d, nn.ReLU)
 _CONV_NAMES: dict[str, Any] = {kind.__name__: kind for kind in CONVOLUTIONS}
 _NORM_NAMES: dict[str, Any] = {kind.__name__: kind for kind in NORMS}
 Key = tuple[Any, ...]
+_Call = tuple[tuple[int, ...], tuple[int, ...] | None]
 
 
 class LayerCosts:
@@ -56,13 +58,14 @@ class LayerCosts:
         self.folded = folded
         self.analytic = analytic
         self._known: dict[Key, float] = {}
-        # path -> (layer, shape of its input) of the network observed last
+        # path -> (layer, shape of its last input) of the network observed last
         self.layers: dict[str, tuple[nn.Module, tuple[int, ...]]] = {}
-        self._paddings: dict[str, tuple[int, ...]] = {}
+        # path -> (shape of its input, padding) of each call: a head may be shared by several scales
+        self._calls: dict[str, list[_Call]] = {}
 
     def observe(self, model: nn.Module, input_shape: Sequence[int], batch: int) -> None:
-        """Note the layers of `model` and the shape of the input that each one gets."""
-        self.layers, self._paddings = {}, {}
+        """Note the layers of `model` and the shapes of the inputs that each one gets."""
+        self.layers, self._calls = {}, {}
         names = {module: name for name, module in model.named_modules()}
 
         def note(module: nn.Module, args: Any, kwargs: Mapping[str, Any], output: Any) -> None:
@@ -73,10 +76,12 @@ class LayerCosts:
             # a weight that a ReLU keeps above 0, or a query that a layer projects, comes without a batch
             alone = (None,) * max(0, _dimensions(module) - x.dim())
             x, y = x[alone], output[alone] if isinstance(output, Tensor) else None
-            self.layers[names[module]] = (module, tuple(x.shape))
-            padding = _padding(module, x, y)
-            if padding is not None:
-                self._paddings[names[module]] = padding
+            name, shape = names[module], tuple(x.shape)
+            self.layers[name] = (module, shape)
+            call = (shape, _padding(module, x, y))
+            # one activation or pool is called everywhere, often, and most calls are fused with a layer
+            before = self._calls.get(name, []) if isinstance(module, _WEIGHTED) else []
+            self._calls[name] = [*before, call]
 
         hooks = [
             module.register_forward_hook(note, with_kwargs=True)
@@ -101,14 +106,15 @@ class LayerCosts:
         )
 
     def layer_ms(self, name: str, ins: int | None = None, outs: int | None = None) -> float:
-        """Time of one layer with `ins` input and `outs` output channels (its own by default)."""
-        layer, shape = self.layers[name]
+        """Time of one layer, all of its calls, with `ins` input and `outs` output channels (else its own)."""
+        layer, _ = self.layers[name]
         if self.folded and isinstance(layer, NORMS):
             return 0.0
-        key = _key(layer, shape, ins, outs, self._paddings.get(name))
-        if key not in self._known:
-            self._known[key] = self._time(key)
-        return self._known[key]
+        keys = [_key(layer, shape, ins, outs, padding) for shape, padding in self._calls[name]]
+        for key in keys:
+            if key not in self._known:
+                self._known[key] = self._time(key)
+        return sum(self._known[key] for key in keys)
 
     def saving_ms(self, group: ChannelGroup, width: int) -> float:
         """Time saved when the group keeps `width` of its channels and all else stays."""

@@ -42,8 +42,10 @@ def movable(
         return {}
     try:
         trial = Trial(model, draw_inputs(input_shape, 2))
-        found = {group.root: moves(trial, group) for group in groups}
-        known = moved or any(found.values())
+        tried = {group.root: _alike(trial, group) for group in groups}
+        found = {root: all(alike) for root, alike in tried.items()}
+        # one that differs in training alone shows that the network can be tried
+        known = moved or any(plain for plain, _ in tried.values())
         why = "" if known else "its outputs differ for any other order"
     except PruneError as error:
         why = str(error)
@@ -70,15 +72,21 @@ def moves(trial: Trial, group: ChannelGroup) -> bool:
     alone, as behind a concatenation, change places with each other. In training mode it is to give the same,
     too: a head that helps there may read channels by position.
     """
+    return all(_alike(trial, group))
+
+
+def _alike(trial: Trial, group: ChannelGroup) -> tuple[bool, bool]:
+    """Whether it gives the same with the group's channels in another order: in evaluation, in training."""
     members, mixed = (*group.members, *group.free), _mixed(group)
     order = [part * group.columns + column for part in range(group.blocks) for column in mixed]
     try:
         permute(trial.model, members, order)
     except IndexError:  # torch-pruning took other channels for these, as behind a pixel shuffle
-        return False
-    same = trial.same(trial.run()) and trial.trained_alike()
+        return False, False
+    plain = trial.same(trial.run())
+    trained = plain and trial.trained_alike()
     permute(trial.model, members, np.argsort(order).tolist())
-    return same
+    return plain, trained
 
 
 def _mixed(group: ChannelGroup) -> list[int]:

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
-from darts_core.errors import PruneError
+from darts_core.errors import PruneError, first_line, is_memory_shortage
 from darts_core.latency import Timing, default_batch_sizes, default_runtime
 from darts_core.latency.clock import ModelClock
 from darts_core.latency.steady import ALIKE, SteadyClock
@@ -24,6 +24,7 @@ from darts_core.prune.groups import copied
 from darts_core.prune.heads import open_attentions
 from darts_core.prune.rounds import TOLERANCE, Pruner, Round, take_batches
 from darts_core.prune.store import PruneResult, Store, named
+from darts_core.sample_inputs import draw_inputs, number_format
 from darts_core.supernet.tied import tied, untied
 from darts_core.train.config import TrainConfig
 
@@ -88,7 +89,8 @@ def prune_to_budget(
         seed: of the fine-tuning.
 
     Raises:
-        PruneError: the budget is not understood, or below the fastest that can be reached.
+        PruneError: the budget is not understood, or below the fastest that can be reached; the network gives
+            no single tensor, or does not run on the data.
         ResumeError: the folder holds an unfinished pruning of another network, or to another budget.
     """
     home = torch.device(device)
@@ -109,6 +111,7 @@ def prune_to_budget(
         LayerCosts(home, runtime=form, folded=form == "onnx" or timer is not None), importance, least,
         round_to or preferred_step(home), structure, bundle.task,
     )  # fmt: skip
+    _check_output(work, shape, home)
     before = clock(work)
     pruner.timer = _steady(clock, work, before)
     wanted = budget_ms(budget, before, pruner.timer, bundle)
@@ -185,6 +188,8 @@ def _go(
         if left > 1 and now.median_ms <= target * TOLERANCE:
             continue  # less than the clock can tell: left to the rounds that follow
         batches = take_batches(bundle, pruner.costs.device, most)
+        if number == first:
+            _check_takes(result.model, batches)
         done = pruner.shrink(result.model, now, target, batches)
         seconds = tuner(done.model, min(number, rounds - 1), rounds)
         let_go(in_evaluation(done.model))
@@ -207,6 +212,34 @@ def _row(number: int, target_ms: float, done: Round, after: Timing) -> dict[str,
         "replaced": done.replaced,
         "widths": {root: list(pair) for root, pair in done.widths.items()},
     }
+
+
+@torch.no_grad()
+def _check_output(model: nn.Module, shape: tuple[int, ...], home: torch.device) -> None:
+    """Raise where the network gives something else than one tensor, of which no loss is known."""
+    output = model(draw_inputs(shape, 2, device=home, dtype=number_format(model)))
+    if not isinstance(output, Tensor):
+        raise PruneError(
+            f"In evaluation mode {type(model).__name__} gives a {type(output).__name__}; put it into a "
+            "module whose forward returns the one tensor that is meant."
+        )
+
+
+@torch.no_grad()
+def _check_takes(model: nn.Module, batches: Sequence[tuple[Tensor, Any]]) -> None:
+    """Raise where the network does not run on the data, whose numbers may be of another format."""
+    for x, _ in batches[:1]:
+        try:
+            in_evaluation(model)(x.clone())
+        except Exception as error:  # whatever a foreign network raises
+            if is_memory_shortage(error):
+                raise
+            kinds = [str(kind).removeprefix("torch.") for kind in (number_format(model), x.dtype)]
+            raise PruneError(
+                f"{type(model).__name__} does not run on the data ({type(error).__name__}: "
+                f"{first_line(error)[:200]}); its weights are {kinds[0]}, the data {kinds[1]}: where these "
+                "differ, prune model.float()."
+            ) from error
 
 
 def _check_reachable(pruner: Pruner, model: nn.Module, wanted_ms: float) -> None:

@@ -288,7 +288,8 @@ def _reshape_embedding(module: nn.Embedding, weight: Tensor | None) -> None:
 
 def _resize(module: nn.Module, name: str, shape: Any) -> None:
     old = getattr(module, name)
-    if old is None:
+    # one that stays may be derived from others, as by a parametrization, which takes no new one
+    if old is None or old.shape == tuple(shape):
         return
     new = old.detach().new_empty(tuple(shape))
     if isinstance(old, nn.Parameter):

@@ -1,5 +1,7 @@
 """Networks and loops with ways of their own: what only training shows, and what is given in a wrong form."""
 
+import logging
+
 import numpy as np
 import pytest
 import torch
@@ -236,3 +238,18 @@ def test_gradients_move_with_their_parameters():
     moved = (model.a.weight * model.a.weight.grad).detach().flatten(1).sum(1)
     assert not torch.equal(moved, rows)
     assert torch.allclose(moved.sort().values, rows.sort().values)
+
+
+def test_an_optimizer_that_steps_behind_each_gradient_is_told(caplog):
+    """It took a step for each sub-network."""
+    caplog.set_level(logging.WARNING, logger="darts_core")
+    net = elastic(Net().eval(), X)
+    net.model.train()
+    sandwich = Sandwich(net)
+    sandwich.backward(X, _loss)
+    assert not caplog.text
+    net.model.a.weight.register_post_accumulate_grad_hook(lambda _: None)
+    sandwich = Sandwich(net)
+    for _ in range(2):
+        sandwich.backward(X, _loss)
+    assert caplog.text.count("once for every sub-network") == 1

@@ -279,3 +279,36 @@ def test_what_is_dead_is_found_in_a_network_that_writes_into_its_input_and_in_do
         structure=False, tune=lambda *_: None,
     )  # fmt: skip
     assert found.model[0].out_channels < 8
+
+
+class Shared(nn.Module):
+    """One head for two scales."""
+
+    def __init__(self):
+        super().__init__()
+        self.a, self.b = nn.Conv2d(3, 8, 1), nn.Conv2d(8, 8, 1, 2)
+        self.head, self.out = nn.Conv2d(8, 8, 3, padding=1), nn.Conv2d(8, 4, 1)
+        self.act = nn.ReLU()
+
+    def forward(self, x):
+        large = self.act(self.a(x))
+        found = [self.out(self.act(self.head(y))) for y in (large, self.act(self.b(large)))]
+        return torch.cat([y.flatten(2) for y in found], 2).mean(2)
+
+
+def test_a_layer_that_is_called_several_times_costs_all_of_its_calls():
+    """It was timed once, at the shape of its last call: a head of a pyramid at the smallest scale."""
+    model = Shared().eval()
+    costs = LayerCosts(CPU, analytic=True)
+    costs.observe(model, SHAPE, 2)
+    small, large = torch.zeros(2, 8, 4, 4), torch.zeros(2, 8, 8, 8)
+    calls = [cost_module._work(model.head, x) for x in (large, small)]
+    assert costs.layer_ms("head") == sum(calls)
+    groups = {group.root: group for group in find_groups(model, SHAPE)}
+    narrow = nn.Conv2d(8, 4, 3, padding=1)
+    after = sum(cost_module._work(narrow, x) for x in (large, small))
+    saved = costs.saving_ms(groups["head"], 4)
+    reads = [
+        2 * size * (4 * 4 + 4 * 4) for size in (64, 16)
+    ]  # of `out`: products, and bytes of its input
+    assert saved == sum(calls) - after + sum(reads)

@@ -6,6 +6,7 @@ import pytest
 import torch
 from prune_cases import SHAPE, Data, by_macs, count_costs
 from torch import nn
+from torch.nn.utils.parametrize import register_parametrization
 
 from darts_core.elastic import Sandwich, elastic
 from darts_core.errors import PruneError
@@ -328,3 +329,47 @@ def test_a_teacher_that_answers_otherwise_than_the_training_is_refused(then, wor
     fine_tune(Otherwise(then), Data(16), config, distillation=0.0, **options)
     same = Otherwise(lambda z: z.log_softmax(1))  # which teaches the same
     fine_tune(same, Data(16), config, teacher=copy.deepcopy(same), device=torch.device("cpu"))
+
+
+class Named(nn.Sequential):
+    def forward(self, x):
+        return {"out": super().forward(x)}
+
+
+@pytest.mark.parametrize(
+    ("model", "why"),
+    [
+        (Named(nn.Conv2d(3, 8, 1), nn.Conv2d(8, 3, 8), nn.Flatten()), "gives a dict; put it into"),
+        (
+            nn.Sequential(nn.Conv2d(3, 8, 1), nn.Conv2d(8, 3, 8), nn.Flatten()).double(),
+            r"does not run on the data .*weights are float64, the data float32: .* model\.float\(\)",
+        ),
+    ],
+)
+def test_what_prune_cannot_take_is_refused_in_a_sentence(model, why, monkeypatch):
+    count_costs(monkeypatch)
+    with pytest.raises(PruneError, match=why):
+        prune_to_budget(
+            model.eval(), Data(), budget="60%", batch=2, timer=by_macs, tune=lambda *_: None
+        )
+
+
+class Twice(nn.Module):
+    """A parametrization that takes no new value."""
+
+    def forward(self, value):
+        return 2 * value
+
+
+def test_a_layer_whose_bias_is_derived_is_rebuilt():
+    """Its inputs may be fewer: the bias, which no cut touches, was to be set, and has no inverse."""
+
+    def made():
+        torch.manual_seed(0)
+        model = nn.Sequential(nn.Conv2d(3, 8, 1), nn.Conv2d(8, 4, 1), nn.Flatten())
+        register_parametrization(model[1], "bias", Twice())
+        return model.eval()
+
+    narrow = remove_channels(made(), SHAPE, {"0": [1, 2]})
+    x = torch.randn(2, *SHAPE)
+    assert torch.equal(fit_to(made(), narrow.state_dict()).eval()(x), narrow(x))

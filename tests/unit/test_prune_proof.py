@@ -74,6 +74,28 @@ def test_each_group_is_tried_once(monkeypatch):
     assert {"a", "c"} <= set(tried)
 
 
+class Helped(Net):
+    """In training alone, a head reads the first channels of `a`."""
+
+    def __init__(self):
+        super().__init__("straight")
+        self.aux = nn.Linear(4, 3)
+
+    def forward(self, x):
+        if not self.training:
+            return super().forward(x)
+        return super().forward(x), self.aux(self.a(x)[:, :4].mean((2, 3)))
+
+
+def test_channels_that_training_alone_reads_by_position_stay(caplog):
+    """They were cut, and the head read others in the fine-tuning; asked for alone they are known to stay."""
+    model = Helped().eval()
+    groups = find_groups(model, SHAPE)
+    assert movable(model, SHAPE, groups) == {g.root: g.root != "a" for g in groups}
+    assert movable(model, SHAPE, [g for g in groups if g.root == "a"]) == {"a": False}
+    assert "is not known" not in caplog.text
+
+
 class Noisy(Net):
     def forward(self, x):
         return super().forward(x) + 0.1 * torch.randn(len(x), 3)

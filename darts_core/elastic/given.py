@@ -93,9 +93,9 @@ def check_numbers(least: Any, step: Any, orders: Any) -> None:
     Raises:
         ConfigError: one is not.
     """
-    if not (isinstance(least, Real) and 0.0 <= least <= 1.0):
+    if not (isinstance(least, Real) and 0.0 <= float(least) <= 1.0):
         raise ConfigError(f"least={least!r} is a share of a group's channels, from 0 to 1.")
-    if not (step is None or (isinstance(step, Integral) and step >= 1)):
+    if not (step is None or (isinstance(step, Integral) and int(step) >= 1)):
         raise ConfigError(f"step={step!r} must be a whole number of channels, at least 1.")
     if not (orders is None or isinstance(orders, Mapping)):
         raise ConfigError(

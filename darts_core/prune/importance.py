@@ -149,7 +149,7 @@ def inputs_and_targets(batch: Any) -> tuple[Tensor, Any]:
     Raises:
         PruneError: it begins with no tensor, as a dictionary does.
     """
-    parts = (batch,) if isinstance(batch, Tensor) else batch
+    parts: Any = (batch,) if isinstance(batch, Tensor) else batch
     x = parts[0] if isinstance(parts, (tuple, list)) and parts else None
     if not isinstance(x, Tensor):
         raise PruneError(

@@ -354,11 +354,11 @@ def permute(model: nn.Module, members: Sequence[Member], order: Sequence[int]) -
                     source[new] = old
             found.append((tensor, dim, source))
     for tensor, dim, source in found:
-        index = torch.tensor(source, device=tensor.device)
-        tensor.copy_(tensor.index_select(dim, index))
+        taken_from = torch.tensor(source, device=tensor.device)
+        tensor.copy_(tensor.index_select(dim, taken_from))
         if tensor.grad is not None:
             # a new one: somebody may hold the old one beside the former order
-            tensor.grad = tensor.grad.index_select(dim, index)
+            tensor.grad = tensor.grad.index_select(dim, taken_from)
 
 
 def _held(model: nn.Module, member: Member) -> list[tuple[Tensor, int]]:

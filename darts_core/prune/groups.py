@@ -135,7 +135,9 @@ def find_groups(
     names = {module: name for name, module in model.named_modules()}
     # what nothing reads is the output
     fixed = [m for m in model.modules() if isinstance(m, nn.Linear) and not _read(graph, m)]
-    skipped = {layer: _LAST if layer in graph.module2node else "it does not run" for layer in fixed}
+    skipped: dict[nn.Module, str] = {
+        layer: _LAST if layer in graph.module2node else "it does not run" for layer in fixed
+    }
     why: dict[str, str] = {}
     groups: list[ChannelGroup] = []
     taken: set[str] = set()

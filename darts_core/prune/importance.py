@@ -114,7 +114,7 @@ def _loss(task: Task, output: Tensor, y: Any) -> Tensor:
     Raises:
         PruneError: it has none of such outputs and targets, or one that says nothing of them.
     """
-    if y is None:
+    if y is None and isinstance(task, Classification):  # a task of somebody's own may need none
         raise PruneError(
             "Channels are judged by a loss, for which batches must be (inputs, targets) each; these hold "
             "inputs alone."
@@ -127,8 +127,10 @@ def _loss(task: Task, output: Tensor, y: Any) -> Tensor:
             if is_memory_shortage(error):
                 raise
             why = f"{type(error).__name__}: {first_line(error)[:200]}"
+    # whatever has a loss will do as a task of somebody's own
+    name = getattr(task, "name", "") or type(task).__name__
     raise PruneError(
-        f"Of these outputs and targets the task {task.name!r} has no loss ({why.rstrip('.')}); give the task "
+        f"Of these outputs and targets the task {name!r} has no loss ({why.rstrip('.')}); give the task "
         'that they are for, as task="regression".'
     )
 

@@ -84,7 +84,7 @@ def check_failures(ledger: Ledger) -> None:
     tally = Tally().add(trials)
     tally.check_failures(trials, ledger.spec.max_failure_share, ledger.spec.hopeless)
     if ledger.spec.counts_epochs:
-        tally.check_reported(ledger.spec.budget.epochs or 0)
+        tally.check_reported(ledger.spec.budget.epochs or 0, ledger.leases.read)
 
 
 def run_workers(

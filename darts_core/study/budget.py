@@ -69,7 +69,7 @@ class Budget:
                 raise TuneError(f"The budget tune.{name}={value} must be a whole number.")
             # Python's own, as files hold no others, and samplers count by the whole ones
             if name in _WHOLE:
-                object.__setattr__(self, name, int(value))
+                object.__setattr__(self, name, int(number))
             elif not is_number(value):
                 object.__setattr__(self, name, number)
         limits = (self.trials, self.epochs, self.device_seconds, self.trainings, self.wall_seconds)

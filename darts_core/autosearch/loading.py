@@ -73,11 +73,15 @@ def load(
         model = fit_to(model, state, cut.get("replaced"), cut.get("sizes")) if cut else model
         model.load_state_dict(state)
     except (ResumeError, RuntimeError, TypeError, AttributeError, ValueError, KeyError) as error:
+        remedy = "Let build() return the network as your script trained it."
+        if build is None:
+            remedy = (
+                "Give load() a function that does as your script: load(folder, build=make_model)."
+            )
         raise ConfigError(
             f"The weights in {folder / WEIGHTS} do not fit the network that was built "
-            f"({first_line(error)[:200].rstrip('.')}): it was made with other arguments, was changed by your "
-            "script afterwards, or its code is another one since. Give load() a function that builds it as "
-            "your script does: load(folder, build=make_model)."
+            f"({first_line(error)[:200].rstrip('.:')}): it was made with other arguments, was changed by "
+            f"your script afterwards, or its code is another one since. {remedy}"
         ) from None
     _refuse_other_answers(model, content)
     return in_evaluation(model)

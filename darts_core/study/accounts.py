@@ -91,14 +91,16 @@ class Tally:
                 "study's folder away or use another version= (of a database, give another study_name)."
             )
 
-    def check_reported(self, epochs: int) -> None:
+    def check_reported(self, epochs: int, lease_of: Callable[[int], Lease | None]) -> None:
         """Stop a study that a budget of `epochs` would never end, as its trials report none.
+
+        Reports of running trials are in their leases: the storage keeps those alone that a pruner judges.
 
         Raises:
             TuneError: at least four have ended without a failure, and no trial has reported an epoch.
         """
         whole = self.done - self.failed
-        if whole >= _FEW and not self._epochs and not any(t.intermediate_values for t in self.open):
+        if whole >= _FEW and not self._epochs and not self.spent(lease_of).epochs:
             raise TuneError(
                 f"The budget epochs={epochs} counts reported epochs, and none of the {whole} trials that "
                 "ended without an error has reported one, so it would never be spent. Report each epoch "

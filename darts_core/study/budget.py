@@ -9,6 +9,7 @@ from numbers import Real
 from typing import Any
 
 from darts_core.errors import TuneError
+from darts_core.reading import is_number
 
 __all__ = ["Budget", "Spent"]
 
@@ -66,6 +67,11 @@ class Budget:
                 raise TuneError(f"The budget tune.{name}={value} must be above 0.")
             if name in _WHOLE and number % 1:
                 raise TuneError(f"The budget tune.{name}={value} must be a whole number.")
+            # Python's own, as files hold no others, and samplers count by the whole ones
+            if name in _WHOLE:
+                object.__setattr__(self, name, int(number))
+            elif not is_number(value):
+                object.__setattr__(self, name, number)
         limits = (self.trials, self.epochs, self.device_seconds, self.trainings, self.wall_seconds)
         if all(value is None for value in limits):
             raise TuneError(

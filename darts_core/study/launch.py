@@ -84,7 +84,9 @@ def check_failures(ledger: Ledger) -> None:
     tally = Tally().add(trials)
     tally.check_failures(trials, ledger.spec.max_failure_share, ledger.spec.hopeless)
     if ledger.spec.counts_epochs:
-        tally.check_reported(ledger.spec.budget.epochs or 0)
+        epochs = ledger.spec.budget.epochs or 0
+        # leases may lie in a database, whose connection is lost at times
+        ledger.books.run(lambda: tally.check_reported(epochs, ledger.leases.read))
 
 
 def run_workers(

@@ -140,7 +140,7 @@ class Ledger:
             tally = self._tally.add(trials)
             tally.check_failures(trials, self.spec.max_failure_share, self.spec.hopeless)
             if self.spec.counts_epochs:
-                tally.check_reported(self.spec.budget.epochs or 0)
+                tally.check_reported(self.spec.budget.epochs or 0, self.leases.read)
             left = [t for t in tally.running if not self._watch.alive(self.leases.read(t.number))]
             for frozen in left:
                 taken = self._take_over(frozen)

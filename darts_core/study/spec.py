@@ -25,7 +25,13 @@ from darts_core.study.samplers import (
     say_few_whole,
     say_of_constraints,
 )
-from darts_core.study.space import SearchDimension, check_params, parse_space, space_to_dict
+from darts_core.study.space import (
+    SearchDimension,
+    check_params,
+    parse_space,
+    space_size,
+    space_to_dict,
+)
 from darts_core.study.trial import unboxed
 
 __all__ = ["StudySpec", "enqueued"]
@@ -291,9 +297,9 @@ class StudySpec:
 
     @property
     def counts_epochs(self) -> bool:
-        """Whether nothing but reported epochs ends the study; the points of a grid come to an end, too."""
-        finite = self.distinct or self.sampler["name"] == "grid"
-        return self.budget.epochs_alone and not finite
+        """Whether nothing but reported epochs ends the study; finitely many points come to an end, too."""
+        finite = self.distinct and space_size(self.space) is not None
+        return self.budget.epochs_alone and not finite and self.sampler["name"] != "grid"
 
     @property
     def wanted(self) -> tuple[str, ...]:

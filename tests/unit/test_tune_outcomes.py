@@ -242,6 +242,26 @@ def test_a_budget_of_epochs_goes_on_where_some_trials_report(tmp_path):
     assert [record.epochs for record in result.trials] == [0, 0, 0, 1, 1]
 
 
+def test_a_budget_of_epochs_counts_what_a_running_trial_has_reported(tmp_path):
+    options = {"objectives": {"val_accuracy": "maximize", "size": "minimize"}, "pruner": "none"}
+    ledger = Ledger(StudySpec.make(SPACE, Budget(epochs=9), folder=tmp_path, **options))
+    slow = ledger.claim()
+    # the storage keeps no report where nothing judges it
+    ledger.report(slow, 0, {"val_accuracy": 0.5, "size": 1.0})
+    for _ in range(4):
+        ledger.complete(ledger.claim(), {"val_accuracy": 0.5, "size": 1.0})
+    assert ledger.claim() is not None
+    check_failures(ledger)
+
+
+def test_a_budget_of_epochs_alone_ends_a_study_of_points_without_end(tmp_path):
+    points = {"x": {"choices": [0, 1]}}
+    for space, alone in ((SPACE, True), (points, False)):
+        spec = StudySpec.make(space, Budget(epochs=5), folder=tmp_path, distinct=True)
+        assert spec.counts_epochs == alone
+    assert not StudySpec.make(SPACE, Budget(epochs=5, trials=3), folder=tmp_path).counts_epochs
+
+
 def test_who_started_the_workers_says_why_code_that_always_fails_ends_the_study(tmp_path):
     budget = Budget(trials=9)
     ledger = Ledger(
@@ -272,7 +292,19 @@ def test_a_bound_that_no_metric_can_be_held_against_is_refused(bound):
 def test_a_budget_that_is_no_number_is_refused_in_a_sentence(limits, words):
     with pytest.raises(TuneError, match=words):
         Budget(**limits)
-    Budget(trials=np.int64(2), epochs=20.0, device_seconds=0.5)
+
+
+@pytest.mark.parametrize("kind", [float, np.int64, np.float32])
+def test_whole_numbers_of_another_kind_are_whole_numbers(tmp_path, kind):
+    budget = Budget(trials=kind(20), epochs_per_trial=kind(9), device_seconds=kind(30))
+    assert (budget.trials, budget.epochs_per_trial, budget.device_seconds) == (20, 9, 30)
+    assert json.loads(json.dumps(budget.forecast(1)))["epochs"] == 180
+    first = {"name": "tpe", "n_startup_trials": kind(4)}
+    mean = {"name": "running_mean", "n_warmup_steps": kind(1), "n_min_trials": kind(3)}
+    found = run_study(curve, SPACE, folder=tmp_path, trials=kind(6), sampler=first, pruner=mean)
+    assert found.ended == "the budget of 6 trials is spent"
+    # its population is a quarter of the budget
+    run_study(curve, SPACE, folder=tmp_path / "b", trials=kind(20), sampler="nsga2", pruner="none")
 
 
 def test_a_setting_that_lacks_what_is_searched_is_no_baseline(tmp_path, caplog):

@@ -13,7 +13,6 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache, partial
 from itertools import product
-from numbers import Integral
 from typing import Any
 
 import numpy as np
@@ -23,6 +22,7 @@ from darts_core.reading import is_number
 from darts_core.study.accounts import imported
 from darts_core.study.records import OUTSIDE
 from darts_core.study.space import SearchDimension
+from darts_core.study.trial import unboxed
 
 __all__ = [
     "SAMPLERS",
@@ -69,7 +69,8 @@ class Drawing:
 def _check_start(options: Mapping[str, Any]) -> None:
     """Refuse, before anything is drawn, a number of first draws that is none."""
     first = options.get("n_startup_trials", 0)
-    if not isinstance(first, Integral) or isinstance(first, bool) or first < 0:
+    # 10.0 is one, too: it is only compared with
+    if not is_number(first) or first < 0 or first % 1:
         raise ValueError("n_startup_trials must be a whole number from 0 on")
 
 
@@ -307,6 +308,8 @@ def _tell_few_whole(name: str, stops: str) -> None:
 def named(kind: str, given: str | Mapping[str, Any], known: Mapping[str, Any]) -> dict[str, Any]:
     """`given` (a name, or a mapping with `name` and options) as a mapping with a known name.
 
+    Numbers among the options are Python's own.
+
     Raises:
         TuneError: unknown name, or neither a name nor a mapping.
     """
@@ -316,7 +319,7 @@ def named(kind: str, given: str | Mapping[str, Any], known: Mapping[str, Any]) -
     name = entry.get("name")
     if not isinstance(name, str) or name not in known:
         raise TuneError(unknown_name(kind, str(name), known))
-    return entry
+    return {key: unboxed(value) for key, value in entry.items()}
 
 
 def check_named(kind: str, given: Any) -> None:

@@ -191,8 +191,8 @@ def elastic(
         example_inputs: one batch as the network takes it, [B, C, ...], or token numbers [B, T]; two examples
             are enough.
         batches: (inputs, targets) to judge channels and blocks on: Taylor importance and the loss without
-            a block; an iterator, or a loader of unknown length, is read into memory. Without any, channels are
-            judged by magnitude and the last blocks go first.
+            a block; an iterator, or a loader of unknown length, is read into memory. Without any, channels
+            are judged by magnitude and the last blocks go first.
         task: whose loss is meant, or its name; classification by default.
         least: share of a group's channels that the smallest width keeps.
         step: widths are multiples of it, where a group is that wide; by default what the device likes.

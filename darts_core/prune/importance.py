@@ -136,7 +136,7 @@ def _loss(task: Task, output: Tensor, y: Any) -> Tensor:
     name = getattr(task, "name", "") or type(task).__name__
     raise PruneError(
         f"Of these outputs and targets the task {name!r} has no loss ({why.rstrip('.')}); give the task "
-        'that they are for, as task="regression".'
+        'that they are for: task="regression", "multi_label", "next_token" or one of your own.'
     ) from cause
 
 

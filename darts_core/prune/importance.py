@@ -115,8 +115,11 @@ def _loss(task: Task, output: Tensor, y: Any) -> Tensor:
     Raises:
         PruneError: it has none of such outputs and targets, or one that says nothing of them.
     """
-    # a loss of somebody's own takes what it takes, also in a class that is made of this one
-    entropy = isinstance(task, Classification) and type(task).loss is Classification.loss
+    # one of somebody's own takes what it takes, also in a class that is made of one of ours, and its errors
+    # are its own
+    if not str(getattr(task.loss, "__module__", "")).startswith("darts_core."):
+        return task.loss(output, y)
+    entropy = isinstance(task, Classification)
     if y is None and entropy:
         raise PruneError(
             "Channels are judged by a loss, for which batches must be (inputs, targets) each; these hold "
@@ -132,7 +135,7 @@ def _loss(task: Task, output: Tensor, y: Any) -> Tensor:
                 raise
             cause = error
             why = f"{type(error).__name__}: {first_line(error)[:200]}"
-    # whatever has a loss will do as a task of somebody's own
+    # a class of somebody's own may leave the loss as it is, and have no name
     name = getattr(task, "name", "") or type(task).__name__
     raise PruneError(
         f"Of these outputs and targets the task {name!r} has no loss ({why.rstrip('.')}); give the task "

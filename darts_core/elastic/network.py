@@ -117,7 +117,7 @@ class Elastic:
         full = check_choices(self.variables, choices)
         return running(self.model, self.plan(full), whole=not still and full == self.largest)
 
-    def cut(self, choices: Choices, batches: Iterable[Any] = ()) -> nn.Module:
+    def cut(self, choices: Choices, batches: Iterable[Any] | None = ()) -> nn.Module:
         """A plain network of its own with the parameters of a sub-network, in evaluation mode.
 
         Args:
@@ -127,7 +127,8 @@ class Elastic:
         """
         # where a validation in inference mode asks for it, too, its parameters are to learn afterwards
         with torch.inference_mode(False):
-            return recalibrate(cut(self.model, self.plan(choices)), batches)
+            own = cut(self.model, self.plan(choices))
+            return recalibrate(own, () if batches is None else batches)
 
     def described(self, choices: Choices) -> dict[str, Any]:
         """What `save_model`'s meta says of a sub-network beside the network's own description."""
@@ -190,8 +191,8 @@ def elastic(
         example_inputs: one batch as the network takes it, [B, C, ...], or token numbers [B, T]; two examples
             are enough.
         batches: (inputs, targets) to judge channels and blocks on: Taylor importance and the loss without
-            a block; an iterator is read into memory. Without any, channels are judged by magnitude and the
-            last blocks go first.
+            a block; an iterator, or a loader of unknown length, is read into memory. Without any, channels
+            are judged by magnitude and the last blocks go first.
         task: whose loss is meant, or its name; classification by default.
         least: share of a group's channels that the smallest width keeps.
         step: widths are multiples of it, where a group is that wide; by default what the device likes.
@@ -211,7 +212,8 @@ def elastic(
     check_example(example_inputs)
     check_numbers(least, step, orders)
     check_batches(batches := () if batches is None else batches)
-    if isinstance(batches, Iterator):  # which gives once what is looked at several times
+    # an iterator gives once what is looked at several times; whether a stream holds any its length tells not
+    if isinstance(batches, Iterator) or not _told_length(batches):
         batches = [*batches]
     aim = (make_task(task) if isinstance(task, str) else task) or Classification()
     # of one alone, norms behind a pooling do not run in training, where more of the network may read
@@ -257,6 +259,15 @@ def elastic(
             ", ".join(own),
         )
     return Elastic(model, (*sorted_, *ordered), left, opened, found_orders)
+
+
+def _told_length(batches: Any) -> bool:
+    """Whether it can be asked whether it holds anything: a DataLoader of a stream raises."""
+    try:
+        bool(batches)
+    except (TypeError, NotImplementedError):
+        return False
+    return True
 
 
 def _orders(

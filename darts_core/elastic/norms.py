@@ -72,13 +72,16 @@ def check_batches(batches: Any) -> None:
     """Nothing, if it is some batches, and not one of them, whose examples would be taken for batches.
 
     Raises:
-        PruneError: it is a tensor, or a pair of tensors.
+        PruneError: it is a tensor, or a tuple of several: the parts of one batch, most often.
     """
-    pair = isinstance(batches, tuple) and batches and all(isinstance(b, Tensor) for b in batches)
+    # of one alone both readings are the same
+    several = isinstance(batches, tuple) and len(batches) > 1
+    pair = several and all(isinstance(b, Tensor) for b in batches)
     if isinstance(batches, Tensor) or pair:
         raise PruneError(
             "batches must be a list of batches, or a loader, and this is one batch, whose examples would be "
-            "taken for batches; put it into a list: [(x, y)]."
+            "taken for batches; put it into a list: [(x, y)]. Batches of inputs alone go as a list, too, not "
+            "as a tuple."
         )
     if not hasattr(batches, "__iter__") and not hasattr(batches, "__getitem__"):
         raise PruneError(

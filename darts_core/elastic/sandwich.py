@@ -262,8 +262,9 @@ class Sandwich:
         if self.share == 1.0:
             return soft
         own = _number(loss_of(output))
-        if soft.requires_grad and not own.requires_grad:
-            # the teacher's part has one: the targets would count for nothing, and nobody would see it
+        if soft.requires_grad and not own.requires_grad and bool(own != 0):
+            # the teacher's part has one: the targets would count for nothing, and nobody would see it; a 0
+            # is that of a batch without targets
             raise ConfigError(
                 "The loss of the targets has no gradient: it was formed of detached outputs, or under "
                 "no_grad(). share=1 learns from the teacher alone."

@@ -211,9 +211,9 @@ def in_runtime(
 
 
 def _onnx(module: nn.Module, x: torch.Tensor, threads: int | None) -> Callable[[], Any]:
-    name = type(module).__name__
+    name, content = type(module).__name__, onnx_bytes(module, x)
     try:
-        return onnx_call(onnx_bytes(module, x), x, threads=threads, name=name)
+        return onnx_call(content, x, threads=threads, name=name)
     except LatencyError as error:
         others = formats_beside_float32(module)
         if not others or isinstance(error.__cause__, ImportError):

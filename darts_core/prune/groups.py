@@ -58,6 +58,7 @@ _SHARED_OUT = (
 )
 _NEEDED = "without some of its channels the network does not run (what runs in training alone may read them)"
 _LAST = "its outputs are the network's"
+_UNSEEN = "it does not run as a layer, or under no_grad()"
 
 
 @dataclass(frozen=True)
@@ -135,8 +136,10 @@ def find_groups(
     names = {module: name for name, module in model.named_modules()}
     # what nothing reads is the output
     fixed = [m for m in model.modules() if isinstance(m, nn.Linear) and not _read(graph, m)]
+    unseen = (m for m in model.modules() if isinstance(m, ROOTS) and m not in graph.module2node)
     skipped: dict[nn.Module, str] = {
-        layer: _LAST if layer in graph.module2node else "it does not run" for layer in fixed
+        **dict.fromkeys(fixed, _LAST),
+        **dict.fromkeys(unseen, _UNSEEN),
     }
     why: dict[str, str] = {}
     groups: list[ChannelGroup] = []

@@ -13,6 +13,7 @@ arXiv:1708.06519.
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
+from contextlib import suppress
 from typing import Any
 
 import numpy as np
@@ -114,25 +115,32 @@ def _loss(task: Task, output: Tensor, y: Any) -> Tensor:
     Raises:
         PruneError: it has none of such outputs and targets, or one that says nothing of them.
     """
-    if y is None and isinstance(task, Classification):  # a task of somebody's own may need none
+    # one of somebody's own takes what it takes, also in a class that is made of one of ours, and its errors
+    # are its own
+    if not str(getattr(task.loss, "__module__", "")).startswith("darts_core."):
+        return task.loss(output, y)
+    entropy = isinstance(task, Classification)
+    if y is None and entropy:
         raise PruneError(
             "Channels are judged by a loss, for which batches must be (inputs, targets) each; these hold "
             "inputs alone."
         )
-    why = _no_classes(output, y) if isinstance(task, Classification) else ""
+    why = _no_classes(output, y) if entropy else ""
+    cause: Exception | None = None
     if not why:
         try:
             return task.loss(output, y)
         except (RuntimeError, ValueError, TypeError, IndexError) as error:
             if is_memory_shortage(error):
                 raise
+            cause = error
             why = f"{type(error).__name__}: {first_line(error)[:200]}"
-    # whatever has a loss will do as a task of somebody's own
+    # a class of somebody's own may leave the loss as it is, and have no name
     name = getattr(task, "name", "") or type(task).__name__
     raise PruneError(
         f"Of these outputs and targets the task {name!r} has no loss ({why.rstrip('.')}); give the task "
-        'that they are for, as task="regression".'
-    )
+        'that they are for: task="regression", "multi_label", "next_token" or one of your own.'
+    ) from cause
 
 
 def _no_classes(output: Tensor, y: Any) -> str:
@@ -148,11 +156,16 @@ def _no_classes(output: Tensor, y: Any) -> str:
 def inputs_and_targets(batch: Any) -> tuple[Tensor, Any]:
     """The inputs of a batch and its targets, None where it holds inputs alone; further parts are left out.
 
+    A batch is whatever gives these one after another.
+
     Raises:
         PruneError: it begins with no tensor, as a dictionary does.
     """
-    parts: Any = (batch,) if isinstance(batch, Tensor) else batch
-    x = parts[0] if isinstance(parts, (tuple, list)) and parts else None
+    parts: list[Any] = [batch] if isinstance(batch, Tensor) else []
+    if not isinstance(batch, (Tensor, Mapping, np.ndarray)):
+        with suppress(TypeError, LookupError):
+            parts = [*batch]
+    x = parts[0] if parts else None
     if not isinstance(x, Tensor):
         raise PruneError(
             f"A batch must be a tensor of inputs or (inputs, targets), and one is a {type(batch).__name__}"

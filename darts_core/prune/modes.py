@@ -2,6 +2,11 @@
 
 from __future__ import annotations
 
+import random
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.utils._pytree import tree_leaves
@@ -30,7 +35,7 @@ def given_in_training(
     Args:
         model: the network.
         x: its inputs.
-        seed: of the random numbers on a CPU; torch's dropout is off then.
+        seed: of the random numbers on a CPU, Python's and numpy's as well; torch's dropout is off then.
 
     Returns:
         None where it does not run, such as one that wants more than its input there (targets, say).
@@ -44,10 +49,12 @@ def given_in_training(
     ]
     drawn_on = [x.device] if x.device.type == "cuda" else []
     try:
-        with torch.random.fork_rng(devices=drawn_on):
+        with torch.random.fork_rng(devices=drawn_on), _others_stay():
             model.train()
             if seed is not None:
                 torch.default_generator.manual_seed(seed)
+                random.seed(seed)
+                np.random.seed(seed)
                 for module, _ in modes:
                     if isinstance(module, nn.modules.dropout._DropoutNd):
                         module.training = False
@@ -63,3 +70,14 @@ def given_in_training(
                 buffer.copy_(value)
     kept_numbers = [value for _, _, value in kept_tensors(model) if value.numel() == 1]
     return [value.clone() for value in (*found, *kept_numbers) if isinstance(value, Tensor)]
+
+
+@contextmanager
+def _others_stay() -> Iterator[None]:
+    """Python's and numpy's random numbers, by which a layer may be skipped, go on as before the block."""
+    python, of_numpy = random.getstate(), np.random.get_state()
+    try:
+        yield
+    finally:
+        random.setstate(python)
+        np.random.set_state(of_numpy)

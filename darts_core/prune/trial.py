@@ -26,6 +26,8 @@ TOLERANCE = 1e-9
 _ROUNDED = 1e-4
 # in training mode, where norms over a few values enlarge what rounding left
 _TRAINED = 100.0
+# of the outputs' size: a number that is smaller, such as the mean behind a norm, may be rounding alone
+_SMALL = 1e-4
 
 
 def _doubled(tensor: Tensor) -> Tensor:
@@ -147,16 +149,33 @@ class Trial:
         found = given_in_training(self.model, self.x, seed=seed)
         if found is None or len(found) != len(self._trained):
             return False
+        least = _SMALL * float(self.whole.abs().max())
         return all(
             one.shape == like.shape
-            and (one.numel() == 0 or self.same(_doubled(one * 1.0), _doubled(like * 1.0), _TRAINED))
+            and (
+                one.numel() == 0
+                or self.same(_doubled(one * 1.0), _doubled(like * 1.0), _TRAINED, least)
+            )
             for one, like in zip(found, self._trained, strict=True)
         )
 
-    def same(self, found: Tensor | None, like: Tensor | None = None, slack: float = 1.0) -> bool:
-        """Whether an output is that of the whole network (or `like`), up to rounding times `slack`."""
+    def same(
+        self,
+        found: Tensor | None,
+        like: Tensor | None = None,
+        slack: float = 1.0,
+        least: float = 0.0,
+    ) -> bool:
+        """Whether an output is that of the whole network (or `like`), up to rounding times `slack`.
+
+        Args:
+            found: the output.
+            like: what it should be.
+            slack: how much more than rounding may differ.
+            least: the size that is assumed of a smaller `like`.
+        """
         if found is None:
             return False
         like = self.whole if like is None else like
-        scale = max(float(like.abs().max()), 1e-30)
+        scale = max(float(like.abs().max()), least, 1e-30)
         return float((found - like).abs().max()) <= slack * self._tolerance * scale

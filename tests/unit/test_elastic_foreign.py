@@ -1,15 +1,20 @@
 """Networks and loops with ways of their own: what only training shows, and what is given in a wrong form."""
 
 import logging
+import random
 
 import numpy as np
 import pytest
 import torch
 from elastic_cases import drawn
 from torch import nn
+from torch.nn import functional
+from torch.utils.data import DataLoader, IterableDataset
 
 from darts_core.elastic import Sandwich, elastic
 from darts_core.errors import ConfigError, PruneError, ResumeError
+from darts_core.prune.modes import given_in_training
+from darts_core.tasks import Classification
 
 SHAPE = (3, 8, 8)
 
@@ -50,6 +55,19 @@ class Smooth(Net):
         return self.head(y.mean((2, 3)))
 
 
+class Centred(Net):
+    """What it keeps, the mean behind a norm, is 0 but for rounding."""
+
+    def __init__(self, drop=nn.Identity):
+        super().__init__(drop)
+        self.norm = nn.BatchNorm2d(16, affine=False)
+
+    def forward(self, x):
+        y = self.norm(self.b(self.a(x).relu()))
+        self.centre = y.mean() if self.training else 0.0
+        return self.head(self.drop(y.relu().mean((2, 3))))
+
+
 class Random(Net):
     """Whatever draws in training is no reading by position."""
 
@@ -72,8 +90,8 @@ def test_channels_that_are_read_by_position_in_training_alone_stay(kind, drop):
     assert own == pytest.approx(penalty, abs=1e-10)
 
 
-@pytest.mark.parametrize("kind", [Net, Random])
-def test_random_numbers_in_training_leave_all_channels_free(kind):
+@pytest.mark.parametrize("kind", [Net, Random, Centred])
+def test_random_numbers_and_rounding_in_training_leave_all_channels_free(kind):
     net = elastic(kind(nn.Dropout).eval(), drawn(4, *SHAPE))
     assert {variable.name for variable in net.variables} == {"a", "b"}
 
@@ -90,8 +108,81 @@ def _trained(model, x):
     )
 
 
+class NumpyNoise(nn.Module):
+    def forward(self, x):
+        return x + np.random.random()
+
+
+class Skips(Net):
+    """Python's own random numbers skip a part of it in training, seldom."""
+
+    def forward(self, x):
+        y = self.features(x)
+        y = 2 * y if self.training and random.random() < 0.3 else y
+        return self.head(self.drop(y.mean((2, 3))))
+
+
+def test_numbers_that_python_draws_are_the_same_in_each_pass():
+    """Two passes that drew alike showed none, and channels stayed where a later one drew otherwise."""
+    for seed in range(8):
+        random.seed(seed)
+        net = elastic(Skips().eval(), drawn(4, *SHAPE))
+        assert {variable.name for variable in net.variables} == {"a", "b"}, seed
+
+
+def test_a_pass_in_training_leaves_the_numbers_that_python_and_numpy_draw():
+    random.seed(3)
+    np.random.seed(3)
+    wanted = random.random(), np.random.random()
+    random.seed(3)
+    np.random.seed(3)
+    for seed in (None, 0):
+        assert given_in_training(Skips(NumpyNoise), drawn(4, *SHAPE), seed=seed)
+    assert (random.random(), np.random.random()) == wanted
+
+
 X, Y = drawn(8, *SHAPE), torch.arange(8) % 5
-PAIR = "put it into a list"
+PAIR = r"put it into a list: \[\(x, y\)\]. Batches of inputs alone go as a list"
+
+
+class Batch:
+    """As a collate function of somebody's own gives it."""
+
+    def __init__(self, x, y):
+        self.parts = x, y
+
+    def __iter__(self):
+        return iter(self.parts)
+
+
+class Indexed:
+    def __init__(self, x, y):
+        self.parts = x, y
+
+    def __getitem__(self, index):
+        return self.parts[index]
+
+
+@pytest.mark.parametrize("kind", [Batch, Indexed, lambda x, y: [x, y, "more"]])
+def test_a_batch_is_whatever_gives_inputs_and_targets(kind):
+    net = elastic(Net().eval(), X, batches=[kind(X, Y)])
+    assert net.orders == elastic(Net().eval(), X, batches=[(X, Y)]).orders
+    found = net.cut(net.smallest, [kind(X, Y)]).norm.running_mean
+    assert torch.equal(found, net.cut(net.smallest, [(X, Y)]).norm.running_mean)
+    assert torch.equal(found, net.cut(net.smallest, (X,)).norm.running_mean)
+    assert net.cut(net.smallest, None)
+
+
+class Stream(IterableDataset):
+    def __iter__(self):
+        return zip(X, Y, strict=True)
+
+
+def test_a_loader_of_unknown_length_judges_channels():
+    """Whether it holds batches was asked by its length."""
+    net = elastic(Net().eval(), X, batches=DataLoader(Stream(), batch_size=4))
+    halves = [(X[:4], Y[:4]), (X[4:], Y[4:])]
+    assert net.orders == elastic(Net().eval(), X, batches=halves).orders
 
 
 @pytest.mark.parametrize(
@@ -118,7 +209,7 @@ def test_data_that_are_no_batches_are_refused(batches, why):
     ("head", "targets", "why"),
     [
         (5, None, "inputs alone"),
-        (5, Y.float(), "has no loss .RuntimeError: .*; give the task"),
+        (5, Y.float(), "has no loss .RuntimeError: .*; give the task .*next_token"),
         (5, drawn(8, 5), "neither numbers of classes nor shares"),
         (1, drawn(8, 1), r"outputs of shape \[8, 1\] are no classes"),
     ],
@@ -131,6 +222,38 @@ def test_targets_of_another_task_do_not_judge_channels(head, targets, why):
         elastic(model, X, batches=[(X, targets)])
     shares = torch.softmax(drawn(8, 5), 1)
     assert elastic(Net().eval(), X, batches=[(X, shares)]).variables
+
+
+class Binary(Classification):
+    """One logit for two classes."""
+
+    def loss(self, output, target, *, label_smoothing=0.0):
+        return functional.binary_cross_entropy_with_logits(output[:, 0], target.float())
+
+
+class Certain(Classification):
+    def loss(self, output, target, *, label_smoothing=0.0):
+        return -output.log_softmax(1).max(1).values.mean()
+
+
+class Broken(Classification):
+    def loss(self, output, target, *, label_smoothing=0.0):
+        return [][0]
+
+
+@pytest.mark.parametrize(("task", "head", "batch"), [(Binary, 1, (X, Y > 2)), (Certain, 5, X)])
+def test_a_loss_of_ones_own_in_the_place_of_cross_entropy_takes_what_it_takes(task, head, batch):
+    model = Net().eval()
+    model.head = nn.Linear(16, head)
+    assert elastic(model, X, batches=[batch], task=task()).variables
+
+
+def test_an_error_in_a_loss_of_ones_own_can_be_traced():
+    with pytest.raises(IndexError):
+        elastic(Net().eval(), X, batches=[(X, Y)], task=Broken())
+    with pytest.raises(PruneError, match="has no loss") as told:
+        elastic(Net().eval(), X, batches=[(X, Y.float())])
+    assert isinstance(told.value.__cause__, RuntimeError)
 
 
 @pytest.mark.parametrize(
@@ -209,6 +332,14 @@ def test_a_step_that_is_given_no_batch_or_no_loss_is_refused(given, why):
         Sandwich(net).backward(*given)
     with pytest.raises(ConfigError, match="scale must be a function"):
         Sandwich(net).backward(X, _loss, scale=0.5)
+
+
+def test_a_batch_without_targets_may_have_a_loss_of_0():
+    """As `loss = criterion(...) if labelled.any() else torch.zeros(())` gives: the teacher's part remains."""
+    net = elastic(Net().eval(), X)
+    net.model.train()
+    Sandwich(net).backward(X, lambda _: torch.zeros(()))
+    assert net.model.head.weight.grad.any()
 
 
 def test_a_loss_of_shape_1_counts_as_a_number():

@@ -7,7 +7,7 @@ from torch import nn
 from darts_core.elastic import elastic
 
 LAST = "its outputs are the network's"
-UNREAD = "it does not run"
+UNREAD = "it does not run as a layer, or under no_grad()"
 
 
 class Recurrent(nn.Module):
@@ -63,6 +63,21 @@ class Helped(nn.Module):
         return (output, self.helper(x.flatten(1))) if self.training else output
 
 
+class Frozen(nn.Module):
+    """Its first layers run under no_grad, one of them as a function of its weights; one does not run."""
+
+    def __init__(self):
+        super().__init__()
+        self.first, self.second = nn.Conv2d(3, 32, 3, padding=1), nn.Conv2d(32, 32, 3, padding=1)
+        self.forgotten = nn.Conv2d(3, 32, 1)
+        self.inner, self.last = nn.Linear(32, 32), nn.Linear(32, 4)
+
+    def forward(self, x):
+        with torch.no_grad():
+            x = torch.conv2d(self.first(x).relu(), self.second.weight).mean((2, 3))
+        return self.last(self.inner(x).relu())
+
+
 class Added(nn.Module):
     """What a skip adds to the outputs is the network's output as well."""
 
@@ -98,6 +113,12 @@ class Added(nn.Module):
             (3, 8, 8),
             True,
             {"first": "what runs in training alone may read them", "helper": UNREAD, "last": LAST},
+        ),
+        (
+            Frozen,
+            (3, 8, 8),
+            True,
+            {"first": UNREAD, "second": UNREAD, "forgotten": UNREAD, "last": LAST},
         ),
         (Added, (1, 8), True, {"last": LAST, "skip": LAST}),
     ],

@@ -176,6 +176,15 @@ class Doubled(nn.Module):
         return self.head(self.layer(x.double()).mean((2, 3)).float())
 
 
+class Eigen(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.layer = nn.Linear(4, 4)
+
+    def forward(self, x):
+        return torch.linalg.eigvals(self.layer(x)).real
+
+
 def test_onnx_in_double_precision_is_refused_in_a_sentence_that_tells_what_to_do(tmp_path):
     """ONNX Runtime has no convolution of float64, and told it with a temporary file's name."""
     options = {"time_artifacts": False, "channels_last": False}
@@ -186,6 +195,10 @@ def test_onnx_in_double_precision_is_refused_in_a_sentence_that_tells_what_to_do
     assert str(tmp_path) not in str(told.value)
     with pytest.raises(LatencyError, match=r"Doubled computes in float64, .* use model\.float\(\)"):
         in_runtime(Doubled().eval(), torch.rand(2, *SHAPE), "onnx")
+    # what the exporter lacks has nothing to do with the format
+    with pytest.raises(LatencyError, match=r"Eigen cannot run in ONNX Runtime") as told:
+        in_runtime(Eigen().double(), torch.rand(2, 4, 4, dtype=torch.float64), "onnx")
+    assert "float64" not in str(told.value)
     manifest = export_model(
         Doubled().eval(), tmp_path, META, formats=["pt2", "onnx"], leave_out=True, **options
     )

@@ -188,7 +188,7 @@ def _go(
         if left > 1 and now.median_ms <= target * TOLERANCE:
             continue  # less than the clock can tell: left to the rounds that follow
         batches = take_batches(bundle, pruner.costs.device, most)
-        if number == first:
+        if number == first and pruner.importance == "taylor":  # the others look at weights alone
             _check_takes(result.model, batches)
         done = pruner.shrink(result.model, now, target, batches)
         seconds = tuner(done.model, min(number, rounds - 1), rounds)

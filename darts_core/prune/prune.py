@@ -24,6 +24,7 @@ from darts_core.prune.groups import copied
 from darts_core.prune.heads import open_attentions
 from darts_core.prune.rounds import TOLERANCE, Pruner, Round, take_batches
 from darts_core.prune.store import PruneResult, Store, named
+from darts_core.prune.trial import one_tensor
 from darts_core.sample_inputs import draw_inputs, number_format
 from darts_core.supernet.tied import tied, untied
 from darts_core.train.config import TrainConfig
@@ -217,12 +218,7 @@ def _row(number: int, target_ms: float, done: Round, after: Timing) -> dict[str,
 @torch.no_grad()
 def _check_output(model: nn.Module, shape: tuple[int, ...], home: torch.device) -> None:
     """Raise where the network gives something else than one tensor, of which no loss is known."""
-    output = model(draw_inputs(shape, 2, device=home, dtype=number_format(model)))
-    if not isinstance(output, Tensor):
-        raise PruneError(
-            f"In evaluation mode {type(model).__name__} gives a {type(output).__name__}; put it into a "
-            "module whose forward returns the one tensor that is meant."
-        )
+    one_tensor(model(draw_inputs(shape, 2, device=home, dtype=number_format(model))), model)
 
 
 @torch.no_grad()

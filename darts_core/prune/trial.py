@@ -19,7 +19,7 @@ from darts_core.prune.groups import copied
 from darts_core.prune.modes import given_in_training, runs_in_training
 from darts_core.prune.slices import Plan, running
 
-__all__ = ["TOLERANCE", "Trial"]
+__all__ = ["TOLERANCE", "Trial", "one_tensor"]
 
 TOLERANCE = 1e-9
 # of networks that compute a part in single precision, whatever they are given: norms do so, often
@@ -47,6 +47,20 @@ class _Rounds(TorchDispatchMode):
         if isinstance(given, Tensor) and given.dtype is torch.float32:
             self.found |= any(isinstance(a, Tensor) and a.dtype is torch.float64 for a in args)
         return given
+
+
+def one_tensor(output: Any, model: nn.Module) -> Tensor:
+    """`output`, which `model` gave in evaluation mode.
+
+    Raises:
+        PruneError: it is no tensor.
+    """
+    if not isinstance(output, Tensor):
+        raise PruneError(
+            f"In evaluation mode {type(model).__name__} gives a {type(output).__name__}; put it into a "
+            "module whose forward returns the one tensor that is meant."
+        )
+    return output
 
 
 class Trial:
@@ -119,12 +133,7 @@ class Trial:
         """
         # a network may write into its input: x -= mean
         found = (model or self.model)(self.x.clone())
-        if not isinstance(found, Tensor):
-            raise PruneError(
-                f"In evaluation mode {type(self.model).__name__} gives a {type(found).__name__}; put it into "
-                "a module whose forward returns the one tensor that is meant."
-            )
-        return found
+        return one_tensor(found, self.model)
 
     def cut(self, found: Plan) -> Tensor | None:
         """The output of a sub-network; None where it has another shape or does not run.
